@@ -1,0 +1,116 @@
+//! An image opened for random access.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::cluster::ClusterCodec;
+use crate::{Extents, Limits, OpenGate, ReadAt, Result};
+
+/// A disk image format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// The disk's bytes, as they are.
+    Raw,
+    /// QEMU copy-on-write, version 2 or 3.
+    Qcow2,
+    /// VMware virtual disk: monolithicSparse or streamOptimized.
+    Vmdk,
+}
+
+impl Format {
+    /// The name as `qemu-img` and our command line spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+        }
+    }
+
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Raw, Self::Qcow2, Self::Vmdk]
+            .into_iter()
+            .find(|f| f.name() == name)
+    }
+}
+
+/// How an image's data is compressed, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// The format, or this image, has no compressed clusters.
+    None,
+    /// zlib or raw deflate.
+    Zlib,
+    /// zstd.
+    Zstd,
+}
+
+/// What `longshore info` shows of an image beyond its size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// Format.
+    pub format: Format,
+    /// Version or variant, such as `v3` or `streamOptimized`.
+    pub variant: String,
+    /// Size of the guest's disk in bytes.
+    pub virtual_size: u64,
+    /// Bytes per cluster, grain or block; `None` for raw.
+    pub cluster_size: Option<u64>,
+    /// How compressed clusters are compressed, were there any.
+    pub compression: Compression,
+    /// Features in the words of the format's specification, such as `extended l2`, `lazy refcounts`.
+    pub features: Vec<String>,
+    /// Other files the image refers to: backing file, data file.
+    pub references: Vec<crate::Reference>,
+}
+
+/// One image file opened for random access. Its parent, if any, is another [`Image`]: see
+/// [`crate::chain::Chain`] for the two together.
+pub trait Image: Send + Sync + Debug {
+    /// Size of the guest's disk in bytes.
+    fn virtual_size(&self) -> u64;
+
+    /// What to show of it.
+    fn info(&self) -> Info;
+
+    /// Most guest bytes that one compressed extent covers, in bytes; 0 if there are none.
+    fn cluster_size(&self) -> u64;
+
+    /// How [`crate::ExtentKind::Compressed`] is decoded.
+    fn cluster_codec(&self) -> ClusterCodec;
+
+    /// Where the `at` of extents points into.
+    fn data(&self) -> &Arc<dyn ReadAt>;
+
+    /// Extents of `range`, which is cut to the disk. A compressed cluster at the start of the range
+    /// is yielded whole, so the first extent may begin before `range.start`. Tables are read as the
+    /// walk gets to them, in bounded slices.
+    fn extents(&self, range: Range<u64>) -> Extents<'_>;
+
+    /// The image that [`crate::ExtentKind::Parent`] refers to.
+    fn parent(&self) -> Option<&Arc<dyn Image>> {
+        None
+    }
+}
+
+/// Opens `file` as `format` for random access. `gate` decides about other files it names.
+pub fn open(
+    format: Format,
+    file: Arc<dyn ReadAt>,
+    gate: &dyn OpenGate,
+    limits: &Limits,
+) -> Result<Arc<dyn Image>> {
+    match format {
+        Format::Raw => Ok(Arc::new(crate::raw::Raw::open(file, limits)?)),
+        Format::Qcow2 => crate::qcow2::open(file, gate, limits),
+        Format::Vmdk => crate::vmdk::open(file, gate, limits),
+    }
+}
+
+/// The extents of `image` over its whole disk, as a list. For tests and small images.
+pub fn all_extents(image: &dyn Image) -> Result<Vec<crate::Extent>> {
+    image.extents(0..image.virtual_size()).collect()
+}
