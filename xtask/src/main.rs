@@ -1,2 +1,47 @@
-//! Repository automation.
-fn main() {}
+//! Repository automation: `cargo xtask --help` lists what there is.
+//!
+//! Owns everything that a person or CI does *to* the repository: installing packages, checking, testing, making the guest
+//! image, showing the demo. It depends on no crate of ours and on few others, so it is ready seconds after a clone.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cargo;
+mod deps;
+mod install;
+mod paths;
+mod say;
+mod shell;
+mod test;
+mod tidy;
+
+/// Repository automation for Longshore.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Command {
+    /// Install what is missing and run every check and test, with the time of each stage
+    Test(test::Args),
+    /// Install the Debian or Ubuntu packages that building, testing and the demo need
+    Install(install::Args),
+    /// Check the directions between crates, the codec back ends and the licences
+    Deps,
+    /// Check what no lint checks: file lengths, forgotten markers, numbering
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Command::parse() {
+        Command::Test(args) => test::run(&args),
+        Command::Install(args) => install::run(&args),
+        Command::Deps => deps::run(),
+        Command::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::problem(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

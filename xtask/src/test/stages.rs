@@ -1,0 +1,125 @@
+//! The stages, cheapest first.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::cargo;
+use crate::shell::Run;
+use crate::test::count::Count;
+use crate::{deps, install, tidy};
+
+pub(super) struct Stage {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    /// Whether `--quick` includes it.
+    pub(super) quick: bool,
+    pub(super) run: fn(&mut Count) -> Result<()>,
+}
+
+pub(super) const STAGES: &[Stage] = &[
+    Stage {
+        name: "install",
+        about: "the packages that the rest needs",
+        quick: false,
+        run: install,
+    },
+    Stage {
+        name: "fmt",
+        about: "formatting",
+        quick: true,
+        run: fmt,
+    },
+    Stage {
+        name: "tidy",
+        about: "what no lint checks",
+        quick: true,
+        run: |_| tidy::run(),
+    },
+    Stage {
+        name: "deps",
+        about: "crate directions, codec back ends, licences",
+        quick: true,
+        run: |_| deps::run(),
+    },
+    Stage {
+        name: "clippy",
+        about: "lints, warnings denied",
+        quick: true,
+        run: clippy,
+    },
+    Stage {
+        name: "unit",
+        about: "unit tests of every crate, fuzz regressions included",
+        quick: true,
+        run: unit,
+    },
+    Stage {
+        name: "integration",
+        about: "oracle, import, launcher and command tests",
+        quick: false,
+        run: integration,
+    },
+    Stage {
+        name: "doc",
+        about: "documentation, warnings denied",
+        quick: false,
+        run: doc,
+    },
+];
+
+/// For clap: what `--only` takes.
+pub(super) fn names() -> Vec<&'static str> {
+    STAGES.iter().map(|stage| stage.name).collect()
+}
+
+/// Far beyond what any stage takes on two cores: a hang must leave time to say so before CI's own limit.
+const LIMIT: Duration = Duration::from_mins(35);
+
+fn install(_: &mut Count) -> Result<()> {
+    install::run(&install::Args::default())
+}
+
+fn fmt(_: &mut Count) -> Result<()> {
+    cargo::plain("fmt").args(["--all", "--check"]).check()
+}
+
+fn clippy(_: &mut Count) -> Result<()> {
+    cargo::locked("clippy")
+        .args(["--workspace", "--all-targets", "--", "--deny", "warnings"])
+        .check()
+}
+
+fn unit(count: &mut Count) -> Result<()> {
+    tests(cargo::locked("test").arg("--no-fail-fast"), count)
+}
+
+fn integration(count: &mut Count) -> Result<()> {
+    // The tests drive the command from outside, so cargo does not know that they need it.
+    cargo::locked("build")
+        .args(["--package", "longshore-cli"])
+        .check()?;
+    tests(
+        cargo::locked("test").args(["--no-fail-fast", "--package", "longshore-tests"]),
+        count,
+    )
+}
+
+fn doc(_: &mut Count) -> Result<()> {
+    cargo::locked("doc")
+        .args(["--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "--deny warnings")
+        .check()
+}
+
+/// Runs cargo test; that no test ran at all is a failure too.
+fn tests(run: Run, count: &mut Count) -> Result<()> {
+    let status = run.watch(LIMIT, |line| count.see(line))?;
+    if !status.success() {
+        bail!("cargo test failed ({status})");
+    }
+    if count.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
