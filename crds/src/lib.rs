@@ -1,1 +1,26 @@
-//! (being written)
+//! API types of the objects Longshore reads and serves.
+//!
+//! `kubevirt.io/v1` machines, `cdi.kubevirt.io/v1beta1` volumes, the few core objects they refer
+//! to, and the loader that turns a YAML file into them. The types model what Longshore acts upon:
+//! [`manifest`] lists every other field of a document by its path, so nothing is dropped in
+//! silence. Nothing here talks to a cluster, opens a file or decides what a field leads to; that
+//! is the work of the crates above.
+
+#![deny(missing_docs)]
+
+pub mod core_objects;
+pub mod data_volume;
+pub mod field_path;
+pub mod manifest;
+pub mod meta;
+pub mod quantity;
+pub mod virtual_machine;
+pub mod virtual_machine_instance;
+
+pub use data_volume::{DataVolume, DataVolumeSpec};
+pub use field_path::FieldPath;
+pub use manifest::Manifest;
+pub use meta::ObjectMeta;
+pub use quantity::Quantity;
+pub use virtual_machine::VirtualMachine;
+pub use virtual_machine_instance::VirtualMachineInstance;
