@@ -123,6 +123,15 @@ impl Sharing {
         }
     }
 
+    /// The file turned out `bytes` longer.
+    pub fn grow(&mut self, bytes: u64, codec: crate::cluster::ClusterCodec) {
+        let more = bytes.saturating_mul(MAX_SHARING);
+        self.data_left = self.data_left.saturating_add(more);
+        self.inflated_left = self
+            .inflated_left
+            .saturating_add(more.saturating_mul(codec.max_ratio()));
+    }
+
     fn of(image: &dyn Image) -> Self {
         Self::new(image.data().len(), image.cluster_codec())
     }

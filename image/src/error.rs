@@ -46,7 +46,10 @@ impl ErrorKind {
 }
 
 /// What went wrong, where in the image, and why.
-#[expect(clippy::error_impl_error, reason = "read as longshore_image::Error everywhere")]
+#[expect(
+    clippy::error_impl_error,
+    reason = "read as longshore_image::Error everywhere"
+)]
 pub struct Error {
     kind: ErrorKind,
     text: Cow<'static, str>,

@@ -180,18 +180,20 @@ impl Hold for MemoryHold {
     fn put(&mut self, at: u64, bytes: &[u8]) -> Result<bool> {
         use crate::num::to_u64;
         // A map entry and a vector cost something too.
-        let cost = to_u64(bytes.len()).saturating_add(64);
+        let len = to_u64(bytes.len());
+        let cost = len.saturating_add(64);
         if self.bytes.saturating_add(cost) > self.most {
             return Ok(false);
         }
-        self.bytes = self.bytes.saturating_add(cost);
         if let Some((&start, last)) = self.kept.range_mut(..=at).next_back() {
             let continues = start.checked_add(to_u64(last.len())) == Some(at);
             if continues && last.len().saturating_add(bytes.len()) <= HOLD_CHUNK {
                 last.extend_from_slice(bytes);
+                self.bytes = self.bytes.saturating_add(len);
                 return Ok(true);
             }
         }
+        self.bytes = self.bytes.saturating_add(cost);
         self.kept.insert(at, bytes.to_vec());
         Ok(true)
     }

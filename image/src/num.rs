@@ -37,10 +37,3 @@ pub(crate) fn le32_entry(table: &[u8], index: usize) -> Option<u32> {
     let bytes = table.get(start..start.checked_add(4)?)?;
     Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
-
-/// True if every byte is zero. Folds 4 KiB at a time so that the compiler vectorises it.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    bytes
-        .chunks(4096)
-        .all(|chunk| chunk.iter().fold(0u8, |acc, &b| acc | b) == 0)
-}

@@ -150,6 +150,8 @@ pub struct Mapped<L> {
     begun: bool,
     seq: u64,
     sharing: Option<Sharing>,
+    /// How much of the file the allowance has been made out for.
+    allowed_for: u64,
     charged: Vec<Reservation>,
 }
 
@@ -173,6 +175,7 @@ impl<L: Layout> Mapped<L> {
             begun: false,
             seq: 0,
             sharing: None,
+            allowed_for: 0,
             charged: Vec::new(),
         };
         for table in this.layout.start().tables {
@@ -250,8 +253,7 @@ impl<L: Layout> Mapped<L> {
             match segment.kind {
                 SegmentKind::Plain => {
                     let there = end.saturating_sub(segment.at);
-                    let guest = segment.guest..segment.guest.saturating_add(there);
-                    out.piece(guest, PieceKind::Plain, cut(segment.at, end))?;
+                    self.emit(&segment, cut(segment.at, end), out)?;
                     segment.advance(there);
                     if segment.len > 0 {
                         if eof {
@@ -266,8 +268,7 @@ impl<L: Layout> Mapped<L> {
                         self.segments.push(Reverse(segment));
                         break;
                     }
-                    let bytes = cut(segment.at, end);
-                    out.piece(segment.guest_range(), PieceKind::Compressed, bytes)?;
+                    self.emit(&segment, cut(segment.at, end), out)?;
                     self.keep_shared_sector(end, base, view, out)?;
                 }
             }
@@ -384,7 +385,7 @@ impl<L: Layout> Mapped<L> {
     /// Sorts a plan into what is still to come and what has gone by.
     fn take_in(&mut self, plan: Plan, base: u64, out: &mut dyn Emit) -> Result<()> {
         for segment in plan.segments {
-            self.charge(&segment)?;
+            self.charge_one()?;
             if segment.at >= base {
                 self.segments.push(Reverse(segment));
             } else {
@@ -402,33 +403,38 @@ impl<L: Layout> Mapped<L> {
         Ok(())
     }
 
-    /// Memory and sharing of one more segment.
-    fn charge(&mut self, segment: &Segment) -> Result<()> {
-        self.charge_one()?;
-        let (file, codec) = match self.layout.geometry() {
-            Some(g) => (self.options.stream_len, g.codec),
-            None => return Ok(()),
+    /// Hands a piece out, against the allowance of what has been seen of the file: kilobytes of
+    /// tables that all point at one cluster must not become terabytes.
+    fn emit(&mut self, segment: &Segment, bytes: &[u8], out: &mut dyn Emit) -> Result<()> {
+        let Some(codec) = self.layout.geometry().map(|g| g.codec) else {
+            return Err(Error::malformed("data before the image's header"));
         };
-        // Without a length the file is at least as long as what was seen, or as the segment claims.
-        if self.sharing.is_none()
-            && let Some(file) = file
-        {
-            self.sharing = Some(Sharing::new(file, codec));
-        }
-        let kind = match segment.kind {
-            SegmentKind::Plain => ExtentKind::Data { at: segment.at },
-            SegmentKind::Compressed => ExtentKind::Compressed {
-                at: segment.at,
-                len: 0,
-            },
+        let seen = self.pos.max(self.options.stream_len.unwrap_or(0));
+        let sharing = self.sharing.get_or_insert_with(|| Sharing::new(0, codec));
+        sharing.grow(seen.saturating_sub(self.allowed_for), codec);
+        self.allowed_for = self.allowed_for.max(seen);
+        let (guest, kind, piece) = match segment.kind {
+            SegmentKind::Plain => {
+                let end = segment.guest.saturating_add(to_u64(bytes.len()));
+                (
+                    segment.guest..end,
+                    ExtentKind::Data { at: segment.at },
+                    PieceKind::Plain,
+                )
+            }
+            SegmentKind::Compressed => {
+                let kind = ExtentKind::Compressed {
+                    at: segment.at,
+                    len: 0,
+                };
+                (segment.guest_range(), kind, PieceKind::Compressed)
+            }
         };
-        match &mut self.sharing {
-            Some(sharing) => sharing.charge(&Extent {
-                guest: segment.guest_range(),
-                kind,
-            }),
-            None => Ok(()),
-        }
+        sharing.charge(&Extent {
+            guest: guest.clone(),
+            kind,
+        })?;
+        out.piece(guest, piece, bytes)
     }
 
     fn charge_one(&mut self) -> Result<()> {
@@ -475,7 +481,7 @@ impl<L: Layout> Mapped<L> {
         if segment.kind == SegmentKind::Compressed {
             let mut bytes = vec![0; to_usize(segment.len)];
             if self.recall(segment.at, &mut bytes, true)? {
-                return out.piece(segment.guest_range(), PieceKind::Compressed, &bytes);
+                return self.emit(&segment, &bytes, out);
             }
             return self.miss(segment);
         }
@@ -497,7 +503,7 @@ impl<L: Layout> Mapped<L> {
                 ..rest
             };
             if self.recall(part.at, &mut bytes, false)? {
-                out.piece(part.guest_range(), PieceKind::Plain, &bytes)?;
+                self.emit(&part, &bytes, out)?;
             } else {
                 self.miss(part)?;
             }
