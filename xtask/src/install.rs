@@ -14,7 +14,7 @@ use crate::shell::Run;
 use crate::{paths, say};
 
 pub(crate) mod apt;
-mod system;
+pub(crate) mod system;
 
 /// What to install.
 #[derive(Debug, Default, clap::Args)]

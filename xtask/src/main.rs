@@ -8,7 +8,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod cargo;
+mod demo;
 mod deps;
+mod fuzz;
+mod guest;
+mod http;
 mod install;
 mod paths;
 mod say;
@@ -24,6 +28,12 @@ enum Command {
     Test(test::Args),
     /// Install the Debian or Ubuntu packages that building, testing and the demo need
     Install(install::Args),
+    /// Import an image over HTTP and boot it: installs, builds and shows everything
+    Demo(demo::Args),
+    /// Make the small bootable Linux guest that the demo and the tests use
+    Guest(guest::Args),
+    /// Run the fuzz targets, each for a while
+    Fuzz(fuzz::Args),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -34,6 +44,9 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Test(args) => test::run(&args),
         Command::Install(args) => install::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Guest(args) => guest::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };

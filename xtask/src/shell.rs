@@ -96,7 +96,12 @@ impl Run {
     }
 
     /// What the program printed on standard output; a failure carries what it printed on standard error.
-    pub(crate) fn capture(mut self) -> Result<String> {
+    pub(crate) fn capture(self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.capture_bytes()?).into_owned())
+    }
+
+    /// The same for output that is not text.
+    pub(crate) fn capture_bytes(mut self) -> Result<Vec<u8>> {
         self.show();
         let name = self.name();
         let output = self
@@ -108,7 +113,7 @@ impl Run {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("{name} failed ({}): {}", output.status, said.trim());
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok(output.stdout)
     }
 
     /// Runs, shows standard output as it comes and gives each line to `seen`. Ends everything at the deadline.

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
-use crate::{deps, install, tidy};
+use crate::{demo, deps, fuzz, guest, install, paths, tidy};
 
 pub(super) struct Stage {
     pub(super) name: &'static str,
@@ -55,16 +55,34 @@ pub(super) const STAGES: &[Stage] = &[
         run: unit,
     },
     Stage {
+        name: "doc",
+        about: "documentation, warnings denied",
+        quick: false,
+        run: doc,
+    },
+    Stage {
+        name: "guest",
+        about: "the Linux guest that the launcher's tests and the demo boot",
+        quick: false,
+        run: |_| guest::run(&guest::Args::default()),
+    },
+    Stage {
         name: "integration",
         about: "oracle, import, launcher and command tests",
         quick: false,
         run: integration,
     },
     Stage {
-        name: "doc",
-        about: "documentation, warnings denied",
+        name: "fuzz",
+        about: "the fuzz targets build, and take their regression files under the sanitizer",
         quick: false,
-        run: doc,
+        run: |_| fuzz::run(&fuzz::Args::replay()),
+    },
+    Stage {
+        name: "demo",
+        about: "what the README shows: import an image, boot it, power off",
+        quick: false,
+        run: |_| demo::run(&demo::Args::default()),
     },
 ];
 
@@ -81,7 +99,12 @@ fn install(_: &mut Count) -> Result<()> {
 }
 
 fn fmt(_: &mut Count) -> Result<()> {
-    cargo::plain("fmt").args(["--all", "--check"]).check()
+    cargo::plain("fmt").args(["--all", "--check"]).check()?;
+    let fuzz = paths::root().join("fuzz/Cargo.toml");
+    cargo::plain("fmt")
+        .args(["--check", "--manifest-path"])
+        .arg(fuzz)
+        .check()
 }
 
 fn clippy(_: &mut Count) -> Result<()> {

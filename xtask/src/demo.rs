@@ -1,0 +1,209 @@
+//! `cargo xtask demo`: from nothing to a booted VM. Installs, builds, makes a guest image, serves it over HTTP and hands
+//! the example manifest to `longshore run`, as a user would.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::http::Server;
+use crate::shell::Run;
+use crate::{cargo, guest, install, paths, say};
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Boot this disk image instead of the small guest made here (needs a way to reach it)
+    #[arg(long)]
+    url: Option<String>,
+    /// Leave the VM running with its console attached, until it is powered off inside or Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// How to run the VM's processors
+    #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"])]
+    accel: String,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            url: None,
+            keep: false,
+            accel: "auto".to_owned(),
+        }
+    }
+}
+
+/// For the import and a boot under emulation: the whole takes seconds, but a busy machine is not a broken one.
+const TIMEOUT: Duration = Duration::from_mins(5);
+
+/// Where the example manifest has what the demo changes.
+const URL: &str = "spec.dataVolumeTemplates[0].spec.source.http.url";
+const SIZE: &str = "spec.dataVolumeTemplates[0].spec.storage.resources.requests.storage";
+const MEMORY: &str = "spec.template.spec.domain.memory.guest";
+const USER_DATA: &str = "spec.template.spec.volumes[1].cloudInitNoCloud.userData";
+
+/// Room for the usual cloud image: the disk is sparse, so what is not used costs nothing.
+const ROOMY: (&str, &str) = ("20Gi", "1Gi");
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    install::run(&install::Args::default())?;
+    say::line("\nBuilding longshore; the first time takes some minutes.");
+    cargo::locked("build")
+        .args(["--release", "--package", "longshore-cli"])
+        .check()?;
+    let longshore = paths::target().join("release/longshore");
+    let state = paths::target().join("demo");
+    drop(fs::remove_dir_all(&state));
+    let plan = Plan {
+        longshore,
+        state,
+        accel: &args.accel,
+    };
+    if let Some(url) = &args.url {
+        return plan.attached(&[(URL, url), (SIZE, ROOMY.0), (MEMORY, ROOMY.1)], url);
+    }
+    let image = guest::make()?.join(guest::QCOW2);
+    let server = Server::start(&image)?;
+    if args.keep {
+        let stay = "#cloud-config\n#longshore: stay\n";
+        plan.attached(&[(URL, &server.url()), (USER_DATA, stay)], &server.url())
+    } else {
+        plan.checked(&server, &image)
+    }
+}
+
+struct Plan<'a> {
+    longshore: PathBuf,
+    state: PathBuf,
+    accel: &'a str,
+}
+
+impl Plan<'_> {
+    fn command(&self, changes: &[(&str, &str)]) -> Run {
+        let run = Run::new(&self.longshore).dir(paths::root());
+        let run = run
+            .args([
+                "run",
+                "-f",
+                "examples/vm.yaml",
+                "--accel",
+                self.accel,
+                "--state",
+            ])
+            .arg(&self.state);
+        changes.iter().fold(run, |run, (path, value)| {
+            run.arg("--set").arg(format!("{path}={value}"))
+        })
+    }
+
+    /// Gives the terminal to the VM.
+    fn attached(&self, changes: &[(&str, &str)], url: &str) -> Result<()> {
+        say::line(&format!(
+            "\nThe disk comes from {url} and stays in {}.\n",
+            self.state.display()
+        ));
+        match self.command(changes).code()? {
+            0 => Ok(()),
+            code => bail!("longshore run ended with exit code {code}"),
+        }
+    }
+
+    /// Runs the guest to its end and checks what it said.
+    fn checked(&self, server: &Server, image: &Path) -> Result<()> {
+        let size = fs::metadata(image)
+            .with_context(|| format!("looking at {}", image.display()))?
+            .len();
+        say::line(&format!(
+            "\nServing {} at {}",
+            say::bytes(size),
+            server.url()
+        ));
+        let timeout = TIMEOUT.as_secs().to_string();
+        let run = self
+            .command(&[(URL, &server.url())])
+            .args(["--timeout", &timeout]);
+        let started = Instant::now();
+        let mut verified = false;
+        // Longshore's own limit speaks first, and says more.
+        let status = run.watch(TIMEOUT + Duration::from_mins(1), |line| {
+            verified |= line.contains(guest::VERIFIED);
+        })?;
+        let took = started.elapsed();
+        if !status.success() {
+            bail!(
+                "longshore run failed ({status}); what it left is in {}",
+                self.state.display()
+            );
+        }
+        if !verified {
+            bail!(
+                "the VM ended well, but its console never said `{}`",
+                guest::VERIFIED
+            );
+        }
+        let (bytes, requests) = server.served();
+        let disk = disk_in(&self.state).map_or(String::new(), |(size, allocated)| {
+            format!(
+                " into a disk of {} that takes {}",
+                say::bytes(size),
+                say::bytes(allocated)
+            )
+        });
+        say::line(&format!(
+            "\nWhat happened, in {}.{} s:\n\
+             - {} of compressed qcow2 came over HTTP in {requests} requests{disk};\n\
+             - a Linux guest booted from it, and found its files to be those that went in;\n\
+             - it read its cloud-init data and powered itself off: longshore ended with exit code 0.\n\
+             `cargo xtask demo --keep` stays at its shell; `longshore run -f examples/vm.yaml` is all there is to it.",
+            took.as_secs(),
+            took.subsec_millis() / 100,
+            say::bytes(bytes),
+        ));
+        Ok(())
+    }
+}
+
+/// The largest file in the state folder: its length and what it takes on the host's disk.
+fn disk_in(state: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let mut folders = vec![state.to_owned()];
+    let mut largest = None;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).ok()?.flatten() {
+            let facts = entry.metadata().ok()?;
+            if facts.is_dir() {
+                folders.push(entry.path());
+            } else {
+                largest = largest.max(Some((facts.len(), facts.blocks() * 512)));
+            }
+        }
+    }
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_has_everything_that_the_demo_changes() {
+        let manifest = paths::read(&paths::root().join("examples/vm.yaml")).unwrap();
+        for path in [URL, SIZE, MEMORY, USER_DATA] {
+            let last = path.rsplit('.').next().unwrap();
+            assert!(manifest.contains(&format!("{last}:")), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_disk_is_the_largest_file_in_the_state() {
+        let folder = std::env::temp_dir().join(format!("longshore-demo-{}", std::process::id()));
+        fs::create_dir_all(folder.join("a/b")).unwrap();
+        fs::write(folder.join("console.log"), [1; 10]).unwrap();
+        fs::write(folder.join("a/b/disk.img"), [1; 5000]).unwrap();
+        assert_eq!(disk_in(&folder).map(|(size, _)| size), Some(5000));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(disk_in(&folder), None);
+    }
+}
