@@ -92,7 +92,7 @@ pub(super) fn names() -> Vec<&'static str> {
 }
 
 /// Far beyond what any stage takes on two cores: a hang must leave time to say so before CI's own limit.
-const LIMIT: Duration = Duration::from_mins(35);
+const LIMIT: Duration = Duration::from_mins(30);
 
 fn install(_: &mut Count) -> Result<()> {
     install::run(&install::Args::default())
@@ -122,10 +122,10 @@ fn integration(count: &mut Count) -> Result<()> {
     cargo::locked("build")
         .args(["--package", "longshore-cli"])
         .check()?;
-    tests(
-        cargo::locked("test").args(["--no-fail-fast", "--package", "longshore-tests"]),
-        count,
-    )
+    let run = cargo::locked("test")
+        .args(["--no-fail-fast", "--package", "longshore-tests"])
+        .env(guest::VARIABLE, guest::make()?);
+    tests(run, count)
 }
 
 fn doc(_: &mut Count) -> Result<()> {
