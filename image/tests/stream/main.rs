@@ -1,0 +1,14 @@
+//! The stream decoders against the command line tools, in any chunks, damaged, and within their memory.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "tests fail by panicking and say what they skip"
+)]
+
+mod chunks;
+mod damage;
+
+mod oracle;
+mod support;
