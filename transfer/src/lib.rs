@@ -1,1 +1,36 @@
-//! (being written)
+//! The copy engine: the bytes of a source become a sparse raw disk.
+//!
+//! ```text
+//! random access:  tables -> plan ---------------> tasks -> decode (N threads) -> one writer -> target
+//! forward only:   stream -> [hash] -> [unwrap]* -> pieces -^
+//! ```
+//!
+//! It owns threads, buffers, the memory budget, the target and its safety (partial names, locks,
+//! fsync), progress and checksums. It knows nothing of where a source comes from beyond the
+//! [`Source`] trait, and nothing of formats beyond `longshore-image`.
+
+mod budget;
+mod cancel;
+mod checksum;
+mod engine;
+mod error;
+mod file;
+mod hold;
+mod lock;
+mod pool;
+mod progress;
+mod source;
+mod sys;
+mod target;
+mod written;
+mod zeros;
+
+pub use crate::budget::{DEFAULT_MEMORY, Memory};
+pub use crate::cancel::Cancel;
+pub use crate::checksum::{Algorithm, Checksum};
+pub use crate::engine::{Inspection, Options, Report, inspect, transfer};
+pub use crate::error::{Error, Result};
+pub use crate::file::{DirectoryGate, LocalFile};
+pub use crate::progress::{Meter, Progress, Snapshot};
+pub use crate::source::{FileSource, Source, StdinSource};
+pub use crate::target::{Cache, Preallocate, TargetSpec};

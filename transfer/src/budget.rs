@@ -1,0 +1,265 @@
+//! One memory budget for everything a worker does, shared out before anything is allocated.
+
+use longshore_image::Wrapper;
+use longshore_image::cluster::ClusterCodec;
+
+use crate::{Error, Result};
+
+/// Memory a worker may use unless told otherwise, in bytes. With the program's own pages its peak then
+/// stays under 128 MiB.
+pub const DEFAULT_MEMORY: u64 = 112 << 20;
+
+/// What the program itself takes: code, stacks, runtime, TLS, directory of extents in flight.
+const BASE: u64 = 20 << 20;
+/// Tables and held bytes at the least.
+const TABLES_LEAST: u64 = 6 << 20;
+/// Tables and held bytes at the most, by default budget; more budget gives more.
+const TABLES_SHARE: u64 = 3;
+/// Size of a task's output: one write.
+pub(crate) const UNIT: u64 = 1 << 20;
+/// Pieces of a stream as they pass between stages.
+pub(crate) const CHUNK: usize = 256 << 10;
+/// Chunks in flight per stage of a stream.
+pub(crate) const CHUNKS: usize = 4;
+/// What gzip and bzip2 keep, generously.
+const SMALL_WINDOW: u64 = 8 << 20;
+/// How far a compressed cluster may be larger than the cluster itself.
+const COMPRESSED_SLACK: u64 = 64 << 10;
+
+/// The memory a transfer may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory(u64);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(DEFAULT_MEMORY)
+    }
+}
+
+impl Memory {
+    /// Exactly `bytes`.
+    pub fn of(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The default, or nine tenths of what the cgroup allows if that is less.
+    pub fn from_cgroup() -> Self {
+        match cgroup_limit() {
+            Some(limit) => Self((limit / 10 * 9).min(DEFAULT_MEMORY)),
+            None => Self::default(),
+        }
+    }
+
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+/// The smallest memory limit of this process's cgroup (v2 or v1) and its parents.
+fn cgroup_limit() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mut least: Option<u64> = None;
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let (root, file) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.max")
+        } else if controllers.split(',').any(|c| c == "memory") {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        } else {
+            continue;
+        };
+        // In a container the path of the host may not exist: its own root is the limit then.
+        let mut path = path;
+        loop {
+            let text = std::fs::read_to_string(format!("{root}{path}/{file}"));
+            if let Some(limit) = text.ok().and_then(|t| t.trim().parse::<u64>().ok()) {
+                least = Some(least.map_or(limit, |l| l.min(limit)));
+            }
+            match path.rsplit_once('/') {
+                Some((up, _)) if !path.is_empty() => path = up,
+                _ => break,
+            }
+        }
+    }
+    least
+}
+
+/// How the engine's part of the budget is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Decoding threads.
+    pub(crate) threads: usize,
+    /// Bytes of decoded output per task.
+    pub(crate) unit_out: usize,
+    /// Bytes of input per task.
+    pub(crate) unit_in: usize,
+    /// How many buffers of each kind go round.
+    pub(crate) buffers: usize,
+}
+
+/// Shares the budget out, first come first served: what is taken is gone.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    total: u64,
+    left: u64,
+}
+
+impl Budget {
+    pub(crate) fn new(memory: Memory) -> Result<Self> {
+        let total = memory.bytes();
+        let mut this = Self { total, left: total };
+        this.take(BASE, "the program itself")?;
+        Ok(this)
+    }
+
+    /// What a budget must be for `more` bytes beyond what is taken.
+    fn enough_for(&self, more: u64) -> u64 {
+        self.total - self.left + more
+    }
+
+    fn take(&mut self, bytes: u64, what: &str) -> Result<()> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(Error::Memory {
+                what: what.to_owned(),
+                needed: self.enough_for(bytes),
+                allowed: self.total,
+            }),
+        }
+    }
+
+    /// One thread and the smallest units: what must be left for the engine whatever comes before it.
+    fn engine_least() -> u64 {
+        Self::engine(1, UNIT, UNIT) + TABLES_LEAST
+    }
+
+    fn engine(threads: u64, unit_out: u64, unit_in: u64) -> u64 {
+        (threads + 2) * (unit_out + unit_in)
+    }
+
+    /// Takes chunks for one stage of a stream.
+    pub(crate) fn chunks(&mut self) -> Result<usize> {
+        self.take((CHUNK * CHUNKS) as u64, "reading a stream")?;
+        Ok(CHUNKS)
+    }
+
+    /// Takes memory for a decompressor, and returns how much it may use.
+    pub(crate) fn wrapper(&mut self, wrapper: Wrapper) -> Result<u64> {
+        let spare = self.left.saturating_sub(Self::engine_least());
+        let allowed = match wrapper {
+            Wrapper::Gzip | Wrapper::Bzip2 => spare.min(SMALL_WINDOW),
+            _ => spare,
+        };
+        self.take(allowed, "decompressing")?;
+        Ok(allowed)
+    }
+
+    /// `error` of a decompressor that was allowed `allowed` bytes and said that it needs `needed`, as
+    /// the amount to ask for.
+    pub(crate) fn wrapper_refused(&self, name: &str, needed: u64) -> Error {
+        Error::Memory {
+            what: format!("decompressing this {name} stream"),
+            needed: needed + BASE + Self::engine_least() + (CHUNK * CHUNKS * 2) as u64,
+            allowed: self.total,
+        }
+    }
+
+    /// Memory for tables, and for bytes that wait for their table.
+    pub(crate) fn tables(&mut self) -> Result<(u64, u64)> {
+        let spare = self.left.saturating_sub(Self::engine(2, UNIT, UNIT));
+        let tables = (spare / TABLES_SHARE).max(TABLES_LEAST);
+        self.take(tables, "tables")?;
+        Ok((tables / 3 * 2, tables / 3))
+    }
+
+    /// Lays out the decoding stages for clusters of `cluster` bytes on up to `threads` threads.
+    pub(crate) fn layout(
+        &mut self,
+        threads: usize,
+        cluster: u64,
+        codec: ClusterCodec,
+    ) -> Result<Layout> {
+        let unit_out = UNIT.max(cluster);
+        let unit_in = if cluster > 0 {
+            UNIT.max(cluster + COMPRESSED_SLACK)
+        } else {
+            UNIT
+        };
+        let mut threads = threads.clamp(1, 256) as u64;
+        let cost = |threads: u64| {
+            Self::engine(threads, unit_out, unit_in) + threads * codec.decoder_bytes(cluster)
+        };
+        while threads > 1 && cost(threads) > self.left {
+            threads -= 1;
+        }
+        self.take(cost(threads), &format!("clusters of {} KiB", cluster >> 10))?;
+        let spare = (self.left / (unit_out + unit_in)).min(threads);
+        self.take(spare * (unit_out + unit_in), "buffers")?;
+        Ok(Layout {
+            threads: threads as usize,
+            unit_out: unit_out as usize,
+            unit_in: unit_in as usize,
+            buffers: (threads + 2 + spare) as usize,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_budget_fits_every_cluster_size_and_leaves_threads() {
+        for cluster in [512, 64 << 10, 2 << 20] {
+            for codec in [ClusterCodec::Deflate, ClusterCodec::Zstd] {
+                let mut budget = Budget::new(Memory::default()).unwrap();
+                let tables = budget.tables().unwrap();
+                assert!(tables.0 >= 8 << 20, "{tables:?}");
+                let layout = budget.layout(16, cluster, codec).unwrap();
+                assert!(layout.threads >= 4, "{cluster}: {layout:?}");
+                let used = layout.buffers as u64 * (layout.unit_in + layout.unit_out) as u64;
+                assert!(used < DEFAULT_MEMORY - BASE, "{layout:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_xz_dictionary_of_64_mib_fits_into_the_default_and_the_engine_still_runs() {
+        let mut budget = Budget::new(Memory::default()).unwrap();
+        budget.chunks().unwrap();
+        let allowed = budget.wrapper(Wrapper::Xz).unwrap();
+        assert!(allowed >= 66 << 20, "{allowed}");
+        budget.tables().unwrap();
+        assert!(
+            budget
+                .layout(2, 64 << 10, ClusterCodec::Deflate)
+                .unwrap()
+                .threads
+                >= 1
+        );
+    }
+
+    #[test]
+    fn too_little_memory_is_refused_with_the_amount_that_would_do() {
+        let mut budget = Budget::new(Memory::of(40 << 20)).unwrap();
+        budget.tables().unwrap();
+        let Err(Error::Memory {
+            needed, allowed, ..
+        }) = budget.layout(2, 2 << 20, ClusterCodec::Zstd)
+        else {
+            unreachable!("clusters of 2 MiB do not fit")
+        };
+        assert_eq!(allowed, 40 << 20);
+        let mut budget = Budget::new(Memory::of(needed)).unwrap();
+        budget.tables().unwrap();
+        budget.layout(2, 2 << 20, ClusterCodec::Zstd).unwrap();
+    }
+}

@@ -1,0 +1,159 @@
+//! Digests of what came over the wire, computed as it passes.
+
+use std::str::FromStr;
+
+use sha2::Digest as _;
+
+/// A digest algorithm of `--checksum`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// MD5: for old lists of images, no protection against intent.
+    Md5,
+    /// SHA-1: likewise.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Algorithm {
+    /// As it is spelled in front of the colon.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    fn hex_len(self) -> usize {
+        match self {
+            Self::Md5 => 32,
+            Self::Sha1 => 40,
+            Self::Sha256 => 64,
+            Self::Sha512 => 128,
+        }
+    }
+}
+
+/// An expected digest, `ALGO:HEX`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksum {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// The digest in lower-case hex.
+    pub hex: String,
+}
+
+impl FromStr for Checksum {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((name, hex)) = text.split_once(':') else {
+            return Err(format!(
+                "{text:?} is not ALGO:HEX, such as sha256:9f86d08..."
+            ));
+        };
+        let all = [
+            Algorithm::Md5,
+            Algorithm::Sha1,
+            Algorithm::Sha256,
+            Algorithm::Sha512,
+        ];
+        let Some(algorithm) = all
+            .into_iter()
+            .find(|a| a.name().eq_ignore_ascii_case(name))
+        else {
+            return Err(format!(
+                "unknown algorithm {name:?}: md5, sha1, sha256 or sha512"
+            ));
+        };
+        if hex.len() != algorithm.hex_len() || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let len = algorithm.hex_len();
+            return Err(format!(
+                "a {} digest has {len} hex digits",
+                algorithm.name()
+            ));
+        }
+        Ok(Self {
+            algorithm,
+            hex: hex.to_ascii_lowercase(),
+        })
+    }
+}
+
+/// A digest being computed.
+pub(crate) enum Hasher {
+    Md5(md5::Md5),
+    Sha1(sha1::Sha1),
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    pub(crate) fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Md5 => Self::Md5(md5::Md5::new()),
+            Algorithm::Sha1 => Self::Sha1(sha1::Sha1::new()),
+            Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(sha2::Sha512::new()),
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Md5(h) => h.update(bytes),
+            Self::Sha1(h) => h.update(bytes),
+            Self::Sha256(h) => h.update(bytes),
+            Self::Sha512(h) => h.update(bytes),
+        }
+    }
+
+    pub(crate) fn hex(self) -> String {
+        let digest: Vec<u8> = match self {
+            Self::Md5(h) => h.finalize().to_vec(),
+            Self::Sha1(h) => h.finalize().to_vec(),
+            Self::Sha256(h) => h.finalize().to_vec(),
+            Self::Sha512(h) => h.finalize().to_vec(),
+        };
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_abc_are_those_of_the_standards() {
+        for (text, expected) in [
+            ("md5", "900150983cd24fb0d6963f7d28e17f72"),
+            ("sha1", "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (
+                "sha256",
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+        ] {
+            let checksum: Checksum = format!("{text}:{expected}").parse().unwrap();
+            let mut hasher = Hasher::new(checksum.algorithm);
+            hasher.update(b"a");
+            hasher.update(b"bc");
+            assert_eq!(hasher.hex(), checksum.hex);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_checksum_is_refused() {
+        for text in [
+            "",
+            "sha256",
+            "sha256:12",
+            "crc:00",
+            "md5:zz0150983cd24fb0d6963f7d28e17f72",
+        ] {
+            assert!(text.parse::<Checksum>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The transfer itself: which road an image takes, and the stages on it.
+
+mod decode;
+mod inspect;
+mod pieces;
+mod planner;
+mod stream;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use longshore_image::chain::Chain;
+use longshore_image::forward::{self, Finish};
+use longshore_image::stream::StreamOptions;
+use longshore_image::{DenyAll, Format, Info, Limits, OpenGate, PROBE_LEN, Probe, ReadAt, Wrapper};
+
+pub use self::inspect::{Inspection, inspect};
+use self::pieces::Pieces;
+use self::stream::Stream;
+use self::writer::Back;
+use crate::budget::Budget;
+use crate::cancel::{Failure, Stopped};
+use crate::hold::SpillHold;
+use crate::target::Target;
+use crate::{Cancel, Checksum, Error, Memory, Progress, Result, Source, TargetSpec};
+
+/// Wrappers around wrappers are followed this deep.
+const MOST_LAYERS: usize = 4;
+
+/// How to transfer.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The format the image has; `None` asks its content.
+    pub from: Option<Format>,
+    /// Most decoding threads.
+    pub threads: usize,
+    /// Memory for everything.
+    pub memory: Memory,
+    /// Most bytes that may wait in a file for tables that come after their data.
+    pub spill_limit: u64,
+    /// Digest of the source's bytes.
+    pub checksum: Option<Checksum>,
+    /// Decides about files that the image names.
+    pub gate: Arc<dyn OpenGate>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            from: None,
+            threads: default_threads(),
+            memory: Memory::from_cgroup(),
+            spill_limit: 0,
+            checksum: None,
+            gate: Arc::new(DenyAll),
+        }
+    }
+}
+
+/// As many as there are cores, or as the cgroup's quota gives.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What a transfer did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The image.
+    pub info: Info,
+    /// Compressed streams around it, outermost first.
+    pub wrappers: Vec<Wrapper>,
+    /// Size of the disk in bytes.
+    pub virtual_size: u64,
+    /// Bytes read from the source, side reads and repeated passes included.
+    pub bytes_read: u64,
+    /// Bytes written to the target.
+    pub bytes_written: u64,
+    /// Bytes that waited in a file for their table.
+    pub bytes_spilled: u64,
+    /// How often the stream was read; 0 with random access.
+    pub passes: u32,
+    /// Decoding threads.
+    pub threads: usize,
+    /// From start to durable.
+    pub elapsed: Duration,
+    /// The part of it that the final fsync and rename took.
+    pub finishing: Duration,
+}
+
+/// What all stages of one transfer share.
+#[derive(Clone)]
+struct Shared {
+    failure: Failure,
+    cancel: Cancel,
+    progress: Progress,
+    name: Arc<str>,
+}
+
+impl Shared {
+    /// Stops at a failure elsewhere or a request from outside.
+    fn check(&self) -> Result<(), Stopped> {
+        if self.cancel.is_cancelled() {
+            return Err(self.failure.fail(Error::Interrupted));
+        }
+        if self.failure.failed() {
+            Err(Stopped)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn image(&self, source: longshore_image::Error) -> Error {
+        Error::image(format!("can't read the image {}", self.name), source)
+    }
+}
+
+/// Copies the disk that `source` holds to `target`.
+///
+/// On error nothing is left that looks complete: see [`TargetSpec`] for what a killed transfer leaves.
+pub fn transfer(
+    source: &mut dyn Source,
+    target: &TargetSpec,
+    options: &Options,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let started = Instant::now();
+    let shared = Shared {
+        failure: Failure::default(),
+        cancel: cancel.clone(),
+        progress: progress.clone(),
+        name: source.name().into(),
+    };
+    let opened = Target::open(target, source.identity())?;
+    let budget = Budget::new(options.memory)?;
+    let outcome = match random_image(source, options)? {
+        Some((format, file)) => random_road(format, file, opened, options, budget, &shared),
+        None => stream_road(source, opened, target, options, budget, &shared),
+    };
+    let done = match outcome {
+        Ok(done) => done,
+        Err(Outcome::Error(e)) => return Err(e),
+        Err(Outcome::Stopped) => {
+            return Err(shared.failure.take().unwrap_or(Error::Interrupted));
+        }
+    };
+    let mut target = done.target;
+    let finishing = Instant::now();
+    target.finish(done.virtual_size)?;
+    progress.set_done();
+    let snapshot = progress.snapshot();
+    Ok(Report {
+        info: done.info,
+        wrappers: done.wrappers,
+        virtual_size: done.virtual_size,
+        bytes_read: snapshot.read,
+        bytes_written: target.bytes_written(),
+        bytes_spilled: snapshot.spilled,
+        passes: snapshot.pass,
+        threads: done.threads,
+        elapsed: started.elapsed(),
+        finishing: finishing.elapsed(),
+    })
+}
+
+/// Everything is written, nothing is durable yet.
+struct Done {
+    target: Target,
+    info: Info,
+    wrappers: Vec<Wrapper>,
+    virtual_size: u64,
+    threads: usize,
+}
+
+/// Why a road ended early: an error here, or one that a stage recorded.
+enum Outcome {
+    Error(Error),
+    Stopped,
+}
+
+impl From<Error> for Outcome {
+    fn from(e: Error) -> Self {
+        Self::Error(e)
+    }
+}
+
+impl From<Stopped> for Outcome {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// The file and its format, if it is to be read at random: a local image without a wrapper, of which
+/// no digest is wanted (a digest needs every byte in order).
+fn random_image(
+    source: &mut dyn Source,
+    options: &Options,
+) -> Result<Option<(Format, Arc<dyn ReadAt>)>> {
+    if options.checksum.is_some() || !source.prefers_random() {
+        return Ok(None);
+    }
+    let Some(file) = source.random() else {
+        return Ok(None);
+    };
+    let mut head = vec![0; PROBE_LEN.min(usize::try_from(file.len()).unwrap_or(PROBE_LEN))];
+    file.read_exact_at(&mut head, 0)
+        .map_err(|e| Error::Source {
+            name: source.name(),
+            source: Box::new(e),
+        })?;
+    match identify(&head, options.from, &source.name())? {
+        Probe::Image(format) => Ok(Some((format, file))),
+        _ => Ok(None),
+    }
+}
+
+/// What `head` is, given what the caller says it is.
+///
+/// With `--from` the content decides nothing, except that a wrapper named by the source's suffix
+/// (`disk.raw.gz`) is still taken off: a guest that writes a gzip header into the first sector of a raw
+/// disk must not change how the disk is read.
+pub(crate) fn identify(head: &[u8], from: Option<Format>, name: &str) -> Result<Probe> {
+    let found = longshore_image::probe(head);
+    match (from, found) {
+        (Some(format), Probe::Wrapper(wrapper)) if !named_so(name, wrapper) => {
+            Ok(Probe::Image(format))
+        }
+        (Some(format), Probe::Image(_) | Probe::Unsupported(_)) => Ok(Probe::Image(format)),
+        (None, Probe::Unsupported(what)) => Err(Error::image(
+            format!("can't read {name}"),
+            longshore_image::Error::unsupported(format!(
+                "{what} images are not read yet; `--from raw` takes the bytes as they are"
+            )),
+        )),
+        (_, found) => Ok(found),
+    }
+}
+
+fn named_so(name: &str, wrapper: Wrapper) -> bool {
+    let path = name.split(['?', '#']).next().unwrap_or(name);
+    let suffix = Path::new(path)
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or("");
+    suffix.eq_ignore_ascii_case(wrapper.name())
+}
+
+fn random_road(
+    format: Format,
+    file: Arc<dyn ReadAt>,
+    mut target: Target,
+    options: &Options,
+    mut budget: Budget,
+    shared: &Shared,
+) -> Result<Done, Outcome> {
+    let (tables, held) = budget.tables()?;
+    let limits = Limits::with_table_bytes(tables + held);
+    let chain = Arc::new(open_chain(format, file, options, &limits, shared)?);
+    let Some(top) = chain.top() else {
+        return Err(Outcome::Stopped);
+    };
+    let info = top.info();
+    let virtual_size = chain.virtual_size();
+    target.begin(Some(virtual_size))?;
+    shared.progress.set_size(virtual_size);
+    let codecs: Vec<_> = chain.layers().iter().map(|l| l.cluster_codec()).collect();
+    let heaviest = codecs
+        .iter()
+        .copied()
+        .max_by_key(|c| c.decoder_bytes(1 << 20));
+    let heaviest = heaviest.unwrap_or(longshore_image::cluster::ClusterCodec::None);
+    let layout = budget.layout(options.threads, chain.cluster_size(), heaviest)?;
+    let back = Back::start(layout, codecs, Some(Arc::clone(&chain)), target, shared)?;
+    let planned = planner::plan(&chain, &back, shared);
+    let target = back.finish(shared);
+    planned?;
+    Ok(Done {
+        target: target?,
+        info,
+        wrappers: Vec::new(),
+        virtual_size,
+        threads: layout.threads,
+    })
+}
+
+/// Opens an image and whatever the gate lets it refer to.
+fn open_chain(
+    format: Format,
+    file: Arc<dyn ReadAt>,
+    options: &Options,
+    limits: &Limits,
+    shared: &Shared,
+) -> Result<Chain> {
+    let image = longshore_image::open(format, file, options.gate.as_ref(), limits)
+        .map_err(|e| shared.image(e))?;
+    Chain::new(image).map_err(|e| shared.image(e))
+}
+
+/// A stream with its wrappers taken off.
+struct Unwrapped {
+    stream: Stream,
+    wrappers: Vec<Wrapper>,
+    /// What each wrapper's decoder was given, for the next pass.
+    used: Vec<StreamOptions>,
+    format: Format,
+}
+
+fn unwrap_all(
+    source: &mut dyn Source,
+    options: &Options,
+    budget: &mut Budget,
+    shared: &Shared,
+) -> Result<Unwrapped, Outcome> {
+    let mut stream = Stream::open(source, options.checksum.as_ref(), Some(budget), shared)?;
+    let mut wrappers = Vec::new();
+    let mut used = Vec::new();
+    loop {
+        let head = stream.peek(PROBE_LEN)?;
+        match identify(head, options.from, &inner_name(&shared.name, &wrappers))? {
+            Probe::Wrapper(wrapper) if wrappers.len() < MOST_LAYERS => {
+                let (inner, given) = stream.unwrap(wrapper, options.threads, budget, shared)?;
+                stream = inner;
+                wrappers.push(wrapper);
+                used.push(given);
+            }
+            Probe::Image(format) => {
+                return Ok(Unwrapped {
+                    stream,
+                    wrappers,
+                    used,
+                    format,
+                });
+            }
+            _ => {
+                let text = format!("more than {MOST_LAYERS} compressed streams around each other");
+                return Err(shared
+                    .image(longshore_image::Error::unsupported(text))
+                    .into());
+            }
+        }
+    }
+}
+
+fn stream_road(
+    source: &mut dyn Source,
+    target: Target,
+    spec: &TargetSpec,
+    options: &Options,
+    mut budget: Budget,
+    shared: &Shared,
+) -> Result<Done, Outcome> {
+    let mut pass = 1;
+    let len = source.len();
+    shared.progress.begin_pass(pass, len);
+    let Unwrapped {
+        mut stream,
+        wrappers,
+        used,
+        format,
+    } = unwrap_all(source, options, &mut budget, shared)?;
+    let (tables, held) = budget.tables()?;
+    let plain = wrappers.is_empty();
+    let directory = match spec.path.parent() {
+        // Beside a block device node there is no room.
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.starts_with("/dev") => {
+            parent.to_owned()
+        }
+        Some(parent) if parent.starts_with("/dev") => std::env::temp_dir(),
+        _ => ".".into(),
+    };
+    let side = if plain && options.checksum.is_none() {
+        source.random()
+    } else {
+        None
+    };
+    let side = side.map(|inner| -> Arc<dyn ReadAt> {
+        Arc::new(Counted {
+            inner,
+            progress: shared.progress.clone(),
+        })
+    });
+    // What can be read again is read again; only what comes once waits on disk.
+    let once = side.is_none() && !source.reopenable();
+    let spill = if once { options.spill_limit } else { 0 };
+    let hold = SpillHold::new(held, &directory, spill, shared.progress.spilled());
+    let mut decoder = forward::decoder(
+        format,
+        forward::Options {
+            limits: Limits::with_table_bytes(tables),
+            hold: Box::new(hold),
+            side,
+            reopenable: source.reopenable(),
+            stream_len: if plain { len } else { None },
+        },
+    )
+    .map_err(|e| shared.image(e))?;
+    let mut pieces = Pieces::new(target, options.threads, budget, shared.clone());
+    let virtual_size = loop {
+        while let Some(chunk) = stream.next()? {
+            shared.check()?;
+            decoder
+                .push(&chunk.bytes[chunk.range.clone()], &mut pieces)
+                .map_err(|e| pieces.error(e))?;
+            stream.give_back(chunk);
+        }
+        let finish = decoder.finish(&mut pieces).map_err(|e| pieces.error(e))?;
+        stream.join()?;
+        match finish {
+            Finish::Done { virtual_size } => break virtual_size,
+            Finish::AnotherPass => {
+                pass += 1;
+                tracing::info!(
+                    pass,
+                    "the image's tables follow its data: reading it once more"
+                );
+                shared.progress.begin_pass(pass, len);
+                stream = Stream::open(source, None, None, shared)?;
+                for (&wrapper, &used) in wrappers.iter().zip(&used) {
+                    stream = stream.unwrap_with(wrapper, used, Error::Interrupted, shared)?;
+                }
+            }
+        }
+    };
+    let (target, info, threads) = pieces.finish(virtual_size)?;
+    Ok(Done {
+        target,
+        info,
+        wrappers,
+        virtual_size,
+        threads,
+    })
+}
+
+/// The name without the suffixes of the wrappers taken off so far.
+fn inner_name(name: &str, wrappers: &[Wrapper]) -> String {
+    let mut inner = name.split(['?', '#']).next().unwrap_or(name).to_owned();
+    for wrapper in wrappers {
+        if named_so(&inner, *wrapper) {
+            inner.truncate(inner.len() - wrapper.name().len() - 1);
+        }
+    }
+    inner
+}
+
+/// Side reads count as reading.
+#[derive(Debug)]
+struct Counted {
+    inner: Arc<dyn ReadAt>,
+    progress: Progress,
+}
+
+impl ReadAt for Counted {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.inner.read_exact_at(buf, offset)?;
+        self.progress.add_read(buf.len() as u64);
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+}

@@ -1,0 +1,136 @@
+//! Looking at an image without copying it: what `info` and `map` need.
+
+use std::ops::Range;
+
+use longshore_image::chain::Chain;
+use longshore_image::forward::{self, Emit, Geometry, PieceKind};
+use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, PROBE_LEN, Probe, Wrapper};
+
+use super::{Options, Outcome, Shared, Unwrapped, identify, open_chain, unwrap_all};
+use crate::budget::Budget;
+use crate::cancel::Failure;
+use crate::{Cancel, Error, Progress, Result, Source};
+
+/// What a source holds.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The image.
+    pub info: Info,
+    /// Compressed streams around it, outermost first.
+    pub wrappers: Vec<Wrapper>,
+    /// Length of the source in bytes, if known.
+    pub source_len: Option<u64>,
+    /// The image with random access, if the source and its wrappers allow that.
+    pub chain: Option<Chain>,
+}
+
+/// Reads as little of `source` as tells what it is: tables at random where that works, else the
+/// stream up to the image's header.
+pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection> {
+    let shared = Shared {
+        failure: Failure::default(),
+        cancel: Cancel::default(),
+        progress: Progress::default(),
+        name: source.name().into(),
+    };
+    let mut budget = Budget::new(options.memory)?;
+    let source_len = source.len();
+    if let Some(file) = source.random() {
+        let len = PROBE_LEN.min(usize::try_from(file.len()).unwrap_or(PROBE_LEN));
+        let mut head = vec![0; len];
+        file.read_exact_at(&mut head, 0)
+            .map_err(|e| Error::Source {
+                name: source.name(),
+                source: Box::new(e),
+            })?;
+        if let Probe::Image(format) = identify(&head, options.from, &shared.name)? {
+            let (tables, held) = budget.tables()?;
+            let limits = Limits::with_table_bytes(tables + held);
+            let chain = open_chain(format, file, options, &limits, &shared)?;
+            let info = chain.top().map(|top| top.info());
+            let Some(info) = info else {
+                return Err(Error::Interrupted);
+            };
+            return Ok(Inspection {
+                info,
+                wrappers: Vec::new(),
+                source_len,
+                chain: Some(chain),
+            });
+        }
+    }
+    let outcome = stream_header(source, options, budget, &shared);
+    // Stages that are still at work find their pools closed.
+    let first = shared.failure.take();
+    let _ = shared.failure.fail(Error::Interrupted);
+    match outcome {
+        Ok((info, wrappers)) => Ok(Inspection {
+            info,
+            wrappers,
+            source_len,
+            chain: None,
+        }),
+        Err(Outcome::Error(e)) => Err(e),
+        Err(Outcome::Stopped) => Err(first.unwrap_or(Error::Interrupted)),
+    }
+}
+
+fn stream_header(
+    source: &mut dyn Source,
+    options: &Options,
+    mut budget: Budget,
+    shared: &Shared,
+) -> Result<(Info, Vec<Wrapper>), Outcome> {
+    let Unwrapped {
+        mut stream,
+        wrappers,
+        format,
+        ..
+    } = unwrap_all(source, options, &mut budget, shared)?;
+    let (tables, held) = budget.tables()?;
+    let settings = forward::Options {
+        limits: Limits::with_table_bytes(tables),
+        hold: Box::new(forward::MemoryHold::new(held)),
+        side: None,
+        reopenable: false,
+        stream_len: if wrappers.is_empty() {
+            source.len()
+        } else {
+            None
+        },
+    };
+    let mut decoder = forward::decoder(format, settings).map_err(|e| shared.image(e))?;
+    let mut header = Header(None);
+    while let Some(chunk) = stream.next()? {
+        let pushed = decoder.push(&chunk.bytes[chunk.range.clone()], &mut header);
+        if let Some(info) = header.0.take() {
+            return Ok((info, wrappers));
+        }
+        pushed.map_err(|e| shared.image(e))?;
+        stream.give_back(chunk);
+    }
+    let finished = decoder.finish(&mut header);
+    match header.0.take() {
+        Some(info) => Ok((info, wrappers)),
+        None => Err(finished
+            .err()
+            .map_or_else(|| Outcome::Stopped, |e| Outcome::Error(shared.image(e)))),
+    }
+}
+
+/// Catches the geometry and stops.
+struct Header(Option<Info>);
+
+impl Emit for Header {
+    fn geometry(&mut self, geometry: &Geometry) -> longshore_image::Result<()> {
+        self.0 = Some(geometry.info.clone());
+        Err(ImageError::new(
+            ErrorKind::Misuse,
+            "only the header was wanted",
+        ))
+    }
+
+    fn piece(&mut self, _: Range<u64>, _: PieceKind, _: &[u8]) -> longshore_image::Result<()> {
+        Ok(())
+    }
+}

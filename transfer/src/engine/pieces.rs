@@ -1,0 +1,209 @@
+//! Forward only: pieces that a decoder finds become tasks. Starts the back half once the geometry of
+//! the image is known, since only then it is known what the stages need.
+
+use std::ops::Range;
+
+use longshore_image::forward::{Emit, Geometry, PieceKind};
+use longshore_image::{Error as ImageError, ErrorKind, Info};
+
+use super::decode::{Packed, Task};
+use super::writer::Back;
+use super::{Outcome, Shared};
+use crate::Result;
+use crate::budget::Budget;
+use crate::cancel::Stopped;
+use crate::target::Target;
+
+/// Takes pieces until the stream ends.
+pub(super) struct Pieces {
+    front: Option<(Target, Budget)>,
+    threads: usize,
+    back: Option<Running>,
+    shared: Shared,
+    stash: Option<Outcome>,
+}
+
+struct Running {
+    back: Back,
+    info: Info,
+    plain: Option<Gathering<(u64, Range<usize>)>>,
+    packed: Option<Gathering<Packed>>,
+    packed_out: usize,
+}
+
+/// A buffer that fills up.
+struct Gathering<T> {
+    buf: Vec<u8>,
+    used: usize,
+    parts: Vec<T>,
+}
+
+impl<T> Gathering<T> {
+    fn new(buf: Vec<u8>) -> Self {
+        Self {
+            buf,
+            used: 0,
+            parts: Vec::new(),
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.buf.len() - self.used
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> Range<usize> {
+        let range = self.used..self.used + bytes.len();
+        self.buf[range.clone()].copy_from_slice(bytes);
+        self.used = range.end;
+        range
+    }
+}
+
+impl Pieces {
+    pub(super) fn new(target: Target, threads: usize, budget: Budget, shared: Shared) -> Self {
+        Self {
+            front: Some((target, budget)),
+            threads,
+            back: None,
+            shared,
+            stash: None,
+        }
+    }
+
+    /// What really happened when a decoder reports that we could not take a piece.
+    pub(super) fn error(&mut self, e: ImageError) -> Outcome {
+        self.stash
+            .take()
+            .unwrap_or_else(|| Outcome::Error(self.shared.image(e)))
+    }
+
+    /// Sends what is gathered, waits until all is written.
+    pub(super) fn finish(mut self, virtual_size: u64) -> Result<(Target, Info, usize), Outcome> {
+        let Some(mut running) = self.back.take() else {
+            return Err(Outcome::Stopped);
+        };
+        running.send_plain()?;
+        running.send_packed()?;
+        let threads = running.back.layout().threads;
+        let target = running.back.finish(&self.shared)?;
+        let mut info = running.info;
+        info.virtual_size = virtual_size;
+        Ok((target, info, threads))
+    }
+
+    fn start(&mut self, geometry: &Geometry) -> Result<(), Outcome> {
+        let Some((mut target, mut budget)) = self.front.take() else {
+            return Ok(());
+        };
+        target.begin(geometry.virtual_size)?;
+        if let Some(size) = geometry.virtual_size {
+            self.shared.progress.set_size(size);
+        }
+        let layout = budget.layout(self.threads, geometry.cluster_size, geometry.codec)?;
+        let back = Back::start(layout, vec![geometry.codec], None, target, &self.shared)?;
+        self.back = Some(Running {
+            back,
+            info: geometry.info.clone(),
+            plain: None,
+            packed: None,
+            packed_out: 0,
+        });
+        Ok(())
+    }
+
+    fn stop(&mut self, outcome: Outcome) -> ImageError {
+        self.stash = Some(outcome);
+        ImageError::new(ErrorKind::Io, "the target took no more")
+    }
+}
+
+impl Emit for Pieces {
+    fn geometry(&mut self, geometry: &Geometry) -> longshore_image::Result<()> {
+        self.start(geometry).map_err(|outcome| self.stop(outcome))
+    }
+
+    fn piece(
+        &mut self,
+        guest: Range<u64>,
+        kind: PieceKind,
+        bytes: &[u8],
+    ) -> longshore_image::Result<()> {
+        let Some(running) = &mut self.back else {
+            return Err(ImageError::malformed("data before the image's header"));
+        };
+        let taken = match kind {
+            PieceKind::Plain => running.plain(guest.start, bytes),
+            PieceKind::Compressed => running.packed(guest, bytes),
+        };
+        taken.map_err(|Stopped| self.stop(Outcome::Stopped))
+    }
+}
+
+impl Running {
+    fn plain(&mut self, mut guest: u64, mut bytes: &[u8]) -> Result<(), Stopped> {
+        while !bytes.is_empty() {
+            let gathering = match &mut self.plain {
+                Some(gathering) => gathering,
+                none => none.insert(Gathering::new(self.back.outputs().get()?)),
+            };
+            let n = gathering.room().min(bytes.len());
+            let (now, later) = bytes.split_at(n);
+            let range = gathering.fill(now);
+            match gathering.parts.last_mut() {
+                Some((at, last)) if *at + last.len() as u64 == guest && last.end == range.start => {
+                    last.end = range.end;
+                }
+                _ => gathering.parts.push((guest, range)),
+            }
+            guest += n as u64;
+            bytes = later;
+            if self.plain.as_ref().is_some_and(|g| g.room() == 0) {
+                self.send_plain()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn packed(&mut self, guest: Range<u64>, bytes: &[u8]) -> Result<(), Stopped> {
+        let layout = self.back.layout();
+        let bytes = &bytes[..bytes.len().min(layout.unit_in)];
+        let output = (guest.end - guest.start) as usize;
+        let full = self.packed.as_ref().is_some_and(|g| g.room() < bytes.len());
+        if full || self.packed_out + output > layout.unit_out {
+            self.send_packed()?;
+        }
+        let gathering = match &mut self.packed {
+            Some(gathering) => gathering,
+            none => none.insert(Gathering::new(self.back.inputs().get()?)),
+        };
+        let input = gathering.fill(bytes);
+        gathering.parts.push(Packed {
+            visible: guest.clone(),
+            guest,
+            input,
+        });
+        self.packed_out += output;
+        Ok(())
+    }
+
+    fn send_plain(&mut self) -> Result<(), Stopped> {
+        match self.plain.take() {
+            Some(full) => self.back.send(Task::Plain {
+                buf: full.buf,
+                parts: full.parts,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn send_packed(&mut self) -> Result<(), Stopped> {
+        self.packed_out = 0;
+        match self.packed.take() {
+            Some(full) => self.back.send(Task::Packed {
+                input: full.buf,
+                clusters: full.parts,
+            }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The front half of the forward road: one thread that reads, one that hashes, one per wrapper.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::ops::Range;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use longshore_image::Wrapper;
+use longshore_image::stream::{self, StreamOptions};
+
+use super::writer::spawn;
+use super::{Outcome, Shared};
+use crate::budget::{Budget, CHUNK, CHUNKS};
+use crate::cancel::Stopped;
+use crate::checksum::Hasher;
+use crate::pool::Pool;
+use crate::{Checksum, Error, Result, Source};
+
+/// Some bytes of a stream, in a buffer that goes back where it came from.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) bytes: Vec<u8>,
+    pub(super) range: Range<usize>,
+}
+
+enum Message {
+    Chunk(Chunk),
+    /// The stream is complete. A channel that closes without this means that a stage stopped.
+    End,
+}
+
+/// The last stage so far: what comes out of it has not been claimed yet.
+pub(super) struct Stream {
+    messages: Receiver<Message>,
+    pool: Pool,
+    /// Chunks looked at and not yet taken.
+    peeked: VecDeque<Chunk>,
+    ended: bool,
+    head: Vec<u8>,
+    threads: Vec<JoinHandle<Result<(), Stopped>>>,
+}
+
+impl Stream {
+    /// Opens the source and starts reading. `budget` is charged on the first pass only.
+    pub(super) fn open(
+        source: &mut dyn Source,
+        checksum: Option<&Checksum>,
+        budget: Option<&mut Budget>,
+        shared: &Shared,
+    ) -> Result<Self> {
+        if let Some(budget) = budget {
+            budget.chunks()?;
+        }
+        let reader = source.stream()?;
+        let pool = Pool::new(CHUNKS, CHUNK, &shared.failure);
+        let (tx, rx) = bounded(CHUNKS);
+        let (read_pool, read_shared) = (pool.clone(), shared.clone());
+        // The reader may sit in a read for long; it is left to itself if the transfer fails.
+        let mut threads = vec![spawn("read".to_owned(), move || {
+            read(reader, &tx, &read_pool, &read_shared)
+        })?];
+        let mut messages = rx;
+        if let Some(checksum) = checksum.cloned() {
+            let (tx, rx) = bounded(CHUNKS);
+            let hash_shared = shared.clone();
+            let from = std::mem::replace(&mut messages, rx);
+            threads.push(spawn("hash".to_owned(), move || {
+                hash(&checksum, &from, &tx, &hash_shared)
+            })?);
+        }
+        Ok(Self {
+            messages,
+            pool,
+            peeked: VecDeque::new(),
+            ended: false,
+            head: Vec::new(),
+            threads,
+        })
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Chunk>, Stopped> {
+        if let Some(chunk) = self.peeked.pop_front() {
+            return Ok(Some(chunk));
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        match self.messages.recv() {
+            Ok(Message::Chunk(chunk)) => Ok(Some(chunk)),
+            Ok(Message::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Err(_) => Err(Stopped),
+        }
+    }
+
+    /// Gives a chunk's buffer back.
+    pub(super) fn give_back(&self, chunk: Chunk) {
+        self.pool.put(chunk.bytes);
+    }
+
+    /// The first `n` bytes, or all there are if fewer. They stay in the stream.
+    pub(super) fn peek(&mut self, n: usize) -> Result<&[u8], Stopped> {
+        let mut looked = VecDeque::new();
+        self.head.clear();
+        while self.head.len() < n {
+            let Some(chunk) = self.next()? else { break };
+            self.head
+                .extend_from_slice(&chunk.bytes[chunk.range.clone()]);
+            looked.push_back(chunk);
+            if looked.len() >= CHUNKS {
+                break;
+            }
+        }
+        looked.append(&mut self.peeked);
+        self.peeked = looked;
+        self.head.truncate(n);
+        Ok(&self.head)
+    }
+
+    /// Puts a decompressor behind this stream.
+    pub(super) fn unwrap(
+        self,
+        wrapper: Wrapper,
+        threads: usize,
+        budget: &mut Budget,
+        shared: &Shared,
+    ) -> Result<(Self, StreamOptions)> {
+        budget.chunks()?;
+        let options = StreamOptions {
+            memory: budget.wrapper(wrapper)?,
+            threads,
+        };
+        let refused = budget.wrapper_refused(wrapper.name(), 0);
+        Ok((
+            self.unwrap_with(wrapper, options, refused, shared)?,
+            options,
+        ))
+    }
+
+    /// The same with what an earlier pass was given.
+    pub(super) fn unwrap_with(
+        self,
+        wrapper: Wrapper,
+        options: StreamOptions,
+        refused: Error,
+        shared: &Shared,
+    ) -> Result<Self> {
+        let decoder = stream::decoder(wrapper, options).map_err(|e| shared.image(e))?;
+        let pool = Pool::new(CHUNKS, CHUNK, &shared.failure);
+        let (tx, rx) = bounded(CHUNKS);
+        let stage = Unwrap {
+            decoder,
+            out: tx,
+            pool: pool.clone(),
+            wrapper,
+            refused,
+            shared: shared.clone(),
+        };
+        let mut from = self;
+        let mut threads = std::mem::take(&mut from.threads);
+        threads.push(spawn(format!("unwrap-{}", wrapper.name()), move || {
+            stage.run(from)
+        })?);
+        Ok(Self {
+            messages: rx,
+            pool,
+            peeked: VecDeque::new(),
+            ended: false,
+            head: Vec::new(),
+            threads,
+        })
+    }
+
+    /// The stream has ended: its threads end too, and say whether they were content (a digest that
+    /// does not match shows here).
+    pub(super) fn join(&mut self) -> Result<(), Outcome> {
+        for thread in self.threads.drain(..) {
+            if !matches!(thread.join(), Ok(Ok(()))) {
+                return Err(Outcome::Stopped);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(
+    mut reader: Box<dyn Read + Send>,
+    out: &Sender<Message>,
+    pool: &Pool,
+    shared: &Shared,
+) -> Result<(), Stopped> {
+    loop {
+        let mut bytes = pool.get()?;
+        let mut filled = 0;
+        let mut ended = false;
+        // Full chunks keep the stages behind efficient; a pipe gives 64 KiB at a time.
+        while filled < bytes.len() {
+            shared.check()?;
+            match reader.read(&mut bytes[filled..]) {
+                Ok(0) => {
+                    ended = true;
+                    break;
+                }
+                Ok(n) => {
+                    filled += n;
+                    shared.progress.add_streamed(n as u64);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    let error = Error::Source {
+                        name: shared.name.to_string(),
+                        source: Box::new(e),
+                    };
+                    return Err(shared.failure.fail(error));
+                }
+            }
+        }
+        if filled > 0 {
+            let chunk = Chunk {
+                bytes,
+                range: 0..filled,
+            };
+            out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
+        } else {
+            pool.put(bytes);
+        }
+        if ended {
+            return out.send(Message::End).map_err(|_| Stopped);
+        }
+    }
+}
+
+fn hash(
+    expected: &Checksum,
+    from: &Receiver<Message>,
+    out: &Sender<Message>,
+    shared: &Shared,
+) -> Result<(), Stopped> {
+    let mut hasher = Hasher::new(expected.algorithm);
+    while let Ok(message) = from.recv() {
+        match message {
+            Message::Chunk(chunk) => {
+                hasher.update(&chunk.bytes[chunk.range.clone()]);
+                out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
+            }
+            Message::End => {
+                let computed = hasher.hex();
+                if computed != expected.hex {
+                    return Err(shared.failure.fail(Error::Checksum {
+                        name: shared.name.to_string(),
+                        algorithm: expected.algorithm.name(),
+                        expected: expected.hex.clone(),
+                        computed,
+                    }));
+                }
+                return out.send(Message::End).map_err(|_| Stopped);
+            }
+        }
+    }
+    Err(Stopped)
+}
+
+/// A decompressing stage.
+struct Unwrap {
+    decoder: Box<dyn stream::StreamDecoder>,
+    out: Sender<Message>,
+    pool: Pool,
+    wrapper: Wrapper,
+    /// The error to give if the stream wants more memory, short of the amount.
+    refused: Error,
+    shared: Shared,
+}
+
+impl Unwrap {
+    fn run(mut self, mut from: Stream) -> Result<(), Stopped> {
+        let mut full = self.pool.get()?;
+        let mut filled = 0;
+        while let Some(chunk) = from.next()? {
+            let mut input = chunk.range.clone();
+            loop {
+                let progress = self
+                    .decoder
+                    .push(&chunk.bytes[input.clone()], &mut full[filled..])
+                    .map_err(|e| self.fail(e))?;
+                input.start += progress.consumed;
+                filled += progress.produced;
+                let is_full = filled == full.len();
+                if is_full {
+                    full = self.send(full, filled)?;
+                    filled = 0;
+                }
+                // All taken and nothing held back in the decoder: on to the next chunk.
+                if input.is_empty() && !is_full {
+                    break;
+                }
+            }
+            from.give_back(chunk);
+        }
+        while let Some(n) = self
+            .decoder
+            .finish(&mut full[filled..])
+            .map_err(|e| self.fail(e))?
+        {
+            filled += n;
+            if filled == full.len() {
+                full = self.send(full, filled)?;
+                filled = 0;
+            }
+        }
+        if filled > 0 {
+            let chunk = Chunk {
+                bytes: full,
+                range: 0..filled,
+            };
+            self.out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
+        }
+        self.out.send(Message::End).map_err(|_| Stopped)
+    }
+
+    fn send(&self, bytes: Vec<u8>, filled: usize) -> Result<Vec<u8>, Stopped> {
+        let chunk = Chunk {
+            bytes,
+            range: 0..filled,
+        };
+        self.out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
+        self.pool.get()
+    }
+
+    fn fail(&self, e: longshore_image::Error) -> Stopped {
+        let error = match (e.needed(), &self.refused) {
+            (
+                Some(more),
+                Error::Memory {
+                    what,
+                    needed,
+                    allowed,
+                },
+            ) if more > 0 => Error::Memory {
+                what: what.clone(),
+                needed: needed + more,
+                allowed: *allowed,
+            },
+            _ => Error::image(
+                format!(
+                    "can't decompress {} ({})",
+                    self.shared.name,
+                    self.wrapper.name()
+                ),
+                e,
+            ),
+        };
+        self.shared.failure.fail(error)
+    }
+}

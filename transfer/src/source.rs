@@ -1,0 +1,197 @@
+//! Where bytes come from, as far as the engine cares.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use longshore_image::ReadAt;
+
+use crate::file::LocalFile;
+use crate::{Error, Result};
+
+/// A source of one image. The engine asks for random access or for a stream, as it needs.
+pub trait Source: Send {
+    /// The source for people, without secrets.
+    fn name(&self) -> String;
+
+    /// Length in bytes, if known.
+    fn len(&self) -> Option<u64>;
+
+    /// True if the source is known to have no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// The same bytes at random, if the source can do that.
+    fn random(&self) -> Option<Arc<dyn ReadAt>>;
+
+    /// Random access costs no more than a stream (a local file): the engine then walks tables instead
+    /// of reading from front to back.
+    fn prefers_random(&self) -> bool {
+        false
+    }
+
+    /// A stream can be opened more than once.
+    fn reopenable(&self) -> bool;
+
+    /// The bytes from the start. Later calls only if [`Source::reopenable`]; they give the same bytes
+    /// or fail.
+    fn stream(&mut self) -> Result<Box<dyn Read + Send>>;
+
+    /// What tells a local file from all others: device and inode.
+    fn identity(&self) -> Option<(u64, u64)> {
+        None
+    }
+}
+
+/// A local file, block device, or something that only streams, such as a named pipe.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    random: Option<Arc<LocalFile>>,
+    pipe: Option<File>,
+}
+
+impl FileSource {
+    /// Opens `path`.
+    pub fn open(path: &Path, force_share: bool) -> Result<Self> {
+        let fail = |e: io::Error| Error::Source {
+            name: path.display().to_string(),
+            source: Box::new(e),
+        };
+        let file = File::open(path).map_err(fail)?;
+        let kind = file.metadata().map_err(fail)?.file_type();
+        if kind.is_dir() {
+            return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        if kind.is_file() || kind.is_block_device() {
+            let local = LocalFile::from_file(file, path, force_share)?;
+            return Ok(Self {
+                path: path.to_owned(),
+                random: Some(Arc::new(local)),
+                pipe: None,
+            });
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            random: None,
+            pipe: Some(file),
+        })
+    }
+}
+
+impl Source for FileSource {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.random.as_ref().map(|file| file.len())
+    }
+
+    fn random(&self) -> Option<Arc<dyn ReadAt>> {
+        let file = Arc::clone(self.random.as_ref()?);
+        Some(file)
+    }
+
+    fn prefers_random(&self) -> bool {
+        true
+    }
+
+    fn reopenable(&self) -> bool {
+        self.random.is_some()
+    }
+
+    fn stream(&mut self) -> Result<Box<dyn Read + Send>> {
+        if let Some(file) = &self.random {
+            file.advise_sequential();
+            return Ok(Box::new(Cursor {
+                file: Arc::clone(file),
+                at: 0,
+            }));
+        }
+        match self.pipe.take() {
+            Some(pipe) => Ok(Box::new(pipe)),
+            None => Err(read_twice(self.name())),
+        }
+    }
+
+    fn identity(&self) -> Option<(u64, u64)> {
+        self.random.as_ref().map(|file| file.identity())
+    }
+}
+
+fn read_twice(name: String) -> Error {
+    let cause = io::Error::new(io::ErrorKind::NotSeekable, "a pipe can be read only once");
+    Error::Source {
+        name,
+        source: Box::new(cause),
+    }
+}
+
+/// Reads a file that is shared with others from front to back.
+struct Cursor {
+    file: Arc<LocalFile>,
+    at: u64,
+}
+
+impl Read for Cursor {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let there = self.file.len().saturating_sub(self.at);
+        let n = buf.len().min(usize::try_from(there).unwrap_or(usize::MAX));
+        self.file.read_exact_at(&mut buf[..n], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// Standard input. A file redirected into it is a file.
+#[derive(Debug, Default)]
+pub struct StdinSource {
+    taken: bool,
+}
+
+impl StdinSource {
+    /// Standard input as a source: with random access when a regular file stands behind it.
+    pub fn open(force_share: bool) -> Result<Box<dyn Source>> {
+        let path = Path::new("/dev/stdin");
+        let is_file = std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
+        // Opening by name gives a cursor of its own; what was read of it before stays unread here, so
+        // only a file at its start counts.
+        let at_start = rustix::fs::tell(rustix::stdio::stdin()).is_ok_and(|at| at == 0);
+        if is_file
+            && at_start
+            && let Ok(source) = FileSource::open(path, force_share)
+        {
+            return Ok(Box::new(source));
+        }
+        Ok(Box::new(Self::default()))
+    }
+}
+
+impl Source for StdinSource {
+    fn name(&self) -> String {
+        "standard input".to_owned()
+    }
+
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn random(&self) -> Option<Arc<dyn ReadAt>> {
+        None
+    }
+
+    fn reopenable(&self) -> bool {
+        false
+    }
+
+    fn stream(&mut self) -> Result<Box<dyn Read + Send>> {
+        if std::mem::replace(&mut self.taken, true) {
+            return Err(read_twice(self.name()));
+        }
+        Ok(Box::new(io::stdin()))
+    }
+}

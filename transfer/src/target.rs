@@ -1,0 +1,517 @@
+//! Where the disk goes: a new file, or a block device.
+//!
+//! What is on disk when we die:
+//! - **file**: only `.NAME.partial` beside the target; the target itself appears, whole and durable, by
+//!   rename, or stays as it was;
+//! - **block device**: its first MiB reads as zeros until everything else is durable, so a partial
+//!   disk neither boots nor probes as anything.
+//!
+//! A new file starts as zeros, so zeros are not written. A device does not: what was never written is
+//! zeroed at the end, from a record of what was.
+
+mod behind;
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+
+use self::behind::WriteBehind;
+use crate::lock::{self, Role};
+use crate::written::Written;
+use crate::{Error, Result, file, sys};
+
+/// How much of a block device is written last.
+const HEAD: u64 = 1 << 20;
+/// Zeros are written in pieces of this size where nothing better works.
+const ZEROS: usize = 1 << 20;
+/// Most separate written ranges remembered (about 6 MiB) before gaps between them are zeroed early.
+const MOST_RANGES: usize = 100_000;
+/// O_DIRECT wants offsets, lengths and memory aligned to this.
+const DIRECT_ALIGN: usize = 4096;
+
+/// Whether blocks are set aside for what is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preallocate {
+    /// The file stays sparse.
+    #[default]
+    Off,
+    /// `fallocate`: blocks without writing; zeros are written where the filesystem can't.
+    Falloc,
+    /// Zeros are written.
+    Full,
+}
+
+/// How the page cache is used for the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cache {
+    /// Through the page cache.
+    #[default]
+    Writeback,
+    /// Past it (O_DIRECT) where the filesystem can.
+    None,
+}
+
+/// What to write to, and how.
+#[derive(Debug, Clone, Default)]
+pub struct TargetSpec {
+    /// File to make or replace, or block device to fill.
+    pub path: PathBuf,
+    /// Blocks for zeros.
+    pub preallocate: Preallocate,
+    /// Page cache.
+    pub cache: Cache,
+    /// Size of the result in bytes; must not be smaller than the disk. `None`: the disk's own.
+    pub size: Option<u64>,
+    /// fsync before it counts as done, and start writing out early so that this does not take long.
+    pub sync: bool,
+    /// Do without QEMU's image locks.
+    pub force_share: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    File {
+        partial: PathBuf,
+        /// The file that will be replaced, kept open for its locks.
+        _replaced: Option<File>,
+    },
+    Device {
+        size: u64,
+        sector: u64,
+        /// What belongs into the first MiB.
+        head: Vec<u8>,
+    },
+}
+
+/// An open target. Dropping it unfinished removes the partial file.
+#[derive(Debug)]
+pub(crate) struct Target {
+    spec: TargetSpec,
+    kind: Kind,
+    file: File,
+    direct: Option<Direct>,
+    /// What was written, if what was not must be zeroed at the end.
+    written: Option<Written>,
+    behind: Option<WriteBehind>,
+    bytes: u64,
+    /// Ends of the disk and of the target, once known.
+    size: Option<u64>,
+    finished: bool,
+}
+
+impl Target {
+    /// Opens and locks the target, before anything is read. Nothing of an existing target is changed.
+    pub(crate) fn open(spec: &TargetSpec, source: Option<(u64, u64)>) -> Result<Self> {
+        let path = &spec.path;
+        let existing = match std::fs::metadata(path) {
+            Ok(meta) => Some(meta),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::target("look at", path, e)),
+        };
+        if let Some(meta) = &existing {
+            if source == Some(file::identity(meta)) {
+                return Err(Error::SameFile { path: path.clone() });
+            }
+            if meta.file_type().is_block_device() {
+                return Self::device(spec);
+            }
+            if !meta.is_file() {
+                let e = io::Error::new(io::ErrorKind::InvalidInput, "not a file or block device");
+                return Err(Error::target("write", path, e));
+            }
+        }
+        Self::new_file(spec, existing.is_some())
+    }
+
+    fn new_file(spec: &TargetSpec, exists: bool) -> Result<Self> {
+        let path = &spec.path;
+        let replaced = if exists && !spec.force_share {
+            let old = File::options()
+                .read(true)
+                .write(true)
+                .open(path)
+                .map_err(|e| Error::target("open", path, e))?;
+            lock::take(old.as_fd(), path, Role::Writer)?;
+            Some(old)
+        } else {
+            None
+        };
+        let partial = partial_name(path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(&partial, flags, Mode::from_raw_mode(0o644))
+            .map_err(|e| Error::target("create", &partial, e.into()))?;
+        let file = File::from(fd);
+        // Whoever else writes the same partial file holds this lock.
+        lock::take(file.as_fd(), &partial, Role::Writer)?;
+        file.set_len(0)
+            .map_err(|e| Error::target("empty", &partial, e))?;
+        let full = spec.preallocate == Preallocate::Full;
+        let mut this = Self {
+            spec: spec.clone(),
+            kind: Kind::File {
+                partial,
+                _replaced: replaced,
+            },
+            file,
+            direct: None,
+            written: full.then(Written::default),
+            behind: None,
+            bytes: 0,
+            size: None,
+            finished: false,
+        };
+        this.choose_cache();
+        Ok(this)
+    }
+
+    fn device(spec: &TargetSpec) -> Result<Self> {
+        let path = &spec.path;
+        // EXCL on a block device: fails while it is mounted or part of something else.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|e| Error::target("open", path, e.into()))?;
+        let file = File::from(fd);
+        if !spec.force_share {
+            lock::take(file.as_fd(), path, Role::Writer)?;
+        }
+        let ask = |e| Error::target("ask the size of", path, e);
+        let size = sys::device_size(file.as_fd()).map_err(ask)?;
+        let sector = sys::device_sector(file.as_fd()).map_err(ask)?;
+        let mut this = Self {
+            spec: spec.clone(),
+            kind: Kind::Device {
+                size,
+                sector,
+                head: Vec::new(),
+            },
+            file,
+            direct: None,
+            written: Some(Written::default()),
+            behind: None,
+            bytes: 0,
+            size: None,
+            finished: false,
+        };
+        this.choose_cache();
+        Ok(this)
+    }
+
+    fn choose_cache(&mut self) {
+        if self.spec.cache == Cache::None {
+            self.direct = Direct::open(&self.file);
+            if self.direct.is_none() {
+                tracing::warn!(
+                    "the target can't be written past the page cache; writing through it"
+                );
+            }
+        }
+        if self.spec.sync && self.direct.is_none() {
+            self.behind = Some(WriteBehind::default());
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match &self.kind {
+            Kind::File { partial, .. } => partial,
+            Kind::Device { .. } => &self.spec.path,
+        }
+    }
+
+    /// The disk's size is known (or not, for a raw stream of unknown length): makes room, or refuses
+    /// before the first byte is written.
+    pub(crate) fn begin(&mut self, disk: Option<u64>) -> Result<()> {
+        if let (Some(disk), Some(size)) = (disk, self.spec.size)
+            && disk > size
+        {
+            let what = format!("the requested size of {}", self.spec.path.display());
+            return Err(Error::TooSmall {
+                needed: disk,
+                available: size,
+                what,
+            });
+        }
+        let size = self.spec.size.or(disk);
+        if let Kind::Device {
+            size: device, head, ..
+        } = &mut self.kind
+        {
+            if let Some(needed) = size.filter(|needed| needed > device) {
+                let what = self.spec.path.display().to_string();
+                return Err(Error::TooSmall {
+                    needed,
+                    available: *device,
+                    what,
+                });
+            }
+            let len = HEAD.min(*device);
+            *head = vec![0; usize::try_from(len).unwrap_or(0)];
+            let head = std::mem::take(head);
+            // What was there must not boot while we are at work.
+            self.put(0, &head)?;
+            self.file.sync_data().map_err(|e| self.failed("fsync", e))?;
+            self.bytes = 0;
+            if let Kind::Device { head: place, .. } = &mut self.kind {
+                *place = head;
+            }
+        } else if let Some(size) = size {
+            self.file
+                .set_len(size)
+                .map_err(|e| self.failed("make room in", e))?;
+            if self.spec.preallocate == Preallocate::Falloc && size > 0 {
+                self.fallocate(size)?;
+            }
+        }
+        self.size = size;
+        Ok(())
+    }
+
+    fn fallocate(&mut self, size: u64) -> Result<()> {
+        use rustix::io::Errno;
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                tracing::warn!("the filesystem can't set blocks aside; zeros are written instead");
+                self.written = Some(Written::default());
+                Ok(())
+            }
+            Err(e) => Err(self.failed("set blocks aside for", e.into())),
+        }
+    }
+
+    fn failed(&self, action: &'static str, e: io::Error) -> Error {
+        let path = self.spec.path.clone();
+        match e.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Error::NoSpace {
+                path,
+                written: self.bytes,
+                source: e,
+            },
+            _ => Error::target(action, path, e),
+        }
+    }
+
+    /// Writes bytes of the disk.
+    pub(crate) fn write(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
+        let end = guest + bytes.len() as u64;
+        if let Kind::Device { size, head, .. } = &mut self.kind {
+            if end > *size {
+                let what = self.spec.path.display().to_string();
+                return Err(Error::TooSmall {
+                    needed: end,
+                    available: *size,
+                    what,
+                });
+            }
+            let head_len = head.len() as u64;
+            if guest < head_len {
+                let n = bytes.len().min((head_len - guest) as usize);
+                head[guest as usize..guest as usize + n].copy_from_slice(&bytes[..n]);
+                let rest = &bytes[n..];
+                return if rest.is_empty() {
+                    Ok(())
+                } else {
+                    self.write(head_len, rest)
+                };
+            }
+        } else if let Some(limit) = self.spec.size.filter(|limit| end > *limit) {
+            let what = format!("the requested size of {}", self.spec.path.display());
+            return Err(Error::TooSmall {
+                needed: end,
+                available: limit,
+                what,
+            });
+        }
+        self.put(guest, bytes)?;
+        if let Some(written) = &mut self.written {
+            written.add(guest..end);
+            if written.len() > MOST_RANGES {
+                self.zero_early()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes to the file, whatever they are.
+    fn put(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        let done = match &mut self.direct {
+            Some(direct) => direct.write(&self.file, at, bytes),
+            None => self.file.write_all_at(bytes, at),
+        };
+        done.map_err(|e| self.failed("write", e))?;
+        self.bytes += bytes.len() as u64;
+        if let Some(behind) = &mut self.behind {
+            behind.wrote(self.file.as_fd(), at..at + bytes.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Too many separate ranges: zero the gaps of the lower half. What belongs there and comes later
+    /// simply overwrites the zeros.
+    fn zero_early(&mut self) -> Result<()> {
+        let until = self.written.as_ref().map_or(0, Written::median);
+        self.zero_gaps(0..until)
+    }
+
+    fn zero_gaps(&mut self, window: Range<u64>) -> Result<()> {
+        let Some(written) = &self.written else {
+            return Ok(());
+        };
+        let from = match &self.kind {
+            Kind::Device { head, .. } => window.start.max(head.len() as u64),
+            Kind::File { .. } => window.start,
+        };
+        for gap in written.gaps(from..window.end.max(from)) {
+            self.zero(gap)?;
+        }
+        if let Some(written) = &mut self.written {
+            written.add(window);
+        }
+        Ok(())
+    }
+
+    fn zero(&mut self, range: Range<u64>) -> Result<()> {
+        if let Kind::Device { sector, size, .. } = &self.kind {
+            let start = range.start.next_multiple_of(*sector);
+            let end = range.end.next_multiple_of(*sector).min(*size);
+            if start < end && sys::device_zero(self.file.as_fd(), start, end - start).is_ok() {
+                if range.start < start {
+                    self.zero_by_writing(range.start..start)?;
+                }
+                return Ok(());
+            }
+        }
+        self.zero_by_writing(range)
+    }
+
+    fn zero_by_writing(&mut self, range: Range<u64>) -> Result<()> {
+        let zeros = vec![0; ZEROS];
+        let mut at = range.start;
+        while at < range.end {
+            let n = ZEROS.min(usize::try_from(range.end - at).unwrap_or(ZEROS));
+            self.put(at, &zeros[..n])?;
+            at += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Everything of a disk of `disk` bytes was written: zeroes what was not, makes it durable and
+    /// gives it its name.
+    pub(crate) fn finish(&mut self, disk: u64) -> Result<()> {
+        let size = self.size.unwrap_or(disk).max(disk);
+        if let Kind::File { .. } = &self.kind {
+            self.file
+                .set_len(size)
+                .map_err(|e| self.failed("set the size of", e))?;
+        }
+        self.zero_gaps(0..size)?;
+        let head = match &mut self.kind {
+            Kind::Device { head, .. } => std::mem::take(head),
+            Kind::File { .. } => Vec::new(),
+        };
+        if !head.is_empty() {
+            self.file.sync_data().map_err(|e| self.failed("fsync", e))?;
+            self.put(0, &head)?;
+        }
+        if self.spec.sync || !head.is_empty() {
+            self.file.sync_all().map_err(|e| self.failed("fsync", e))?;
+        }
+        if let Some(behind) = &mut self.behind {
+            behind.finish(self.file.as_fd());
+        }
+        if let Kind::File { partial, .. } = &self.kind {
+            std::fs::rename(partial, &self.spec.path)
+                .map_err(|e| self.failed("give its name to", e))?;
+            self.finished = true;
+            if self.spec.sync {
+                sync_directory(&self.spec.path)
+                    .map_err(|e| self.failed("fsync the directory of", e))?;
+            }
+        }
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Kind::File { partial, .. } = &self.kind
+            && !self.finished
+            && let Err(e) = std::fs::remove_file(partial)
+        {
+            tracing::warn!(path = %partial.display(), error = %e, "the partial file stays behind");
+        }
+    }
+}
+
+/// `.NAME.partial` beside the target.
+fn partial_name(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        let e = io::Error::new(io::ErrorKind::InvalidInput, "it has no file name");
+        return Err(Error::target("write", path, e));
+    };
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(".partial");
+    Ok(path.with_file_name(partial))
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Writes past the page cache through a second descriptor and an aligned buffer.
+#[derive(Debug)]
+struct Direct {
+    file: File,
+    bounce: Vec<u8>,
+    /// Where in `bounce` aligned memory begins.
+    start: usize,
+}
+
+impl Direct {
+    fn open(file: &File) -> Option<Self> {
+        use std::os::fd::AsRawFd;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
+        let direct = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let bounce = vec![0; ZEROS + DIRECT_ALIGN];
+        let start = bounce.as_ptr().align_offset(DIRECT_ALIGN);
+        Some(Self {
+            file: direct.into(),
+            bounce,
+            start,
+        })
+    }
+
+    /// The aligned part goes direct, what sticks out at either end through the cache.
+    fn write(&mut self, cached: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let align = DIRECT_ALIGN as u64;
+        let start = at.next_multiple_of(align);
+        let end = (at + bytes.len() as u64) / align * align;
+        if start >= end {
+            return cached.write_all_at(bytes, at);
+        }
+        let (before, rest) = bytes.split_at((start - at) as usize);
+        let (middle, after) = rest.split_at((end - start) as usize);
+        cached.write_all_at(before, at)?;
+        let mut offset = start;
+        for piece in middle.chunks(ZEROS) {
+            let aligned = &mut self.bounce[self.start..self.start + piece.len()];
+            aligned.copy_from_slice(piece);
+            self.file.write_all_at(aligned, offset)?;
+            offset += piece.len() as u64;
+        }
+        cached.write_all_at(after, end)
+    }
+}
