@@ -167,3 +167,56 @@ impl Codec for Zstd {
         self.frames > 0 && matches!(&self.state, State::Header(header) if header.bytes().is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::StreamDecoder;
+    use super::*;
+
+    /// Decodes a frame with this window; gives what the library holds and what we said it would.
+    fn held_and_said(window_log: u32, content: bool) -> (u64, u64) {
+        let data = vec![7; 1 << 20];
+        let mut encoder = ::zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window_log).unwrap();
+        if content {
+            let len = data.len().try_into().unwrap();
+            encoder.set_pledged_src_size(Some(len)).unwrap();
+        }
+        std::io::Write::write_all(&mut encoder, &data).unwrap();
+        let packed = encoder.finish().unwrap();
+        let Head::Frame(frame) = frame::parse(&packed[..HEADER_MAX], 0).unwrap() else {
+            panic!("a frame begins with its header");
+        };
+        let options = StreamOptions {
+            memory: frame.memory(),
+            threads: 1,
+        };
+        let mut guard = super::super::Guard {
+            wrapper: crate::Wrapper::Zstd,
+            codec: Zstd::new(options),
+            failed: false,
+        };
+        // Byte by byte, so that nothing is decoded straight into our buffer.
+        let mut room = vec![0; 100];
+        let mut rest = &packed[..];
+        let mut total = 0;
+        while total < data.len() {
+            let did = guard.push(&rest[..rest.len().min(1)], &mut room).unwrap();
+            rest = &rest[did.consumed..];
+            total += did.produced;
+        }
+        let held = guard.codec.ctx.unwrap().sizeof();
+        (to_u64(held), frame.memory())
+    }
+
+    #[test]
+    fn the_library_holds_no_more_than_was_said_and_not_much_less() {
+        for window_log in [10, 17, 20, 23, 27] {
+            for content in [false, true] {
+                let (held, said) = held_and_said(window_log, content);
+                println!("window 2^{window_log}, content {content}: {held} held, {said} said");
+                assert!(held <= said && said - held < 64 << 10);
+            }
+        }
+    }
+}

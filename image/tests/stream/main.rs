@@ -10,5 +10,6 @@
 mod chunks;
 mod damage;
 
+mod memory;
 mod oracle;
 mod support;
