@@ -23,6 +23,8 @@ pub(crate) const CHUNK: usize = 256 << 10;
 pub(crate) const CHUNKS: usize = 4;
 /// What gzip and bzip2 keep, generously.
 const SMALL_WINDOW: u64 = 8 << 20;
+/// Largest compressed clusters there are.
+const MOST_CLUSTER: u64 = 2 << 20;
 /// How far a compressed cluster may be larger than the cluster itself.
 const COMPRESSED_SLACK: u64 = 64 << 10;
 
@@ -113,32 +115,33 @@ impl Budget {
     pub(crate) fn new(memory: Memory) -> Result<Self> {
         let total = memory.bytes();
         let mut this = Self { total, left: total };
-        this.take(BASE, "the program itself")?;
+        let least = Self::engine_least() + (CHUNK * CHUNKS) as u64;
+        this.take(BASE, least, "the program itself")?;
         Ok(this)
     }
 
-    /// What a budget must be for `more` bytes beyond what is taken.
-    fn enough_for(&self, more: u64) -> u64 {
-        self.total - self.left + more
-    }
-
-    fn take(&mut self, bytes: u64, what: &str) -> Result<()> {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => Err(Error::Memory {
+    /// Takes `bytes`, of which `later` more must stay for what comes after.
+    fn take(&mut self, bytes: u64, later: u64, what: &str) -> Result<()> {
+        if self.left < bytes + later {
+            return Err(Error::Memory {
                 what: what.to_owned(),
-                needed: self.enough_for(bytes),
+                needed: self.total - self.left + bytes + later,
                 allowed: self.total,
-            }),
+            });
         }
+        self.left -= bytes;
+        Ok(())
     }
 
     /// One thread and the smallest units: what must be left for the engine whatever comes before it.
     fn engine_least() -> u64 {
         Self::engine(1, UNIT, UNIT) + TABLES_LEAST
+    }
+
+    /// The same for the largest clusters: what a decompressor in front of an unknown image leaves.
+    fn engine_for_any_image() -> u64 {
+        let codec = ClusterCodec::Zstd.decoder_bytes(MOST_CLUSTER);
+        Self::engine(1, MOST_CLUSTER, MOST_CLUSTER + COMPRESSED_SLACK) + codec + TABLES_LEAST
     }
 
     fn engine(threads: u64, unit_out: u64, unit_in: u64) -> u64 {
@@ -147,18 +150,22 @@ impl Budget {
 
     /// Takes chunks for one stage of a stream.
     pub(crate) fn chunks(&mut self) -> Result<usize> {
-        self.take((CHUNK * CHUNKS) as u64, "reading a stream")?;
+        self.take(
+            (CHUNK * CHUNKS) as u64,
+            Self::engine_least(),
+            "reading a stream",
+        )?;
         Ok(CHUNKS)
     }
 
     /// Takes memory for a decompressor, and returns how much it may use.
     pub(crate) fn wrapper(&mut self, wrapper: Wrapper) -> Result<u64> {
-        let spare = self.left.saturating_sub(Self::engine_least());
+        let spare = self.left.saturating_sub(Self::engine_for_any_image());
         let allowed = match wrapper {
             Wrapper::Gzip | Wrapper::Bzip2 => spare.min(SMALL_WINDOW),
             _ => spare,
         };
-        self.take(allowed, "decompressing")?;
+        self.take(allowed, Self::engine_for_any_image(), "decompressing")?;
         Ok(allowed)
     }
 
@@ -167,16 +174,17 @@ impl Budget {
     pub(crate) fn wrapper_refused(&self, name: &str, needed: u64) -> Error {
         Error::Memory {
             what: format!("decompressing this {name} stream"),
-            needed: needed + BASE + Self::engine_least() + (CHUNK * CHUNKS * 2) as u64,
+            needed: needed + BASE + Self::engine_for_any_image() + (CHUNK * CHUNKS * 2) as u64,
             allowed: self.total,
         }
     }
 
     /// Memory for tables, and for bytes that wait for their table.
     pub(crate) fn tables(&mut self) -> Result<(u64, u64)> {
-        let spare = self.left.saturating_sub(Self::engine(2, UNIT, UNIT));
+        let engine = Self::engine_for_any_image() - TABLES_LEAST;
+        let spare = self.left.saturating_sub(engine);
         let tables = (spare / TABLES_SHARE).max(TABLES_LEAST);
-        self.take(tables, "tables")?;
+        self.take(tables, Self::engine(1, UNIT, UNIT), "tables")?;
         Ok((tables / 3 * 2, tables / 3))
     }
 
@@ -200,9 +208,18 @@ impl Budget {
         while threads > 1 && cost(threads) > self.left {
             threads -= 1;
         }
-        self.take(cost(threads), &format!("clusters of {} KiB", cluster >> 10))?;
+        if cost(threads) > self.left {
+            // Tables take a share of any memory that is added.
+            let missing = (cost(threads) - self.left) * TABLES_SHARE / (TABLES_SHARE - 1);
+            return Err(Error::Memory {
+                what: format!("decoding clusters of {} KiB", cluster >> 10),
+                needed: self.total + missing + 1,
+                allowed: self.total,
+            });
+        }
+        self.left -= cost(threads);
         let spare = (self.left / (unit_out + unit_in)).min(threads);
-        self.take(spare * (unit_out + unit_in), "buffers")?;
+        self.left -= spare * (unit_out + unit_in);
         Ok(Layout {
             threads: threads as usize,
             unit_out: unit_out as usize,

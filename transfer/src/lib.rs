@@ -9,6 +9,14 @@
 //! fsync), progress and checksums. It knows nothing of where a source comes from beyond the
 //! [`Source`] trait, and nothing of formats beyond `longshore-image`.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "u64 and usize are the same size: see the compile_error below"
+)]
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("longshore-transfer moves disks: it needs 64-bit offsets in memory too");
+
 mod budget;
 mod cancel;
 mod checksum;

@@ -74,9 +74,4 @@ impl Pool {
             .push(buffer);
         wake.notify_one();
     }
-
-    /// Length of each buffer in bytes.
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
-    }
 }

@@ -215,13 +215,6 @@ impl Target {
         }
     }
 
-    fn path(&self) -> &Path {
-        match &self.kind {
-            Kind::File { partial, .. } => partial,
-            Kind::Device { .. } => &self.spec.path,
-        }
-    }
-
     /// The disk's size is known (or not, for a raw stream of unknown length): makes room, or refuses
     /// before the first byte is written.
     pub(crate) fn begin(&mut self, disk: Option<u64>) -> Result<()> {

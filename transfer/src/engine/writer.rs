@@ -20,11 +20,11 @@ use crate::{Error, Result};
 
 /// Running decoders and writer; tasks go in by [`Back::send`].
 pub(super) struct Back {
-    tasks: Sender<Task>,
+    tasks: Option<Sender<Task>>,
     inputs: Pool,
     outputs: Pool,
     workers: Vec<JoinHandle<Result<(), Stopped>>>,
-    writer: JoinHandle<Result<Target, Stopped>>,
+    writer: Option<JoinHandle<Result<Target, Stopped>>>,
     layout: Layout,
 }
 
@@ -61,17 +61,21 @@ impl Back {
             write(target, &batch_rx, &pool, &for_writer)
         })?;
         Ok(Self {
-            tasks: task_tx,
+            tasks: Some(task_tx),
             inputs,
             outputs,
             workers,
-            writer,
+            writer: Some(writer),
             layout,
         })
     }
 
     pub(super) fn send(&self, task: Task) -> Result<(), Stopped> {
-        self.tasks.send(task).map_err(|_| Stopped)
+        self.tasks
+            .as_ref()
+            .ok_or(Stopped)?
+            .send(task)
+            .map_err(|_| Stopped)
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -89,17 +93,29 @@ impl Back {
     }
 
     /// No more tasks: waits until all is written.
-    pub(super) fn finish(self, shared: &Shared) -> Result<Target, Outcome> {
-        drop(self.tasks);
-        let mut stopped = false;
-        for worker in self.workers {
-            stopped |= !matches!(worker.join(), Ok(Ok(())));
-        }
-        let written = self.writer.join();
-        match written {
-            Ok(Ok(target)) if !stopped && !shared.failure.failed() => Ok(target),
+    pub(super) fn finish(mut self, shared: &Shared) -> Result<Target, Outcome> {
+        match self.join() {
+            Some(target) if !shared.failure.failed() => Ok(target),
             _ => Err(Outcome::Stopped),
         }
+    }
+
+    /// Waits for all threads; gives the target if all were content.
+    fn join(&mut self) -> Option<Target> {
+        self.tasks = None;
+        let mut content = true;
+        for worker in self.workers.drain(..) {
+            content &= matches!(worker.join(), Ok(Ok(())));
+        }
+        let target = self.writer.take()?.join().ok()?.ok()?;
+        content.then_some(target)
+    }
+}
+
+impl Drop for Back {
+    /// On every way out the target is closed, and a partial file gone, before the caller hears of it.
+    fn drop(&mut self) {
+        self.join();
     }
 }
 
