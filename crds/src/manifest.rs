@@ -32,6 +32,8 @@ pub const MAX_BYTES: usize = 1 << 20;
 pub struct Manifest {
     /// The machine. A lone instance is wrapped into a machine with `runStrategy: Once`.
     pub vm: VirtualMachine,
+    /// Where the instance is in the machine's document: `spec.template.spec`, or `spec`.
+    pub instance_path: FieldPath,
     /// Data volumes in documents of their own.
     pub data_volumes: Vec<DataVolume>,
     /// Secrets.
@@ -301,9 +303,15 @@ impl Loader<'_> {
             others,
             unknown,
         } = self;
-        let (_, vm) = machine.ok_or(ManifestError::NoMachine)?;
+        let (object, vm) = machine.ok_or(ManifestError::NoMachine)?;
+        let spec = FieldPath::root().key("spec");
+        let instance_path = match object.kind.as_str() {
+            VirtualMachine::KIND => spec.key("template").key("spec"),
+            _ => spec,
+        };
         Ok(Manifest {
             vm,
+            instance_path,
             data_volumes,
             secrets,
             config_maps,

@@ -1,6 +1,9 @@
 //! Runs a virtual machine: spec to plan to a supervised QEMU process.
 
 pub mod accel;
+pub mod cloud_init;
+pub mod iso;
+pub mod plan;
 pub mod qmp;
 mod socket;
 mod sys;
