@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: from nothing to a booted VM. Installs, builds, makes a guest image, serves it over HTTP and hands
-//! the example manifest to `longshore run`, as a user would.
+//! `cargo xtask demo`: from nothing to a booted VM. Installs, builds, makes a guest image, serves
+//! it over HTTP and hands the example manifest to `longshore run`, as a user would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,8 @@ impl Default for Args {
     }
 }
 
-/// For the import and a boot under emulation: the whole takes seconds, but a busy machine is not a broken one.
+/// For the import and a boot under emulation: the whole takes seconds, but a busy machine is not a
+/// broken one.
 const TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Where the example manifest has what the demo changes.

@@ -1,7 +1,8 @@
 //! The rules that keep the crates apart, the codecs single and the licences simple.
 //!
-//! Two sources of facts: `cargo metadata` for what each crate of ours asks for, and `cargo tree` for what is really
-//! built. (The resolve graph in the metadata also lists optional crates that no feature turns on.)
+//! Two sources of facts: `cargo metadata` for what each crate of ours asks for, and `cargo tree`
+//! for what is really built. (The resolve graph in the metadata also lists optional crates that no
+//! feature turns on.)
 
 use std::collections::BTreeMap;
 

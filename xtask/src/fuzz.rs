@@ -1,7 +1,8 @@
 //! `cargo xtask fuzz`: libFuzzer on the pinned stable toolchain, without cargo-fuzz.
 //!
-//! The compiler has everything built in; what cargo-fuzz adds is the flags, and those are below. Corpora grow in the
-//! cache, outside the checkout; a crash goes to `fuzz/artifacts`, and belongs into `fuzz/regressions/TARGET` once fixed.
+//! The compiler has everything built in; what cargo-fuzz adds is the flags, and those are below.
+//! Corpora grow in the cache, outside the checkout; an input that crashes goes to
+//! `target/fuzz/artifacts`, and belongs into `fuzz/regressions/TARGET` once fixed.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,8 @@ impl Args {
     }
 }
 
-/// Coverage for libFuzzer to steer by, and the address sanitizer for the C parts that our code calls.
+/// Coverage for libFuzzer to steer by, and the address sanitizer for the C parts that our code
+/// calls.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -78,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if !failed.is_empty() {
         bail!(
-            "fuzz targets failed: {} (the inputs are in fuzz/artifacts)",
+            "fuzz targets failed: {} (the inputs are in target/fuzz/artifacts)",
             failed.join(" ")
         );
     }
@@ -95,7 +97,8 @@ fn build(home: &Path) -> Result<PathBuf> {
         .arg("--manifest-path")
         .arg(home.join("Cargo.toml"))
         .env("RUSTFLAGS", FLAGS.join(" "))
-        // Sanitizers are behind a nightly flag; this opens it on the toolchain that everything else is built with.
+        // Sanitizers are behind a nightly flag; this opens it on the toolchain that everything else
+        // is built with.
         .env("RUSTC_BOOTSTRAP", "1")
         .check()?;
     Ok(folder.join(TRIPLE).join("release"))
@@ -103,7 +106,7 @@ fn build(home: &Path) -> Result<PathBuf> {
 
 fn one(target: &str, program: &Path, home: &Path, args: &Args) -> Result<()> {
     let corpus = paths::cache("fuzz")?.join(target);
-    let artifacts = home.join("artifacts").join(target);
+    let artifacts = paths::target().join("fuzz/artifacts").join(target);
     for folder in [&corpus, &artifacts] {
         paths::make_dir(folder)?;
     }

@@ -1,6 +1,7 @@
-//! The guest: a small Linux that boots by BIOS from a virtio disk, looks at its disks and its cloud-init data, tells what
-//! it saw on the serial console and powers off. A distribution kernel, a static busybox and the script in
-//! `guest/init.sh`; the disk's known files let both the guest and a test on the host say that an import was right.
+//! The guest: a small Linux that boots by BIOS from a virtio disk, looks at its disks and its
+//! cloud-init data, tells what it saw on the serial console and powers off. A distribution kernel,
+//! a static busybox and the script in `guest/init.sh`; the disk's known files let both the guest
+//! and a test on the host say that an import was right.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! A file server for the demo: HTTP/1.1 on the loopback address, one file, HEAD, GET, ranges and validators. A fixture,
-//! not a product: it trusts its one client to be ours, yet bounds what it reads from it.
+//! A file server for the demo: HTTP/1.1 on the loopback address, one file, HEAD, GET, ranges and
+//! validators. A fixture, not a product: it trusts its one client to be ours, yet bounds what it
+//! reads from it.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};

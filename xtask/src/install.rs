@@ -1,7 +1,8 @@
-//! Installing what the distribution provides: looks first, and touches apt only for what is missing.
+//! Installing what the distribution provides: looks first, and touches apt only for what is
+//! missing.
 //!
-//! Nothing is installed that changes how the machine itself boots or runs: the guest's kernel and busybox are only
-//! unpacked, into our cache (see [`crate::guest`]).
+//! Nothing is installed that changes how the machine itself boots or runs: the guest's kernel and
+//! busybox are only unpacked, into our cache (see [`crate::guest`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,7 +36,8 @@ const fn need(package: &'static str, proof: &'static str) -> Need {
     Need { package, proof }
 }
 
-/// Compilers for the C parts of our dependencies, makers and readers of test images, and what boots a guest.
+/// Compilers for the C parts of our dependencies, makers and readers of test images, and what boots
+/// a guest.
 const NEEDS: &[Need] = &[
     need("gcc", "cc"),
     need("g++", "c++"),
@@ -57,7 +59,8 @@ const NEEDS: &[Need] = &[
     need("syslinux-common", "/usr/lib/syslinux/mbr/mbr.bin"),
 ];
 
-/// The two halves of QEMU, which must be of one version: Debian's newer and older ones refuse to share a machine.
+/// The two halves of QEMU, which must be of one version: Debian's newer and older ones refuse to
+/// share a machine.
 const QEMU: &[Need] = &[
     need("qemu-system-x86", "qemu-system-x86_64"),
     need("qemu-utils", "qemu-img"),
@@ -131,7 +134,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         apt.install(&missing.packages, None)?;
     }
     if !missing.qemu.is_empty() {
-        // Both halves, even if one is there: an old one left behind conflicts with the other's new files.
+        // Both halves, even if one is there: an old one left behind conflicts with the other's new
+        // files.
         let pair: Vec<&str> = QEMU.iter().map(|need| need.package).collect();
         apt.install(&pair, backports.as_deref())?;
     }

@@ -1,7 +1,8 @@
 //! Repository automation: `cargo xtask --help` lists what there is.
 //!
-//! Owns everything that a person or CI does *to* the repository: installing packages, checking, testing, making the guest
-//! image, showing the demo. It depends on no crate of ours and on few others, so it is ready seconds after a clone.
+//! Owns everything that a person or CI does *to* the repository: installing packages, checking,
+//! testing, making the guest image, showing the demo. It depends on no crate of ours and on few
+//! others, so it is ready seconds after a clone.
 
 use std::process::ExitCode;
 

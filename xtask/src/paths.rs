@@ -1,4 +1,5 @@
-//! Where things are: the checkout, and the cache outside it that survives `cargo clean` and fresh clones.
+//! Where things are: the checkout, and the cache outside it that survives `cargo clean` and fresh
+//! clones.
 
 use std::env;
 use std::fs;
@@ -12,7 +13,8 @@ pub(crate) fn root() -> &'static Path {
     manifest.parent().unwrap_or(manifest)
 }
 
-/// A folder of the cache, made if it is missing: `$XDG_CACHE_HOME/longshore/NAME` or `~/.cache/longshore/NAME`.
+/// A folder of the cache, made if it is missing: `$XDG_CACHE_HOME/longshore/NAME` or
+/// `~/.cache/longshore/NAME`.
 pub(crate) fn cache(name: &str) -> Result<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -47,7 +49,8 @@ pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Finds a program as a shell would, and in the `sbin` folders that a plain user's `PATH` lacks on Debian.
+/// Finds a program as a shell would, and in the `sbin` folders that a plain user's `PATH` lacks on
+/// Debian.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

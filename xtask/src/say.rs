@@ -1,4 +1,5 @@
-//! The one place that writes to the terminal, so that what xtask says keeps its order among the output of its children.
+//! The one place that writes to the terminal, so that what xtask says keeps its order among the
+//! output of its children.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,5 @@
-//! Running other programs: show the command, run it, and turn every way of failing into one readable error.
+//! Running other programs: show the command, run it, and turn every way of failing into one
+//! readable error.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, IsTerminal, Write, stdin};
@@ -23,7 +24,8 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new(program);
-        // `cargo run` describes xtask to us in these; a nested cargo must not take them for its own package's.
+        // `cargo run` describes xtask to us in these; a nested cargo must not take them for its own
+        // package's.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if [
@@ -95,7 +97,8 @@ impl Run {
             .with_context(|| format!("{name} was ended: {status}"))
     }
 
-    /// What the program printed on standard output; a failure carries what it printed on standard error.
+    /// What the program printed on standard output; a failure carries what it printed on standard
+    /// error.
     pub(crate) fn capture(self) -> Result<String> {
         Ok(String::from_utf8_lossy(&self.capture_bytes()?).into_owned())
     }
@@ -116,7 +119,8 @@ impl Run {
         Ok(output.stdout)
     }
 
-    /// Runs, shows standard output as it comes and gives each line to `seen`. Ends everything at the deadline.
+    /// Runs, shows standard output as it comes and gives each line to `seen`. Ends everything at
+    /// the deadline.
     pub(crate) fn watch(
         mut self,
         limit: Duration,
@@ -125,8 +129,8 @@ impl Run {
         self.show();
         let name = self.name();
         let deadline = Instant::now() + limit;
-        // At a terminal, Ctrl-C must reach the children, so they stay in our group; elsewhere a group of their own
-        // lets us end grandchildren too.
+        // At a terminal, Ctrl-C must reach the children, so they stay in our group; elsewhere a
+        // group of their own lets us end grandchildren too.
         let grouped = !stdin().is_terminal();
         if grouped {
             self.command.process_group(0).stdin(Stdio::null());

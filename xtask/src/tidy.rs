@@ -1,4 +1,5 @@
-//! What no compiler or linter checks: the length of files, forgotten markers, and the numbering of decisions.
+//! What no compiler or linter checks: the length of files, forgotten markers, and the numbering of
+//! decisions.
 
 use std::collections::BTreeMap;
 use std::fs;

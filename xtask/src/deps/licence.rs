@@ -2,8 +2,8 @@
 
 /// Whether the expression can be met with allowed licences only.
 ///
-/// `OR` needs one side, `AND` both; `A/B`, the form of old manifests, means `OR`; an exception only adds permissions, so
-/// what follows `WITH` does not matter.
+/// `OR` needs one side, `AND` both; `A/B`, the form of old manifests, means `OR`; an exception only
+/// adds permissions, so what follows `WITH` does not matter.
 pub(super) fn satisfied(expression: &str, allowed: &[String]) -> bool {
     let spaced = expression
         .replace('(', " ( ")

@@ -1,5 +1,5 @@
-//! An initramfs archive (cpio, "newc"), written by hand: device nodes in it need no root this way, and two runs give the
-//! same bytes.
+//! An initramfs archive (cpio, "newc"), written by hand: device nodes in it need no root this way,
+//! and two runs give the same bytes.
 
 /// The archive so far.
 #[derive(Debug, Default)]
@@ -37,7 +37,8 @@ impl Archive {
         self.bytes
     }
 
-    /// Thirteen numbers in hex, the name, the contents; name and contents each padded to four bytes.
+    /// Thirteen numbers in hex, the name, the contents; name and contents each padded to four
+    /// bytes.
     fn entry(&mut self, name: &str, mode: u32, (major, minor): (u32, u32), bytes: &[u8]) {
         self.inode += 1;
         let links = if mode & DIRECTORY == DIRECTORY { 2 } else { 1 };

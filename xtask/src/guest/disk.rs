@@ -1,5 +1,5 @@
-//! The guest's disk: an MBR, a FAT partition with the boot loader and the kernel, an ext4 partition with known files.
-//! Built from files by ordinary tools; no root, no loop devices.
+//! The guest's disk: an MBR, a FAT partition with the boot loader and the kernel, an ext4 partition
+//! with known files. Built from files by ordinary tools; no root, no loop devices.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -166,7 +166,8 @@ fn boot_record() -> Result<[u8; 512]> {
     Ok(sector)
 }
 
-/// An entry of the table. Cylinders, heads and sectors say "see the other address", as they must past 8 GB anyway.
+/// An entry of the table. Cylinders, heads and sectors say "see the other address", as they must
+/// past 8 GB anyway.
 fn table_entry(partition: &Partition) -> [u8; 16] {
     let sectors = |bytes: u64| {
         u32::try_from(bytes / SECTOR)

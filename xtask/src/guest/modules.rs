@@ -1,5 +1,5 @@
-//! Which kernel modules the guest loads, and in which order: worked out here, so that the guest needs no `modprobe` and
-//! no `depmod`.
+//! Which kernel modules the guest loads, and in which order: worked out here, so that the guest
+//! needs no `modprobe` and no `depmod`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,7 +20,8 @@ const NEEDED: &[&str] = &[
     "evdev",
 ];
 
-/// Good to have where the kernel has them: other disks and their file systems, the network, random numbers.
+/// Good to have where the kernel has them: other disks and their file systems, the network, random
+/// numbers.
 const WELCOME: &[&str] = &[
     "crc32c_generic",
     "virtio_net",

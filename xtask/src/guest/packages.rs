@@ -1,5 +1,5 @@
-//! Distribution packages that are unpacked into the cache and never installed: a kernel beside the machine's own would
-//! change how it boots, and `busybox-static` would push `busybox` off it.
+//! Distribution packages that are unpacked into the cache and never installed: a kernel beside the
+//! machine's own would change how it boots, and `busybox-static` would push `busybox` off it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,8 @@ pub(super) fn busybox() -> Result<Unpacked> {
     unpacked("busybox-static", |_| vec!["busybox-static".to_owned()])
 }
 
-/// What is in the cache, or else a download. `choose` gets the versioned packages behind a meta package.
+/// What is in the cache, or else a download. `choose` gets the versioned packages behind a meta
+/// package.
 fn unpacked(package: &str, choose: impl Fn(&[String]) -> Vec<String>) -> Result<Unpacked> {
     let folder = paths::cache("packages")?.join(package);
     let note = folder.join("VERSION");

@@ -40,8 +40,9 @@ impl Apt {
         run.args(packages).check()
     }
 
-    /// Adds a suite to apt's sources, in a file of its own, unless some file has it already. The mirror is that of the
-    /// release's own suite, so that a machine with a local mirror stays on it.
+    /// Adds a suite to apt's sources, in a file of its own, unless some file has it already. The
+    /// mirror is that of the release's own suite, so that a machine with a local mirror stays on
+    /// it.
     pub(crate) fn add_suite(&self, release: &str, suite: &str) -> Result<()> {
         let targets = Run::new("apt-get")
             .args([

@@ -50,8 +50,8 @@ impl System {
             .then(|| "bookworm-backports".to_owned())
     }
 
-    /// The oldest QEMU to be content with: the tested one where we can install it, elsewhere the first with every option
-    /// that the launcher passes.
+    /// The oldest QEMU to be content with: the tested one where we can install it, elsewhere the
+    /// first with every option that the launcher passes.
     pub(crate) fn qemu_wanted(&self) -> (u32, u32) {
         if self.qemu_backports().is_some() {
             (10, 0)

@@ -33,7 +33,8 @@ impl Count {
         }
     }
 
-    /// Ends a stage: one that has no tests counts as one, and so does a failure that no test accounts for.
+    /// Ends a stage: one that has no tests counts as one, and so does a failure that no test
+    /// accounts for.
     pub(crate) fn close(&mut self, failed: bool) {
         if failed {
             self.failed = self.failed.max(1);

@@ -91,7 +91,8 @@ pub(super) fn names() -> Vec<&'static str> {
     STAGES.iter().map(|stage| stage.name).collect()
 }
 
-/// Far beyond what any stage takes on two cores: a hang must leave time to say so before CI's own limit.
+/// Far beyond what any stage takes on two cores: a hang must leave time to say so before CI's own
+/// limit.
 const LIMIT: Duration = Duration::from_mins(30);
 
 fn install(_: &mut Count) -> Result<()> {
