@@ -118,7 +118,12 @@ impl Hasher {
             Self::Sha256(h) => h.finalize().to_vec(),
             Self::Sha512(h) => h.finalize().to_vec(),
         };
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        use std::fmt::Write;
+        digest.iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
     }
 }
 

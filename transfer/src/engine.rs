@@ -255,8 +255,8 @@ fn random_road(
     mut budget: Budget,
     shared: &Shared,
 ) -> Result<Done, Outcome> {
-    let (tables, held) = budget.tables()?;
-    let limits = Limits::with_table_bytes(tables + held);
+    let (tables, waiting) = budget.tables()?;
+    let limits = Limits::with_table_bytes(tables + waiting);
     let chain = Arc::new(open_chain(format, file, options, &limits, shared)?);
     let Some(top) = chain.top() else {
         return Err(Outcome::Stopped);
@@ -272,7 +272,7 @@ fn random_road(
         .max_by_key(|c| c.decoder_bytes(1 << 20));
     let heaviest = heaviest.unwrap_or(longshore_image::cluster::ClusterCodec::None);
     let layout = budget.layout(options.threads, chain.cluster_size(), heaviest)?;
-    let back = Back::start(layout, codecs, Some(Arc::clone(&chain)), target, shared)?;
+    let back = Back::start(layout, &codecs, Some(&chain), target, shared)?;
     let planned = planner::plan(&chain, &back, shared);
     let target = back.finish(shared);
     planned?;
@@ -360,7 +360,7 @@ fn stream_road(
         used,
         format,
     } = unwrap_all(source, options, &mut budget, shared)?;
-    let (tables, held) = budget.tables()?;
+    let (tables, waiting) = budget.tables()?;
     let plain = wrappers.is_empty();
     let directory = match spec.path.parent() {
         // Beside a block device node there is no room.
@@ -384,7 +384,7 @@ fn stream_road(
     // What can be read again is read again; only what comes once waits on disk.
     let once = side.is_none() && !source.reopenable();
     let spill = if once { options.spill_limit } else { 0 };
-    let hold = SpillHold::new(held, &directory, spill, shared.progress.spilled());
+    let hold = SpillHold::new(waiting, &directory, spill, shared.progress.spilled());
     let mut decoder = forward::decoder(
         format,
         forward::Options {

@@ -131,7 +131,7 @@ impl DirectoryGate {
     pub fn beside(image: &Path, force_share: bool) -> Self {
         let directory = image.parent().filter(|p| !p.as_os_str().is_empty());
         Self {
-            directory: directory.unwrap_or(Path::new(".")).to_owned(),
+            directory: directory.unwrap_or_else(|| Path::new(".")).to_owned(),
             force_share,
         }
     }

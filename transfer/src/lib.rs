@@ -13,6 +13,10 @@
     clippy::cast_possible_truncation,
     reason = "u64 and usize are the same size: see the compile_error below"
 )]
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "only shares and rates, for people, are floats"
+)]
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("longshore-transfer moves disks: it needs 64-bit offsets in memory too");

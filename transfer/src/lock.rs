@@ -110,19 +110,19 @@ mod tests {
             Err(Error::Locked { .. })
         ));
         drop((a, b, c));
-        let d = File::options()
+        let writer = File::options()
             .read(true)
             .write(true)
             .open(file.path())
             .unwrap();
-        take(d.as_fd(), file.path(), Role::Writer).unwrap();
-        let e = File::options()
+        take(writer.as_fd(), file.path(), Role::Writer).unwrap();
+        let late = File::options()
             .read(true)
             .write(true)
             .open(file.path())
             .unwrap();
         assert!(matches!(
-            take(e.as_fd(), file.path(), Role::Reader),
+            take(late.as_fd(), file.path(), Role::Reader),
             Err(Error::Locked { .. })
         ));
     }

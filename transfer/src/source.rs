@@ -88,7 +88,7 @@ impl Source for FileSource {
     }
 
     fn len(&self) -> Option<u64> {
-        self.random.as_ref().map(|file| file.len())
+        self.random.as_ref().map(longshore_image::ReadAt::len)
     }
 
     fn random(&self) -> Option<Arc<dyn ReadAt>> {

@@ -31,7 +31,7 @@ const HEAD: u64 = 1 << 20;
 const ZEROS: usize = 1 << 20;
 /// Most separate written ranges remembered (about 6 MiB) before gaps between them are zeroed early.
 const MOST_RANGES: usize = 100_000;
-/// O_DIRECT wants offsets, lengths and memory aligned to this.
+/// `O_DIRECT` wants offsets, lengths and memory aligned to this.
 const DIRECT_ALIGN: usize = 4096;
 
 /// Whether blocks are set aside for what is zero.
@@ -52,7 +52,7 @@ pub enum Cache {
     /// Through the page cache.
     #[default]
     Writeback,
-    /// Past it (O_DIRECT) where the filesystem can.
+    /// Past it (`O_DIRECT`) where the filesystem can.
     None,
 }
 
@@ -460,7 +460,7 @@ fn partial_name(path: &Path) -> Result<PathBuf> {
 
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 /// Writes past the page cache through a second descriptor and an aligned buffer.

@@ -1,4 +1,5 @@
 //! Transfers of raw disks: targets, limits and failures, without any image format in the way.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
 
 use std::io::{Cursor, Read};
 use std::os::unix::fs::MetadataExt;

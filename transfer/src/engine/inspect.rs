@@ -44,8 +44,8 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
                 source: Box::new(e),
             })?;
         if let Probe::Image(format) = identify(&head, options.from, &shared.name)? {
-            let (tables, held) = budget.tables()?;
-            let limits = Limits::with_table_bytes(tables + held);
+            let (tables, waiting) = budget.tables()?;
+            let limits = Limits::with_table_bytes(tables + waiting);
             let chain = open_chain(format, file, options, &limits, &shared)?;
             let info = chain.top().map(|top| top.info());
             let Some(info) = info else {
@@ -87,10 +87,10 @@ fn stream_header(
         format,
         ..
     } = unwrap_all(source, options, &mut budget, shared)?;
-    let (tables, held) = budget.tables()?;
-    let settings = forward::Options {
+    let (tables, waiting) = budget.tables()?;
+    let hints = forward::Options {
         limits: Limits::with_table_bytes(tables),
-        hold: Box::new(forward::MemoryHold::new(held)),
+        hold: Box::new(forward::MemoryHold::new(waiting)),
         side: None,
         reopenable: false,
         stream_len: if wrappers.is_empty() {
@@ -99,7 +99,7 @@ fn stream_header(
             None
         },
     };
-    let mut decoder = forward::decoder(format, settings).map_err(|e| shared.image(e))?;
+    let mut decoder = forward::decoder(format, hints).map_err(|e| shared.image(e))?;
     let mut header = Header(None);
     while let Some(chunk) = stream.next()? {
         let pushed = decoder.push(&chunk.bytes[chunk.range.clone()], &mut header);

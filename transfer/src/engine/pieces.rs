@@ -100,7 +100,7 @@ impl Pieces {
             self.shared.progress.set_size(size);
         }
         let layout = budget.layout(self.threads, geometry.cluster_size, geometry.codec)?;
-        let back = Back::start(layout, vec![geometry.codec], None, target, &self.shared)?;
+        let back = Back::start(layout, &[geometry.codec], None, target, &self.shared)?;
         self.back = Some(Running {
             back,
             info: geometry.info.clone(),

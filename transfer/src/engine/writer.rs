@@ -32,8 +32,8 @@ impl Back {
     /// Starts the threads. `codecs` has one entry per layer of `chain`; without a chain, one.
     pub(super) fn start(
         layout: Layout,
-        codecs: Vec<ClusterCodec>,
-        chain: Option<Arc<Chain>>,
+        codecs: &[ClusterCodec],
+        chain: Option<&Arc<Chain>>,
         target: Target,
         shared: &Shared,
     ) -> Result<Self> {
@@ -48,8 +48,8 @@ impl Back {
                 batches: batch_tx.clone(),
                 inputs: inputs.clone(),
                 outputs: outputs.clone(),
-                chain: chain.clone(),
-                decoders: Worker::decoders(&codecs),
+                chain: chain.cloned(),
+                decoders: Worker::decoders(codecs),
                 shared: shared.clone(),
             };
             workers.push(spawn(format!("decode-{n}"), move || worker.run())?);
