@@ -1,5 +1,6 @@
 //! Digests of what came over the wire, computed as it passes.
 
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use sha2::Digest as _;
@@ -118,7 +119,6 @@ impl Hasher {
             Self::Sha256(h) => h.finalize().to_vec(),
             Self::Sha512(h) => h.finalize().to_vec(),
         };
-        use std::fmt::Write;
         digest.iter().fold(String::new(), |mut hex, byte| {
             // Writing to a String does not fail.
             let _ = write!(hex, "{byte:02x}");
