@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bench;
 mod cargo;
 mod demo;
 mod deps;
@@ -35,6 +36,8 @@ enum Command {
     Guest(guest::Args),
     /// Run the fuzz targets, each for a while
     Fuzz(fuzz::Args),
+    /// Measure against other tools: hours of a quiet machine, not part of `test`
+    Bench(bench::Args),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Guest(args) => guest::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };
