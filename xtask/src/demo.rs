@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -126,24 +127,13 @@ impl Plan<'_> {
             .command(&[(URL, &server.url())])
             .args(["--timeout", &timeout]);
         let started = Instant::now();
-        let mut verified = false;
+        let mut expected = Expected::new();
         // Longshore's own limit speaks first, and says more.
-        let status = run.watch(TIMEOUT + Duration::from_mins(1), |line| {
-            verified |= line.contains(guest::VERIFIED);
-        })?;
+        let status = run.watch(TIMEOUT + Duration::from_mins(1), |line| expected.hear(line))?;
         let took = started.elapsed();
-        if !status.success() {
-            bail!(
-                "longshore run failed ({status}); what it left is in {}",
-                self.state.display()
-            );
-        }
-        if !verified {
-            bail!(
-                "the VM ended well, but its console never said `{}`",
-                guest::VERIFIED
-            );
-        }
+        expected
+            .judge(status)
+            .with_context(|| format!("what it left is in {}", self.state.display()))?;
         let (bytes, requests) = server.served();
         let disk = disk_in(&self.state).map_or(String::new(), |(size, allocated)| {
             format!(
@@ -162,6 +152,34 @@ impl Plan<'_> {
             took.subsec_millis() / 100,
             say::bytes(bytes),
         ));
+        Ok(())
+    }
+}
+
+/// What the guest has still to say.
+#[derive(Debug)]
+struct Expected {
+    missing: Vec<&'static str>,
+}
+
+impl Expected {
+    fn new() -> Self {
+        Self {
+            missing: guest::SAYS.to_vec(),
+        }
+    }
+
+    fn hear(&mut self, line: &str) {
+        self.missing.retain(|text| !line.contains(text));
+    }
+
+    fn judge(&self, status: ExitStatus) -> Result<()> {
+        if !status.success() {
+            bail!("longshore run failed ({status})");
+        }
+        if let Some(text) = self.missing.first() {
+            bail!("the VM ended well, but its console never said `{text}`");
+        }
         Ok(())
     }
 }
@@ -186,6 +204,8 @@ fn disk_in(state: &Path) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
@@ -195,6 +215,43 @@ mod tests {
             let last = path.rsplit('.').next().unwrap();
             assert!(manifest.contains(&format!("{last}:")), "{path}");
         }
+    }
+
+    #[test]
+    fn the_demo_succeeds_only_if_the_guest_said_everything_and_the_vm_ended_well() {
+        let (fine, failed) = (ExitStatus::from_raw(0), ExitStatus::from_raw(1 << 8));
+        let heard = |lines: &[&str]| {
+            let mut expected = Expected::new();
+            lines.iter().for_each(|line| expected.hear(line));
+            expected
+        };
+        let all: Vec<String> = guest::SAYS
+            .iter()
+            .map(|text| format!("console: {text} x"))
+            .collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        heard(&all).judge(fine).unwrap();
+        let text = heard(&all).judge(failed).unwrap_err().to_string();
+        assert!(text.contains("exit status: 1"), "{text}");
+        for (index, said) in guest::SAYS.iter().enumerate() {
+            let mut lines = all.clone();
+            lines.remove(index);
+            let text = heard(&lines).judge(fine).unwrap_err().to_string();
+            assert!(text.contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_is_what_a_user_would_type() {
+        let plan = Plan {
+            longshore: "longshore".into(),
+            state: "/state".into(),
+            accel: "tcg",
+        };
+        let text = plan.command(&[(URL, "http://host/x")]).text();
+        let expected = "longshore run -f examples/vm.yaml --accel tcg --state /state --set \
+                        spec.dataVolumeTemplates[0].spec.source.http.url=http://host/x";
+        assert_eq!(text, expected);
     }
 
     #[test]

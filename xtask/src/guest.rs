@@ -31,8 +31,13 @@ pub(crate) struct Args {
 /// The variable that tells tests where the guest is.
 pub(crate) const VARIABLE: &str = "LONGSHORE_GUEST_DIR";
 
-/// What the guest prints once it has found its root disk to be what was built.
-pub(crate) const VERIFIED: &str = "guest: root disk verified";
+/// What the guest prints, in this order, when all is as it should be.
+pub(crate) const SAYS: &[&str] = &[
+    "Longshore guest is up",
+    "guest: root disk verified",
+    "guest: cloud-init disk",
+    "guest: powering off",
+];
 
 /// The files of a finished guest.
 pub(crate) const QCOW2: &str = "guest.qcow2";
@@ -291,8 +296,11 @@ mod tests {
 
     #[test]
     fn the_guest_says_what_the_demo_looks_for() {
-        let (mark, text) = VERIFIED.split_once(": ").unwrap();
-        assert_eq!(mark, "guest");
-        assert!(INIT.contains(&format!("say \"{text}\"")));
+        for text in SAYS {
+            let source = text
+                .strip_prefix("guest: ")
+                .map_or_else(|| format!("echo \"{text}"), |text| format!("say \"{text}"));
+            assert!(INIT.contains(&source), "{source}");
+        }
     }
 }

@@ -203,7 +203,8 @@ impl Run {
         }
     }
 
-    fn text(&self) -> String {
+    /// The command as one could type it.
+    pub(crate) fn text(&self) -> String {
         let mut words = Vec::new();
         for (name, value) in self.command.get_envs() {
             let set = |value| format!("{}={}", name.to_string_lossy(), quoted(value));
