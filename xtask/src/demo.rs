@@ -222,7 +222,9 @@ mod tests {
         let (fine, failed) = (ExitStatus::from_raw(0), ExitStatus::from_raw(1 << 8));
         let heard = |lines: &[&str]| {
             let mut expected = Expected::new();
-            lines.iter().for_each(|line| expected.hear(line));
+            for line in lines {
+                expected.hear(line);
+            }
             expected
         };
         let all: Vec<String> = guest::SAYS

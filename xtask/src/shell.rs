@@ -227,16 +227,21 @@ fn succeed(name: &str, status: ExitStatus) -> Result<()> {
 /// Asks first, so that QEMU and cargo can put their things in order, then insists.
 fn end(child: &mut Child, grouped: bool) {
     if grouped {
-        for signal in ["-TERM", "-KILL"] {
-            let group = format!("-{}", child.id());
-            drop(
-                Command::new("kill")
-                    .args([signal, "--", &group])
-                    .stderr(Stdio::null())
-                    .status(),
-            );
-            thread::sleep(Duration::from_secs(2));
+        let group = format!("-{}", child.id());
+        let signal = |name: &str| {
+            let kill = Command::new("kill")
+                .args([name, "--", &group])
+                .stderr(Stdio::null())
+                .status();
+            drop(kill);
+        };
+        signal("-TERM");
+        let patience = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < patience && matches!(child.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(50));
         }
+        // Always: the child may be gone, and a grandchild not.
+        signal("-KILL");
     } else {
         drop(child.kill());
     }
