@@ -12,12 +12,14 @@
 //! with [`crate::ErrorKind::TablesFollowData`].
 
 mod mapped;
+mod plan;
 
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use self::mapped::{Layout, Mapped, Plan, Segment, SegmentKind, Table};
+pub use self::mapped::Mapped;
+pub use self::plan::{Layout, Plan, Segment, SegmentKind, Table};
 use crate::cluster::ClusterCodec;
 use crate::{Error, Format, Info, Limits, ReadAt, Result};
 

@@ -7,9 +7,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Debug;
-use std::ops::Range;
 
-use super::{Emit, Finish, Geometry, MAX_PASSES, Options, PieceKind, tables_follow_data};
+use super::{
+    Emit, Finish, Layout, MAX_PASSES, Options, PieceKind, Plan, Segment, SegmentKind, Table,
+    tables_follow_data,
+};
 use crate::chain::Sharing;
 use crate::num::{to_u64, to_usize};
 use crate::read_at::{ReadAtExt, check_inside};
@@ -21,108 +23,50 @@ const SECTOR: u64 = 512;
 /// Memory for segments and wants is charged this many at a time.
 const CHARGE_STEP: u64 = 4096;
 
-/// A table the driver should catch as it passes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Table {
-    /// Offset in the image.
-    pub at: u64,
-    /// Length in bytes. The layout has charged or bounded it.
-    pub len: usize,
-    /// What it means to the layout.
-    pub id: u64,
-    /// Only look: the bytes stay in the stream, and at its end fewer will do. For headers.
-    pub peek: bool,
+/// The bytes at hand, and where in the image they start.
+#[derive(Debug, Clone, Copy)]
+struct Window<'a> {
+    base: u64,
+    bytes: &'a [u8],
 }
 
-/// What the bytes of a segment are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SegmentKind {
-    /// The guest's bytes.
-    Plain,
-    /// One compressed cluster.
-    Compressed,
-}
-
-/// A range of the image that belongs to a range of the disk. Ordered by offset in the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Segment {
-    /// Offset in the image.
-    pub at: u64,
-    /// Length in the image.
-    pub len: u64,
-    /// Where the guest range starts.
-    pub guest: u64,
-    /// How long the guest range is; equal to `len` for plain segments.
-    pub guest_len: u64,
-    /// What the bytes are.
-    pub kind: SegmentKind,
-}
-
-impl Segment {
-    fn end(&self) -> u64 {
-        self.at.saturating_add(self.len)
-    }
-
-    fn guest_range(&self) -> Range<u64> {
-        self.guest..self.guest.saturating_add(self.guest_len)
-    }
-
-    /// Drops the first `n` bytes of a plain segment.
-    fn advance(&mut self, n: u64) {
-        self.at = self.at.saturating_add(n);
-        self.guest = self.guest.saturating_add(n);
-        self.len = self.len.saturating_sub(n);
-        self.guest_len = self.guest_len.saturating_sub(n);
-    }
-
-    fn continues(&self, next: &Self) -> bool {
-        self.kind == SegmentKind::Plain
-            && next.kind == SegmentKind::Plain
-            && self.end() == next.at
-            && self.guest_range().end == next.guest
+impl<'a> Window<'a> {
+    /// The bytes of `from..to`, which lie in the window.
+    fn cut(&self, from: u64, to: u64) -> &'a [u8] {
+        let start = to_usize(from.saturating_sub(self.base));
+        let end = to_usize(to.saturating_sub(self.base));
+        self.bytes.get(start..end).unwrap_or_default()
     }
 }
 
-/// What a table said.
-#[derive(Debug, Default)]
-pub struct Plan {
-    tables: Vec<Table>,
-    segments: Vec<Segment>,
+/// Something whose beginning had passed when it was found, and whose end has not arrived.
+#[derive(Debug)]
+struct Partial {
+    what: What,
+    bytes: Vec<u8>,
+    _charge: Reservation,
 }
 
-impl Plan {
-    /// Another table to catch.
-    pub fn table(&mut self, table: Table) {
-        self.tables.push(table);
-    }
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Packed(Segment),
+    Table(Table),
+}
 
-    /// A segment; joined with the one before where both are plain and continue each other.
-    pub fn segment(&mut self, segment: Segment) {
-        if segment.len == 0 || segment.guest_len == 0 {
-            return;
+impl What {
+    fn at(&self) -> u64 {
+        match self {
+            Self::Packed(segment) => segment.at,
+            Self::Table(table) => table.at,
         }
-        if let Some(last) = self.segments.last_mut()
-            && last.continues(&segment)
-        {
-            last.len = last.len.saturating_add(segment.len);
-            last.guest_len = last.guest_len.saturating_add(segment.guest_len);
-            return;
-        }
-        self.segments.push(segment);
     }
-}
 
-/// What a format knows: its header and tables. No I/O, no order of events.
-pub trait Layout: Send + Debug {
-    /// The tables to begin with, usually a peek at the header.
-    fn start(&self) -> Plan;
-
-    /// A wanted table has passed; `bytes` is as long as asked for (shorter only for a peek at the end
-    /// of the stream).
-    fn table(&mut self, table: &Table, bytes: &[u8], plan: &mut Plan) -> Result<()>;
-
-    /// Known as soon as the header has passed.
-    fn geometry(&self) -> Option<&Geometry>;
+    fn len(&self) -> u64 {
+        match self {
+            Self::Packed(segment) => segment.len,
+            Self::Table(table) => to_u64(table.len),
+        }
+    }
 }
 
 /// See the module.
@@ -142,8 +86,8 @@ pub struct Mapped<L> {
     /// What could not be had in this pass.
     missed_tables: Vec<Table>,
     missed_segments: Vec<Segment>,
-    /// Found to start before `base` and end behind it.
-    straddling: Vec<Segment>,
+    /// Found when they had begun to pass, and not over yet.
+    partials: Vec<Partial>,
     /// The hold overflowed: read on for tables only, then again.
     lossy: bool,
     passes: u32,
@@ -169,7 +113,7 @@ impl<L: Layout> Mapped<L> {
             segments: BinaryHeap::new(),
             missed_tables: Vec::new(),
             missed_segments: Vec::new(),
-            straddling: Vec::new(),
+            partials: Vec::new(),
             lossy: false,
             passes: 1,
             begun: false,
@@ -196,7 +140,12 @@ impl<L: Layout> Mapped<L> {
 
     /// Every table has been seen, so every byte that no segment names is of no use.
     fn complete(&self) -> bool {
-        self.tables.is_empty() && self.missed_tables.is_empty()
+        self.tables.is_empty()
+            && self.missed_tables.is_empty()
+            && !self
+                .partials
+                .iter()
+                .any(|p| matches!(p.what, What::Table(_)))
     }
 
     /// Where the next known thing starts.
@@ -209,19 +158,17 @@ impl<L: Layout> Mapped<L> {
         }
     }
 
-    /// Hands out what can be handed out of `view`, which starts at `base`; returns the offset from
+    /// Hands out what can be handed out of `window`; returns the offset from
     /// which bytes are still needed.
-    fn process(&mut self, base: u64, view: &[u8], eof: bool, out: &mut dyn Emit) -> Result<u64> {
-        let cut = |from: u64, to: u64| {
-            view.get(to_usize(from.saturating_sub(base))..to_usize(to.saturating_sub(base)))
-                .unwrap_or_default()
-        };
+    fn process(&mut self, window: Window<'_>, eof: bool, out: &mut dyn Emit) -> Result<u64> {
+        let base = window.base;
+        let cut = |from: u64, to: u64| window.cut(from, to);
         loop {
             let next = self.next_at();
             let known_from = next.unwrap_or(self.pos).min(self.pos);
             if known_from > self.cursor {
                 let from = self.cursor.max(base);
-                self.keep(from, cut(from, known_from), base, out)?;
+                self.keep(from, cut(from, known_from), window, out)?;
                 self.cursor = self.cursor.max(known_from);
                 continue;
             }
@@ -243,7 +190,7 @@ impl<L: Layout> Mapped<L> {
                 if !table.peek {
                     self.cursor = self.cursor.max(end);
                 }
-                self.read_table(table, cut(table.at, end.min(self.pos)), base, out)?;
+                self.read_table(table, cut(table.at, end.min(self.pos)), window, out)?;
                 continue;
             }
             let Some(Reverse(mut segment)) = self.segments.pop() else {
@@ -269,7 +216,7 @@ impl<L: Layout> Mapped<L> {
                         break;
                     }
                     self.emit(&segment, cut(segment.at, end), out)?;
-                    self.keep_shared_sector(end, base, view, out)?;
+                    self.keep_shared_sector(end, window, out)?;
                 }
             }
             self.cursor = self.cursor.max(end);
@@ -284,8 +231,7 @@ impl<L: Layout> Mapped<L> {
     fn keep_shared_sector(
         &mut self,
         end: u64,
-        base: u64,
-        view: &[u8],
+        window: Window<'_>,
         out: &mut dyn Emit,
     ) -> Result<()> {
         if self.complete() || end == 0 {
@@ -299,11 +245,8 @@ impl<L: Layout> Mapped<L> {
         if known || sector < self.cursor && self.cursor >= end {
             return Ok(());
         }
-        let from = sector.max(base);
-        let bytes = view
-            .get(to_usize(from.saturating_sub(base))..to_usize(end.saturating_sub(base)))
-            .unwrap_or_default();
-        self.keep(from, bytes, base, out)
+        let from = sector.max(window.base);
+        self.keep(from, window.cut(from, end), window, out)
     }
 
     /// At the end of the stream: only the unwritten rest of a last cluster may be missing.
@@ -330,7 +273,13 @@ impl<L: Layout> Mapped<L> {
     }
 
     /// Holds bytes whose place is not known, if anything can still claim them.
-    fn keep(&mut self, at: u64, bytes: &[u8], base: u64, out: &mut dyn Emit) -> Result<()> {
+    fn keep(
+        &mut self,
+        at: u64,
+        bytes: &[u8],
+        window: Window<'_>,
+        out: &mut dyn Emit,
+    ) -> Result<()> {
         if bytes.is_empty() || self.lossy || self.complete() {
             return Ok(());
         }
@@ -341,7 +290,7 @@ impl<L: Layout> Mapped<L> {
             // Fetch tables, the farthest first (an L1 at the end of the file is the usual culprit),
             // until what they claim has made room or nothing is unknown any more.
             while let Some((_, table)) = self.tables.pop_last() {
-                self.fetch_table(table, base, out)?;
+                self.fetch_table(table, window, out)?;
                 if self.complete() || self.options.hold.put(at, bytes)? {
                     return Ok(());
                 }
@@ -368,7 +317,7 @@ impl<L: Layout> Mapped<L> {
         &mut self,
         table: Table,
         bytes: &[u8],
-        base: u64,
+        window: Window<'_>,
         out: &mut dyn Emit,
     ) -> Result<()> {
         let mut plan = Plan::default();
@@ -379,25 +328,25 @@ impl<L: Layout> Mapped<L> {
             self.begun = true;
             out.geometry(geometry)?;
         }
-        self.take_in(plan, base, out)
+        self.take_in(plan, window, out)
     }
 
     /// Sorts a plan into what is still to come and what has gone by.
-    fn take_in(&mut self, plan: Plan, base: u64, out: &mut dyn Emit) -> Result<()> {
+    fn take_in(&mut self, plan: Plan, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
         for segment in plan.segments {
             self.charge_one()?;
-            if segment.at >= base {
+            if segment.at >= window.base {
                 self.segments.push(Reverse(segment));
             } else {
-                self.stray(segment, base, out)?;
+                self.stray(segment, window, out)?;
             }
         }
         for table in plan.tables {
             self.charge_one()?;
-            if table.at >= base {
+            if table.at >= window.base {
                 self.want(table);
             } else {
-                self.stray_table(table, base, out)?;
+                self.stray_table(table, window, out)?;
             }
         }
         Ok(())
@@ -456,13 +405,16 @@ impl<L: Layout> Mapped<L> {
         Ok(())
     }
 
-    /// A segment that began before `base`.
-    fn stray(&mut self, segment: Segment, base: u64, out: &mut dyn Emit) -> Result<()> {
+    /// A segment that began before the window.
+    fn stray(&mut self, segment: Segment, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
+        if segment.kind == SegmentKind::Compressed {
+            return match self.piece_together(What::Packed(segment), window)? {
+                Some(partial) => self.complete_partial(partial, window, out),
+                None => self.miss(segment),
+            };
+        }
+        let base = window.base;
         if segment.end() > base {
-            if segment.kind == SegmentKind::Compressed {
-                self.straddling.push(segment);
-                return Ok(());
-            }
             let gone = base.saturating_sub(segment.at);
             let mut ahead = segment;
             ahead.advance(gone);
@@ -477,14 +429,74 @@ impl<L: Layout> Mapped<L> {
         self.stray_behind(segment, out)
     }
 
-    fn stray_behind(&mut self, segment: Segment, out: &mut dyn Emit) -> Result<()> {
-        if segment.kind == SegmentKind::Compressed {
-            let mut bytes = vec![0; to_usize(segment.len)];
-            if self.recall(segment.at, &mut bytes, true)? {
-                return self.emit(&segment, &bytes, out);
-            }
-            return self.miss(segment);
+    /// As much of `what`, which begins before the window, as has arrived: from the hold (or the side)
+    /// up to the window, then from it. `None` if that is not to be had.
+    fn piece_together(&mut self, what: What, window: Window<'_>) -> Result<Option<Partial>> {
+        let charge = self
+            .options
+            .limits
+            .reserve(what.len(), "a cluster or table out of order")?;
+        let end = what.at().saturating_add(what.len());
+        let mut bytes = vec![0; to_usize(end.min(window.base).saturating_sub(what.at()))];
+        if !self.recall(what.at(), &mut bytes, end <= window.base)? {
+            return Ok(None);
         }
+        if end > window.base {
+            bytes.extend_from_slice(window.cut(window.base, end.min(self.pos)));
+        }
+        Ok(Some(Partial {
+            what,
+            bytes,
+            _charge: charge,
+        }))
+    }
+
+    /// Hands out something that began before the window if all of it is there, else waits for the rest.
+    fn complete_partial(
+        &mut self,
+        partial: Partial,
+        window: Window<'_>,
+        out: &mut dyn Emit,
+    ) -> Result<()> {
+        if to_u64(partial.bytes.len()) < partial.what.len() {
+            self.partials.push(partial);
+            return Ok(());
+        }
+        match partial.what {
+            What::Packed(segment) => self.emit(&segment, &partial.bytes, out),
+            What::Table(table) => self.read_table(table, &partial.bytes, window, out),
+        }
+    }
+
+    /// Gives new bytes, which follow what came before, to whatever waits for them.
+    fn continue_partials(
+        &mut self,
+        window: Window<'_>,
+        eof: bool,
+        out: &mut dyn Emit,
+    ) -> Result<()> {
+        for mut partial in std::mem::take(&mut self.partials) {
+            let have = partial
+                .what
+                .at()
+                .saturating_add(to_u64(partial.bytes.len()));
+            let end = partial.what.at().saturating_add(partial.what.len());
+            partial
+                .bytes
+                .extend_from_slice(window.cut(have, end.min(self.pos)));
+            match partial.what {
+                // The last cluster's sectors may reach past the end of the file.
+                What::Packed(segment) if eof => self.emit(&segment, &partial.bytes, out)?,
+                What::Table(table) if eof && self.pos < end => {
+                    check_inside(self.pos, table.at, to_u64(table.len), "a table")?;
+                }
+                _ => self.complete_partial(partial, window, out)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn stray_behind(&mut self, segment: Segment, out: &mut dyn Emit) -> Result<()> {
         // In steps of a cluster: parts of a joined run may be held and others not.
         let cluster = self
             .layout
@@ -551,14 +563,10 @@ impl<L: Layout> Mapped<L> {
         Ok(())
     }
 
-    /// A table that began before `base`.
-    fn stray_table(&mut self, table: Table, base: u64, out: &mut dyn Emit) -> Result<()> {
-        if self.options.side.is_some() {
-            return self.fetch_table(table, base, out);
-        }
-        let mut bytes = vec![0; table.len];
-        if self.options.hold.take(table.at, &mut bytes)? {
-            return self.read_table(table, &bytes, base, out);
+    /// A table that began before the window.
+    fn stray_table(&mut self, table: Table, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
+        if let Some(partial) = self.piece_together(What::Table(table), window)? {
+            return self.complete_partial(partial, window, out);
         }
         if !self.options.reopenable || self.passes >= MAX_PASSES {
             return Err(tables_follow_data(self.format()));
@@ -567,7 +575,7 @@ impl<L: Layout> Mapped<L> {
         Ok(())
     }
 
-    fn fetch_table(&mut self, table: Table, base: u64, out: &mut dyn Emit) -> Result<()> {
+    fn fetch_table(&mut self, table: Table, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
         let Some(side) = &self.options.side else {
             return Err(tables_follow_data(self.format()));
         };
@@ -575,34 +583,16 @@ impl<L: Layout> Mapped<L> {
         if !self.options.hold.take(table.at, &mut bytes)? {
             bytes = side.read_vec_at(table.at, table.len, "a table")?;
         }
-        self.read_table(table, &bytes, base, out)
-    }
-
-    /// Compressed clusters found to start before `base`: their start comes out of the hold and goes
-    /// back in front of the buffer.
-    fn unfold_straddling(&mut self, eof: bool, out: &mut dyn Emit) -> Result<()> {
-        while let Some(segment) = self.straddling.pop() {
-            if segment.at < self.base {
-                let mut front = vec![0; to_usize(self.base.saturating_sub(segment.at))];
-                if !self.recall(segment.at, &mut front, false)? {
-                    self.miss(segment)?;
-                    continue;
-                }
-                front.append(&mut self.buf);
-                self.buf = front;
-                self.base = segment.at;
-            }
-            self.segments.push(Reverse(segment));
-            self.settle(eof, out)?;
-        }
-        Ok(())
+        self.read_table(table, &bytes, window, out)
     }
 
     /// Processes the buffer and drops what is done with.
     fn settle(&mut self, eof: bool, out: &mut dyn Emit) -> Result<()> {
         let mut buf = std::mem::take(&mut self.buf);
         let base = self.base;
-        let needed_from = self.process(base, &buf, eof, out)?;
+        let window = Window { base, bytes: &buf };
+        self.continue_partials(window, eof, out)?;
+        let needed_from = self.process(window, eof, out)?;
         buf.drain(..to_usize(needed_from.saturating_sub(base)).min(buf.len()));
         self.buf = buf;
         self.base = needed_from;
@@ -617,6 +607,7 @@ impl<L: Layout> Mapped<L> {
         self.base = 0;
         self.pos = 0;
         self.cursor = 0;
+        self.partials.clear();
         self.segments = std::mem::take(&mut self.missed_segments)
             .into_iter()
             .map(Reverse)
@@ -633,7 +624,9 @@ impl<L: Layout> super::Decoder for Mapped<L> {
             // The usual case for plain data: nothing is copied.
             let base = self.pos;
             self.pos = self.pos.saturating_add(to_u64(bytes.len()));
-            let needed_from = self.process(base, bytes, false, out)?;
+            let window = Window { base, bytes };
+            self.continue_partials(window, false, out)?;
+            let needed_from = self.process(window, false, out)?;
             let done = to_usize(needed_from.saturating_sub(base));
             self.buf
                 .extend_from_slice(bytes.get(done..).unwrap_or_default());
@@ -643,12 +636,11 @@ impl<L: Layout> super::Decoder for Mapped<L> {
             self.buf.extend_from_slice(bytes);
             self.settle(false, out)?;
         }
-        self.unfold_straddling(false, out)
+        Ok(())
     }
 
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish> {
         self.settle(true, out)?;
-        self.unfold_straddling(true, out)?;
         let Some(virtual_size) = self.layout.geometry().and_then(|g| g.virtual_size) else {
             return Err(Error::malformed(
                 "the stream ended inside the image's header",
