@@ -1,0 +1,58 @@
+//! Own write-back: starts writing out early and lets go of what is written, so that a large import
+//! neither fills the page cache of its cgroup nor ends in a minute of fsync.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use crate::sys;
+
+/// Write-out is started after this many bytes.
+const STEP: u64 = 8 << 20;
+/// This many steps may be under way before the oldest is waited for and dropped.
+const STEPS: usize = 3;
+
+/// Bytes since the last step, and the steps under way.
+#[derive(Debug, Default)]
+pub(crate) struct WriteBehind {
+    current: Option<Range<u64>>,
+    bytes: u64,
+    started: VecDeque<Range<u64>>,
+}
+
+impl WriteBehind {
+    /// `range` was written. Errors of write-out are not looked at here: fsync reports them, once and
+    /// for all, and nothing counts as done before it.
+    pub(crate) fn wrote(&mut self, fd: BorrowedFd<'_>, range: Range<u64>) {
+        self.bytes += range.end - range.start;
+        let span = match self.current.take() {
+            None => range,
+            Some(span) => span.start.min(range.start)..span.end.max(range.end),
+        };
+        if self.bytes < STEP {
+            self.current = Some(span);
+            return;
+        }
+        self.bytes = 0;
+        let _ = sys::write_out(fd, span.start, span.end - span.start, false);
+        self.started.push_back(span);
+        if self.started.len() > STEPS {
+            self.retire(fd);
+        }
+    }
+
+    fn retire(&mut self, fd: BorrowedFd<'_>) {
+        if let Some(span) = self.started.pop_front() {
+            let len = span.end - span.start;
+            let _ = sys::write_out(fd, span.start, len, true);
+            let len = std::num::NonZeroU64::new(len);
+            let _ = rustix::fs::fadvise(fd, span.start, len, rustix::fs::Advice::DontNeed);
+        }
+    }
+
+    /// All is durable: lets go of the rest.
+    pub(crate) fn finish(&mut self, fd: BorrowedFd<'_>) {
+        self.started.clear();
+        let _ = rustix::fs::fadvise(fd, 0, None, rustix::fs::Advice::DontNeed);
+    }
+}
