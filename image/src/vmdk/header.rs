@@ -1,0 +1,327 @@
+//! The sparse header, checked. The footer of a stream is one too.
+
+use std::ops::Range;
+
+use zerocopy::FromBytes;
+
+use super::layout::{
+    COMPRESSION_DEFLATE, COMPRESSION_NONE, FLAG_COMPRESSED, FLAG_MARKERS, FLAG_NEWLINE_TEST,
+    FLAG_REDUNDANT, FLAG_ZEROED_GRAIN, FLAGS_INCOMPATIBLE, GD_AT_END, MAGIC, NEWLINE_TEST, SECTOR,
+    SparseHeader,
+};
+use crate::num::{mul, to_usize};
+use crate::{Error, ErrorKind, Limits, Result};
+
+/// What the formats allow: 512 entries. QEMU refuses more, too.
+const MAX_GTES: u32 = 512;
+
+/// Largest grain, in sectors: 1 GiB, as QEMU has it.
+const MAX_GRAIN: u64 = 0x20_0000;
+
+/// Largest compressed grain, in sectors: it is inflated whole, in memory. Writers use 128.
+const MAX_COMPRESSED_GRAIN: u64 = 4096;
+
+/// Largest embedded descriptor, in bytes.
+const MAX_DESCRIPTOR: u64 = 1 << 20;
+
+/// Most entries of a grain directory; QEMU's limit.
+const MAX_TABLES: u64 = 32 << 20;
+
+/// Where the grain directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Directory {
+    /// At this sector; 0 is nowhere.
+    At(u64),
+    /// The footer knows.
+    InFooter,
+}
+
+/// A valid header. Offsets and sizes are in sectors unless they say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header {
+    version: u32,
+    flags: u32,
+    capacity: u64,
+    grain: u64,
+    gtes: u32,
+    tables: u64,
+    directory: Directory,
+    redundant: Option<u64>,
+    overhead: u64,
+    descriptor: Option<Range<u64>>,
+    unclean: bool,
+}
+
+impl Header {
+    /// Length of a header in bytes.
+    pub(super) const LEN: usize = size_of::<SparseHeader>();
+
+    /// Checks the header at the start of `head`. Nothing is compared with the length of the file here: a
+    /// stream may not know it.
+    pub(super) fn parse(head: &[u8], limits: &Limits) -> Result<Self> {
+        refuse_others(head)?;
+        let (raw, _) = SparseHeader::read_from_prefix(head)
+            .map_err(|_| Error::malformed("the file ends inside its header: it is truncated"))?;
+        if !(1..=3).contains(&raw.version.get()) {
+            return Err(Error::unsupported(format!(
+                "VMDK version {} is not known",
+                raw.version
+            )));
+        }
+        let flags = raw.flags.get();
+        let unknown = flags & FLAGS_INCOMPATIBLE & !(FLAG_COMPRESSED | FLAG_MARKERS);
+        if unknown != 0 {
+            return Err(Error::unsupported(format!(
+                "the VMDK has features that are not known: flags {unknown:#x}"
+            )));
+        }
+        if flags & FLAG_NEWLINE_TEST != 0 && raw.newline_test != NEWLINE_TEST {
+            return Err(Error::malformed(
+                "the line ends of this VMDK were converted: it was transferred as text and is damaged",
+            ));
+        }
+        check_compression(flags, raw.compress_algorithm.get())?;
+        let compressed = flags & FLAG_COMPRESSED != 0;
+
+        let grain = raw.grain_size.get();
+        if !grain.is_power_of_two() || grain > MAX_GRAIN {
+            return Err(Error::malformed(format!(
+                "a grain size of {grain} sectors is not possible"
+            )));
+        }
+        if compressed && grain > MAX_COMPRESSED_GRAIN {
+            return Err(Error::unsupported(format!(
+                "compressed grains of {grain} sectors are not read, up to {MAX_COMPRESSED_GRAIN} are"
+            )));
+        }
+        let gtes = raw.gtes_per_gt.get();
+        if gtes == 0 || gtes > MAX_GTES {
+            return Err(Error::malformed(format!(
+                "{gtes} entries in a grain table are not possible"
+            )));
+        }
+        let capacity = raw.capacity.get();
+        limits.check_virtual_size(mul(capacity, SECTOR, "the size of the disk")?)?;
+        let tables = capacity.div_ceil(grain.saturating_mul(u64::from(gtes)));
+        if tables > MAX_TABLES {
+            return Err(Error::malformed(format!(
+                "a disk of {capacity} sectors is not possible with grain tables for {} sectors",
+                grain.saturating_mul(u64::from(gtes))
+            )));
+        }
+        let directory = match raw.gd_offset.get() {
+            GD_AT_END => Directory::InFooter,
+            at => Directory::At(at),
+        };
+        if directory == Directory::InFooter && !compressed {
+            return Err(Error::malformed(
+                "the grain directory of an image that is no stream can't be at its end",
+            ));
+        }
+        Ok(Self {
+            version: raw.version.get(),
+            flags,
+            capacity,
+            grain,
+            gtes,
+            tables,
+            directory,
+            redundant: (flags & FLAG_REDUNDANT != 0)
+                .then(|| raw.rgd_offset.get())
+                .filter(|&at| at != 0 && at != GD_AT_END),
+            overhead: raw.overhead.get(),
+            descriptor: descriptor(raw.descriptor_offset.get(), raw.descriptor_size.get())?,
+            unclean: raw.unclean_shutdown != 0,
+        })
+    }
+
+    /// The footer must repeat the header, but for the place of the directory.
+    pub(super) fn check_footer(&self, footer: &Self) -> Result<()> {
+        let shape = |h: &Self| (h.version, h.flags, h.capacity, h.grain, h.gtes);
+        if shape(self) != shape(footer) {
+            return Err(Error::malformed("the footer contradicts the header"));
+        }
+        if footer.directory == Directory::InFooter {
+            return Err(Error::malformed(
+                "the footer does not say where the grain directory is",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Size of the disk in bytes. [`Header::parse`] saw that it fits.
+    pub(super) fn virtual_size(&self) -> u64 {
+        self.capacity.saturating_mul(SECTOR)
+    }
+
+    /// Bytes per grain.
+    pub(super) fn grain_bytes(&self) -> u64 {
+        self.grain.saturating_mul(SECTOR)
+    }
+
+    /// Most bytes of zlib that one grain takes: what no compressor exceeds on incompressible data (nine
+    /// bits per byte with fixed codes), and a little more for small grains.
+    pub(super) fn max_packed(&self) -> u64 {
+        let grain = self.grain_bytes();
+        grain.saturating_add(grain >> 3).saturating_add(1024)
+    }
+
+    /// Entries of the grain directory.
+    pub(super) fn tables(&self) -> u64 {
+        self.tables
+    }
+
+    /// Bytes of the grain directory.
+    pub(super) fn directory_bytes(&self) -> u64 {
+        self.tables.saturating_mul(4)
+    }
+
+    /// Entries of a grain table.
+    pub(super) fn gtes(&self) -> u64 {
+        u64::from(self.gtes)
+    }
+
+    /// Sectors of a grain table.
+    pub(super) fn table_sectors(&self) -> u64 {
+        self.gtes().saturating_mul(4).div_ceil(SECTOR)
+    }
+
+    /// Bytes of the entries of a grain table.
+    pub(super) fn table_bytes(&self) -> usize {
+        to_usize(self.gtes().saturating_mul(4))
+    }
+
+    /// Bytes of the disk that one grain table maps.
+    pub(super) fn table_span(&self) -> u64 {
+        self.grain_bytes().saturating_mul(self.gtes())
+    }
+
+    /// Where the grain directory is.
+    pub(super) fn directory(&self) -> Directory {
+        self.directory
+    }
+
+    /// Sector of the redundant grain directory, if there is one.
+    pub(super) fn redundant(&self) -> Option<u64> {
+        self.redundant
+    }
+
+    /// Byte range of the embedded descriptor.
+    pub(super) fn descriptor(&self) -> Option<&Range<u64>> {
+        self.descriptor.as_ref()
+    }
+
+    /// The first sector that can hold a grain of a stream, and the first marker.
+    pub(super) fn data_start(&self) -> u64 {
+        let text = self
+            .descriptor
+            .as_ref()
+            .map_or(0, |d| d.end.div_ceil(SECTOR));
+        self.overhead.max(text).max(1)
+    }
+
+    /// Grains are compressed, and markers are in front of them.
+    pub(super) fn is_stream(&self) -> bool {
+        self.flags & FLAG_COMPRESSED != 0
+    }
+
+    /// Sectors that metadata takes at the start of the file, as the header has it.
+    pub(super) fn overhead(&self) -> u64 {
+        self.overhead
+    }
+
+    /// A grain table entry of 1 is a grain of zeros.
+    pub(super) fn has_zeroed_grains(&self) -> bool {
+        self.flags & FLAG_ZEROED_GRAIN != 0
+    }
+
+    /// What to tell people about it.
+    pub(super) fn features(&self) -> Vec<String> {
+        [
+            (self.redundant.is_some(), "redundant grain directory"),
+            (self.has_zeroed_grains(), "zeroed grains"),
+            (
+                self.directory == Directory::InFooter,
+                "grain directory at end",
+            ),
+            (self.unclean, "unclean shutdown"),
+        ]
+        .into_iter()
+        .filter(|&(there, _)| there)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+    }
+
+    /// True if a structure at these sectors would lie over the header or the descriptor.
+    pub(super) fn overlaps_head(&self, sector: u64, sectors: u64) -> bool {
+        let start = sector.saturating_mul(SECTOR);
+        let end = sector.saturating_add(sectors).saturating_mul(SECTOR);
+        sector == 0
+            || self
+                .descriptor
+                .as_ref()
+                .is_some_and(|text| start < text.end && end > text.start)
+    }
+}
+
+/// Names the relatives that are not read here.
+fn refuse_others(head: &[u8]) -> Result<()> {
+    if head.starts_with(&MAGIC) {
+        return Ok(());
+    }
+    if head.starts_with(b"COWD") {
+        return Err(Error::unsupported(
+            "this is a sparse extent of an ESX host (COWD), which is not read",
+        ));
+    }
+    if head.starts_with(b"\xbe\xba\xfe\xca\0\0\0\0") {
+        return Err(Error::unsupported(
+            "this is a seSparse extent of an ESX host, which is not read",
+        ));
+    }
+    Err(Error::new(
+        ErrorKind::NotThisFormat,
+        "this is not a VMDK: neither its magic number nor a descriptor is at the start",
+    ))
+}
+
+fn check_compression(flags: u32, algorithm: u16) -> Result<()> {
+    let compressed = flags & FLAG_COMPRESSED != 0;
+    match (compressed, algorithm) {
+        (false, COMPRESSION_NONE) | (true, COMPRESSION_DEFLATE) => {}
+        (true, COMPRESSION_NONE) | (false, COMPRESSION_DEFLATE) => {
+            return Err(Error::malformed(
+                "the header contradicts itself about compression",
+            ));
+        }
+        (_, other) => {
+            return Err(Error::unsupported(format!(
+                "compression algorithm {other} of a VMDK is not known"
+            )));
+        }
+    }
+    match (compressed, flags & FLAG_MARKERS != 0) {
+        (true, false) => Err(Error::unsupported(
+            "a compressed VMDK without markers is not read",
+        )),
+        (false, true) => Err(Error::malformed(
+            "the header asks for markers in front of grains that are not compressed",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn descriptor(offset: u64, size: u64) -> Result<Option<Range<u64>>> {
+    if offset == 0 || size == 0 {
+        return Ok(None);
+    }
+    let start = mul(offset, SECTOR, "the place of the descriptor")?;
+    let len = mul(size, SECTOR, "the size of the descriptor")?;
+    if len > MAX_DESCRIPTOR {
+        return Err(Error::malformed(format!(
+            "a descriptor of {len} bytes is not possible"
+        )));
+    }
+    let end = crate::num::add(start, len, "the place of the descriptor")?;
+    Ok(Some(start..end))
+}

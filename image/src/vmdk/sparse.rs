@@ -1,0 +1,186 @@
+//! monolithicSparse as it passes by: where its tables are and what they say.
+
+use std::ops::Range;
+
+use super::header::{Directory, Header};
+use super::layout::SECTOR;
+use super::map::{self, Grain};
+use crate::forward::{Geometry, Layout, Options, Plan, Segment, SegmentKind, Table};
+use crate::num::{to_u64, to_usize};
+use crate::{Error, Limits, Reservation, Result};
+
+/// Table: the header, which is known already.
+const HEAD: u64 = u64::MAX;
+/// Table: part of the redundant tables, which are of no use while the others are good.
+const REDUNDANT: u64 = u64::MAX - 1;
+/// Table: a grain directory. Grain tables have their number as id.
+const DIRECTORY: u64 = u64::MAX - 2;
+
+/// Redundant tables pass in pieces of this many bytes.
+const PASS_BY: u64 = 256 << 10;
+
+/// What a piece of them takes in the driver's list, in bytes.
+const PASS_BY_COST: u64 = 128;
+
+/// The tables of a sparse extent.
+#[derive(Debug)]
+pub(super) struct SparseLayout {
+    header: Header,
+    geometry: Geometry,
+    /// Length of the file, as far as known.
+    file: u64,
+    /// Directories to try, in sectors, the next one last.
+    directories: Vec<u64>,
+    /// Redundant tables in front of the others, in bytes.
+    redundant: Range<u64>,
+    limits: Limits,
+    _charge: Reservation,
+}
+
+impl SparseLayout {
+    pub(super) fn new(header: Header, geometry: Geometry, options: &Options) -> Result<Self> {
+        let file = options.stream_len.unwrap_or(u64::MAX);
+        let primary = match header.directory() {
+            Directory::At(at) => at,
+            Directory::InFooter => 0,
+        };
+        let mut directories: Vec<u64> = [header.redundant(), Some(primary)]
+            .into_iter()
+            .flatten()
+            .filter(|&at| map::check_directory(&header, at, file).is_ok())
+            .collect();
+        if directories.is_empty() {
+            map::check_directory(&header, primary, file)?;
+        }
+        if header.tables() == 0 {
+            directories.clear();
+        }
+        let mut redundant = 0..0;
+        if let &[second, first] = directories.as_slice()
+            && second < first
+            && first <= header.overhead()
+        {
+            redundant = second.saturating_mul(SECTOR)..first.saturating_mul(SECTOR);
+        }
+        let pieces = redundant
+            .end
+            .saturating_sub(redundant.start)
+            .div_ceil(PASS_BY);
+        let charge = options.limits.reserve(
+            header
+                .directory_bytes()
+                .saturating_add(pieces.saturating_mul(PASS_BY_COST)),
+            "the grain directory",
+        )?;
+        Ok(Self {
+            header,
+            geometry,
+            file,
+            directories,
+            redundant,
+            limits: options.limits.clone(),
+            _charge: charge,
+        })
+    }
+
+    fn next_directory(&mut self) -> Option<Table> {
+        Some(Table {
+            at: self.directories.pop()?.saturating_mul(SECTOR),
+            len: to_usize(self.header.directory_bytes()),
+            id: DIRECTORY,
+            peek: false,
+        })
+    }
+
+    fn directory(&mut self, bytes: &[u8], plan: &mut Plan) -> Result<()> {
+        if let Err(e) = map::check_tables(&self.header, bytes, self.file) {
+            // What this one calls tables is not: ask its copy.
+            let Some(copy) = self.next_directory() else {
+                return Err(e);
+            };
+            plan.table(copy);
+            return Ok(());
+        }
+        // The driver charges each table it waits for, but holds the plan as a list first.
+        let most = self
+            .header
+            .tables()
+            .saturating_mul(to_u64(size_of::<Table>()));
+        let _plan = self.limits.reserve(most, "the grain directory")?;
+        for (table, at) in map::tables(&self.header, bytes) {
+            plan.table(Table {
+                at: at.saturating_mul(SECTOR),
+                len: self.header.table_bytes(),
+                id: table,
+                peek: false,
+            });
+        }
+        Ok(())
+    }
+
+    fn grains(&self, table: u64, bytes: &[u8], plan: &mut Plan) -> Result<()> {
+        for entry in map::grains(&self.header, table, bytes, self.file) {
+            let (guest, grain) = entry?;
+            if let Grain::At(at) = grain {
+                let len = guest.end.saturating_sub(guest.start);
+                plan.segment(Segment {
+                    at,
+                    len,
+                    guest: guest.start,
+                    guest_len: len,
+                    kind: SegmentKind::Plain,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Layout for SparseLayout {
+    fn start(&self) -> Plan {
+        let mut plan = Plan::default();
+        plan.table(Table {
+            at: 0,
+            len: Header::LEN,
+            id: HEAD,
+            peek: true,
+        });
+        let mut at = self.redundant.start;
+        while at < self.redundant.end {
+            let len = self.redundant.end.saturating_sub(at).min(PASS_BY);
+            plan.table(Table {
+                at,
+                len: to_usize(len),
+                id: REDUNDANT,
+                peek: false,
+            });
+            at = at.saturating_add(len);
+        }
+        if let Some(&at) = self.directories.last() {
+            plan.table(Table {
+                at: at.saturating_mul(SECTOR),
+                len: to_usize(self.header.directory_bytes()),
+                id: DIRECTORY,
+                peek: false,
+            });
+        }
+        plan
+    }
+
+    fn table(&mut self, table: &Table, bytes: &[u8], plan: &mut Plan) -> Result<()> {
+        match table.id {
+            HEAD | REDUNDANT => Ok(()),
+            DIRECTORY => {
+                let at = table.at / SECTOR;
+                self.directories.retain(|&other| other != at);
+                self.directory(bytes, plan)
+            }
+            number if bytes.len() == self.header.table_bytes() => self.grains(number, bytes, plan),
+            _ => Err(Error::malformed("a grain table is cut")),
+        }
+    }
+
+    fn geometry(&self) -> Option<&Geometry> {
+        Some(&self.geometry)
+    }
+}

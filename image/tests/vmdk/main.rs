@@ -1,0 +1,9 @@
+//! VMDK: what other tools write, what nobody should, and what always holds.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "tests build small images by hand"
+)]
+
+mod builder;
+mod oracle;
+mod support;

@@ -1,0 +1,281 @@
+//! Both ways of reading, into memory, and the oracle.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use longshore_image::cluster::{ClusterCodec, ClusterDecoder};
+use longshore_image::forward::{Emit, Finish, Geometry, MemoryHold, Options, PieceKind};
+use longshore_image::{
+    DenyAll, ErrorKind, ExtentKind, Image, Limits, ReadAt, ReadAtExt, Result, vmdk,
+};
+
+/// Opens `bytes`, trusting nobody.
+pub(crate) fn open(bytes: &[u8]) -> Result<Arc<dyn Image>> {
+    vmdk::open(Arc::new(bytes.to_vec()), &DenyAll, &Limits::default())
+}
+
+/// The disk of `image`, by its extents.
+pub(crate) fn read_image(image: &dyn Image) -> Result<Vec<u8>> {
+    let mut disk = vec![0; image.virtual_size() as usize];
+    let mut decoder = ClusterDecoder::new(image.cluster_codec());
+    let mut next = 0;
+    for extent in image.extents(0..image.virtual_size()) {
+        let extent = extent?;
+        assert_eq!(extent.guest.start, next, "a gap or an overlap");
+        assert!(!extent.is_empty());
+        next = extent.guest.end;
+        let out = &mut disk[extent.guest.start as usize..extent.guest.end as usize];
+        match extent.kind {
+            ExtentKind::Zero | ExtentKind::Parent => {}
+            ExtentKind::Data { at } => image.data().read_padded_at(out, at)?,
+            ExtentKind::Compressed { at, len } => {
+                let there = (image.data().len() - at).min(u64::from(len));
+                let packed = image.data().read_vec_at(at, there as usize, "a grain")?;
+                decoder.decode(&packed, out)?;
+            }
+        }
+    }
+    assert_eq!(next, image.virtual_size(), "extents do not reach the end");
+    Ok(disk)
+}
+
+/// The disk with random access.
+pub(crate) fn random(bytes: &[u8]) -> Result<Vec<u8>> {
+    read_image(open(bytes)?.as_ref())
+}
+
+/// What a forward decoder put out.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    pub(crate) geometry: Option<Geometry>,
+    /// Disk by start of piece; plain neighbours are one, however they were cut.
+    pub(crate) pieces: BTreeMap<u64, Vec<u8>>,
+    /// Compressed pieces, as they came.
+    pub(crate) packed: Vec<(Range<u64>, Vec<u8>)>,
+}
+
+impl Emit for Pieces {
+    fn geometry(&mut self, geometry: &Geometry) -> Result<()> {
+        assert!(self.geometry.is_none(), "geometry comes once");
+        self.geometry = Some(geometry.clone());
+        Ok(())
+    }
+
+    fn piece(&mut self, guest: Range<u64>, kind: PieceKind, bytes: &[u8]) -> Result<()> {
+        let geometry = self.geometry.as_ref().expect("geometry comes first");
+        assert!(guest.start < guest.end && guest.end <= geometry.virtual_size.unwrap());
+        let len = (guest.end - guest.start) as usize;
+        let bytes = match kind {
+            PieceKind::Plain => {
+                assert_eq!(bytes.len(), len);
+                bytes.to_vec()
+            }
+            PieceKind::Compressed => {
+                assert_eq!(geometry.codec, ClusterCodec::Zlib);
+                self.packed.push((guest.clone(), bytes.to_vec()));
+                let mut out = vec![0; len];
+                ClusterDecoder::new(geometry.codec).decode(bytes, &mut out)?;
+                out
+            }
+        };
+        if let Some((start, last)) = self.pieces.range_mut(..guest.start).next_back() {
+            let end = start + last.len() as u64;
+            assert!(end <= guest.start, "pieces overlap at {:#x}", guest.start);
+            if end == guest.start && kind == PieceKind::Plain {
+                last.extend_from_slice(&bytes);
+                return Ok(());
+            }
+        }
+        assert!(
+            self.pieces.insert(guest.start, bytes).is_none(),
+            "a second piece at {:#x}",
+            guest.start
+        );
+        Ok(())
+    }
+}
+
+impl Pieces {
+    /// What was put out, however plain pieces were cut.
+    fn joined(&self) -> Vec<(u64, Vec<u8>)> {
+        let mut joined: Vec<(u64, Vec<u8>)> = Vec::new();
+        for (&start, bytes) in &self.pieces {
+            match joined.last_mut() {
+                Some((at, last)) if *at + last.len() as u64 == start => last.extend(bytes),
+                _ => joined.push((start, bytes.clone())),
+            }
+        }
+        joined
+    }
+
+    pub(crate) fn disk(&self) -> Vec<u8> {
+        let geometry = self.geometry.as_ref().unwrap();
+        let mut disk = vec![0; geometry.virtual_size.unwrap() as usize];
+        for (&start, bytes) in &self.pieces {
+            disk[start as usize..start as usize + bytes.len()].copy_from_slice(bytes);
+        }
+        disk
+    }
+}
+
+pub(crate) fn options(len: Option<u64>) -> Options {
+    Options {
+        limits: Limits::default(),
+        hold: Box::new(MemoryHold::new(8 << 20)),
+        side: None,
+        reopenable: false,
+        stream_len: len,
+    }
+}
+
+/// Pushes all of `bytes` in chunks, as often as the decoder wants.
+pub(crate) fn push_all(bytes: &[u8], chunk: usize, options: Options) -> Result<Pieces> {
+    let mut pieces = Pieces::default();
+    let mut decoder = vmdk::decoder(options)?;
+    loop {
+        for part in bytes.chunks(chunk) {
+            decoder.push(part, &mut pieces)?;
+        }
+        match decoder.finish(&mut pieces)? {
+            Finish::Done { virtual_size } => {
+                assert_eq!(
+                    pieces.geometry.as_ref().and_then(|g| g.virtual_size),
+                    Some(virtual_size)
+                );
+                return Ok(pieces);
+            }
+            Finish::AnotherPass => {}
+        }
+    }
+}
+
+/// The disk from a stream of unknown length.
+pub(crate) fn forward(bytes: &[u8], chunk: usize) -> Result<Vec<u8>> {
+    push_all(bytes, chunk, options(None)).map(|pieces| pieces.disk())
+}
+
+/// Both ways fail like this.
+#[track_caller]
+pub(crate) fn both_fail(bytes: &[u8], kind: ErrorKind) {
+    random_fails(bytes, kind);
+    forward_fails(bytes, kind);
+}
+
+#[track_caller]
+pub(crate) fn random_fails(bytes: &[u8], kind: ErrorKind) {
+    let e = random(bytes).expect_err("random access reads it");
+    assert_eq!(e.kind(), kind, "random access: {e:?}");
+}
+
+#[track_caller]
+pub(crate) fn forward_fails(bytes: &[u8], kind: ErrorKind) {
+    for chunk in [1 << 20, 97] {
+        let e = forward(bytes, chunk).expect_err("the stream is read");
+        assert_eq!(e.kind(), kind, "stream: {e:?}");
+    }
+}
+
+#[track_caller]
+pub(crate) fn same(found: &[u8], expected: &[u8], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: size of the disk");
+    if let Some(at) = (0..found.len()).find(|&i| found[i] != expected[i]) {
+        panic!("{what}: the disk differs at {at:#x}");
+    }
+}
+
+/// Both ways read `expected`, the stream in chunks of any size with the same pieces.
+#[track_caller]
+pub(crate) fn both_read(bytes: &[u8], expected: &[u8]) {
+    same(&random(bytes).unwrap(), expected, "random access");
+    let whole = push_all(bytes, usize::MAX, options(None)).unwrap();
+    same(&whole.disk(), expected, "stream");
+    for chunk in [1, 7, 4096, 1 << 20] {
+        if chunk < 10 && bytes.len() > 4 << 20 {
+            continue;
+        }
+        let cut = push_all(bytes, chunk, options(Some(bytes.len() as u64))).unwrap();
+        assert_eq!(cut.geometry, whole.geometry, "in chunks of {chunk}");
+        assert!(cut.joined() == whole.joined(), "in chunks of {chunk}");
+        assert!(cut.packed == whole.packed, "in chunks of {chunk}");
+    }
+}
+
+/// A directory of its own, and the tools that make images in it.
+pub(crate) struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// None, with the name of what is missing, on a machine without the tools; a failure under CI.
+    pub(crate) fn new() -> Option<Self> {
+        for tool in ["qemu-img", "qemu-io"] {
+            if Command::new(tool).arg("--version").output().is_err() {
+                assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
+                eprintln!("skipped: {tool} is missing");
+                return None;
+            }
+        }
+        Some(Self {
+            dir: tempfile::tempdir().unwrap(),
+        })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    pub(crate) fn run(&self, tool: &str, words: &[&str]) {
+        let (ok, text) = self.try_run(tool, words);
+        assert!(ok, "{tool} {words:?}: {text}");
+    }
+
+    pub(crate) fn try_run(&self, tool: &str, words: &[&str]) -> (bool, String) {
+        let out = Command::new(tool)
+            .args(words)
+            .current_dir(self.dir.path())
+            .output()
+            .unwrap();
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+        (out.status.success(), text)
+    }
+
+    pub(crate) fn img(&self, words: &str) {
+        self.run("qemu-img", &words.split_whitespace().collect::<Vec<_>>());
+    }
+
+    pub(crate) fn io(&self, name: &str, commands: &[&str]) {
+        let mut words = vec!["-f", "vmdk"];
+        for command in commands {
+            words.extend(["-c", command]);
+        }
+        words.push(name);
+        self.run("qemu-io", &words);
+    }
+
+    /// What qemu-img reads of `name`.
+    pub(crate) fn oracle(&self, name: &str) -> Vec<u8> {
+        self.img(&format!("convert -f vmdk -O raw {name} {name}.oracle"));
+        self.read(&format!("{name}.oracle"))
+    }
+
+    /// Both ways read of `name` what qemu-img reads.
+    #[track_caller]
+    pub(crate) fn check(&self, name: &str) {
+        both_read(&self.read(name), &self.oracle(name));
+    }
+}
