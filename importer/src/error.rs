@@ -1,0 +1,71 @@
+//! Why a source could not be opened or read.
+
+use std::path::PathBuf;
+
+/// Result of opening a source.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why there is no source.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(
+    clippy::error_impl_error,
+    reason = "read as longshore_importer::Error everywhere"
+)]
+pub enum Error {
+    /// A kind of source that cannot be read yet.
+    #[error("{scheme} sources can't be read yet: use http(s)://, a file, or - for standard input")]
+    NotYet {
+        /// Its scheme.
+        scheme: String,
+    },
+    /// The URL makes no sense. What of it can be shown is in `shown`.
+    #[error("{shown} is no URL of a web server: {why}")]
+    Url {
+        /// The URL without secrets.
+        shown: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An extra header cannot be sent.
+    #[error("can't send the extra header `{name}`: {why}")]
+    Header {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A file or directory of authorities is of no use.
+    #[error("can't use the certificates in {}", path.display())]
+    Ca {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file or standard input could not be opened.
+    #[error(transparent)]
+    Local(#[from] longshore_transfer::Error),
+}
+
+impl Error {
+    /// The word that conditions, events and metrics use.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotYet { .. } => "SourceNotSupported",
+            Self::Url { .. } => "InvalidURL",
+            Self::Header { .. } => "InvalidHeader",
+            Self::Ca { .. } => "InvalidCertificates",
+            Self::Local(e) => e.reason(),
+        }
+    }
+
+    /// Exit code of a command that ends with this: 1 failed, 2 wrong usage.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Url { .. } | Self::Header { .. } => 2,
+            Self::NotYet { .. } | Self::Ca { .. } => 1,
+            Self::Local(e) => e.exit_code(),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Sources on this machine.
+
+use std::path::Path;
+
+use longshore_transfer::{FileSource, Source, StdinSource};
+
+use crate::{Result, SourceOptions};
+
+/// A file, block device or pipe by its path, or standard input as `-`.
+pub(crate) fn open(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    if spec == "-" {
+        return Ok(StdinSource::open(options.force_share)?);
+    }
+    Ok(Box::new(FileSource::open(
+        Path::new(spec),
+        options.force_share,
+    )?))
+}
