@@ -2,8 +2,10 @@
 
 pub mod accel;
 pub mod cloud_init;
+pub mod console;
 pub mod iso;
 pub mod plan;
 pub mod qmp;
 mod socket;
+pub mod supervisor;
 mod sys;
