@@ -8,7 +8,7 @@
 //! ```
 //! - **monolithicSparse**, versions 1 to 3, with the redundant grain directory where the first is
 //!   unusable, and zeroed grains;
-//! - **streamOptimized**, with its directory at the end (VMware, VirtualBox) or in front (QEMU,
+//! - **streamOptimized**, with its directory at the end (VMware, `VirtualBox`) or in front (QEMU,
 //!   open-vmdk).
 //! - Parents (delta links) open through the gate only, and not at all from a stream.
 //!
@@ -16,7 +16,8 @@
 //! formats (COWD, seSparse), encryption, compression without markers, unknown incompatible flags.
 //!
 //! With random access the tables decide, as they do for QEMU: the address in front of a compressed
-//! grain is not looked at. From a stream the addresses decide, and the tables must agree with them.
+//! grain is not looked at, for that would take a read per grain. From a stream the addresses decide, and
+//! the tables must agree with them: whoever wants a whole stream checked reads it forward.
 
 mod descriptor;
 mod extents;

@@ -39,7 +39,6 @@ pub(super) enum Directory {
 /// A valid header. Offsets and sizes are in sectors unless they say otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
-    version: u32,
     flags: u32,
     capacity: u64,
     grain: u64,
@@ -119,7 +118,6 @@ impl Header {
             ));
         }
         Ok(Self {
-            version: raw.version.get(),
             flags,
             capacity,
             grain,
@@ -135,9 +133,17 @@ impl Header {
         })
     }
 
-    /// The footer must repeat the header, but for the place of the directory.
-    pub(super) fn check_footer(&self, footer: &Self) -> Result<()> {
-        let shape = |h: &Self| (h.version, h.flags, h.capacity, h.grain, h.gtes);
+    /// This header with the directory that its footer knows; the rest must be as it was.
+    pub(super) fn with_footer(&self, footer: &Self) -> Result<Self> {
+        let shape = |h: &Self| {
+            (
+                h.capacity,
+                h.grain,
+                h.gtes,
+                h.is_stream(),
+                h.has_zeroed_grains(),
+            )
+        };
         if shape(self) != shape(footer) {
             return Err(Error::malformed("the footer contradicts the header"));
         }
@@ -146,7 +152,11 @@ impl Header {
                 "the footer does not say where the grain directory is",
             ));
         }
-        Ok(())
+        Ok(Self {
+            directory: footer.directory,
+            redundant: footer.redundant,
+            ..self.clone()
+        })
     }
 
     /// Size of the disk in bytes. [`Header::parse`] saw that it fits.

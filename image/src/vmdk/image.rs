@@ -151,9 +151,7 @@ fn read_footer(file: &Arc<dyn ReadAt>, header: &Header, limits: &Limits) -> Resu
     if !is_marker(first, MARKER_FOOTER, 1) || !is_marker(last, MARKER_EOS, 0) {
         return Err(missing(at));
     }
-    let footer = Header::parse(footer, limits)?;
-    header.check_footer(&footer)?;
-    Ok(footer)
+    header.with_footer(&Header::parse(footer, limits)?)
 }
 
 fn is_marker(sector: &[u8], kind: u32, sectors: u64) -> bool {

@@ -11,16 +11,8 @@ use crate::{Error, Limits, Reservation, Result};
 
 /// Table: the header, which is known already.
 const HEAD: u64 = u64::MAX;
-/// Table: part of the redundant tables, which are of no use while the others are good.
-const REDUNDANT: u64 = u64::MAX - 1;
 /// Table: a grain directory. Grain tables have their number as id.
-const DIRECTORY: u64 = u64::MAX - 2;
-
-/// Redundant tables pass in pieces of this many bytes.
-const PASS_BY: u64 = 256 << 10;
-
-/// What a piece of them takes in the driver's list, in bytes.
-const PASS_BY_COST: u64 = 128;
+const DIRECTORY: u64 = u64::MAX - 1;
 
 /// The tables of a sparse extent.
 #[derive(Debug)]
@@ -62,16 +54,9 @@ impl SparseLayout {
         {
             redundant = second.saturating_mul(SECTOR)..first.saturating_mul(SECTOR);
         }
-        let pieces = redundant
-            .end
-            .saturating_sub(redundant.start)
-            .div_ceil(PASS_BY);
-        let charge = options.limits.reserve(
-            header
-                .directory_bytes()
-                .saturating_add(pieces.saturating_mul(PASS_BY_COST)),
-            "the grain directory",
-        )?;
+        let charge = options
+            .limits
+            .reserve(header.directory_bytes(), "the grain directory")?;
         Ok(Self {
             header,
             geometry,
@@ -102,11 +87,10 @@ impl SparseLayout {
             return Ok(());
         }
         // The driver charges each table it waits for, but holds the plan as a list first.
-        let most = self
-            .header
-            .tables()
-            .saturating_mul(to_u64(size_of::<Table>()));
-        let _plan = self.limits.reserve(most, "the grain directory")?;
+        let most = map::tables(&self.header, bytes)
+            .count()
+            .saturating_mul(size_of::<Table>());
+        let _plan = self.limits.reserve(to_u64(most), "the grain directory")?;
         for (table, at) in map::tables(&self.header, bytes) {
             plan.table(Table {
                 at: at.saturating_mul(SECTOR),
@@ -145,17 +129,6 @@ impl Layout for SparseLayout {
             id: HEAD,
             peek: true,
         });
-        let mut at = self.redundant.start;
-        while at < self.redundant.end {
-            let len = self.redundant.end.saturating_sub(at).min(PASS_BY);
-            plan.table(Table {
-                at,
-                len: to_usize(len),
-                id: REDUNDANT,
-                peek: false,
-            });
-            at = at.saturating_add(len);
-        }
         if let Some(&at) = self.directories.last() {
             plan.table(Table {
                 at: at.saturating_mul(SECTOR),
@@ -169,7 +142,12 @@ impl Layout for SparseLayout {
 
     fn table(&mut self, table: &Table, bytes: &[u8], plan: &mut Plan) -> Result<()> {
         match table.id {
-            HEAD | REDUNDANT => Ok(()),
+            HEAD => {
+                // Of no use while the others are good, and too much to hold until that is known.
+                let len = self.redundant.end.saturating_sub(self.redundant.start);
+                plan.skip(self.redundant.start, len);
+                Ok(())
+            }
             DIRECTORY => {
                 let at = table.at / SECTOR;
                 self.directories.retain(|&other| other != at);
@@ -182,5 +160,15 @@ impl Layout for SparseLayout {
 
     fn geometry(&self) -> Option<&Geometry> {
         Some(&self.geometry)
+    }
+
+    fn tail_is_zeros(&self, missing: &Segment, end: u64) -> bool {
+        // The last grain of it starts before the end: the rest of it was never written.
+        let last = missing
+            .guest
+            .saturating_add(missing.guest_len)
+            .saturating_sub(1);
+        let grain = last & !self.header.grain_bytes().saturating_sub(1);
+        missing.at.saturating_add(grain) < end.saturating_add(missing.guest)
     }
 }

@@ -5,7 +5,7 @@
 //!   grain: lba size zlib.. pad | grain | ... in any order
 //!   GT marker, table | ... | GD marker, directory | footer marker, footer | end-of-stream marker
 //! ```
-//! VMware and VirtualBox write tables behind their grains and the footer last. QEMU and open-vmdk go
+//! VMware and `VirtualBox` write tables behind their grains and the footer last. QEMU and open-vmdk go
 //! back and fill in tables at the front, and there need not be an end marker, so there the tables tell
 //! whether the file is complete; gaps of zeros between grains are QEMU's, after a file was reopened.
 
@@ -153,8 +153,7 @@ impl Stream {
                 }
                 if kind == MARKER_FOOTER {
                     let footer = Header::parse(bytes, &self.limits)?;
-                    self.header.check_footer(&footer)?;
-                    self.footer = Some(footer);
+                    self.footer = Some(self.header.with_footer(&footer)?);
                     return Ok(());
                 }
                 self.metadata(sector, bytes)

@@ -6,4 +6,6 @@
 
 mod builder;
 mod oracle;
+mod rules_sparse;
+mod rules_stream;
 mod support;
