@@ -16,6 +16,7 @@ use std::time::Duration;
 pub mod cache;
 pub mod probe;
 
+use crate::chain::chain;
 use probe::{LOOP_ITERATIONS, Outcome, ProbeError};
 
 /// Where the kernel offers KVM.
@@ -240,17 +241,6 @@ fn tcg(reason: Reason) -> Verdict {
         reason,
         cached: false,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ mod outcome;
 mod planned;
 mod process;
 mod request;
+mod signals;
+mod viewer;
 
 use crate::plan::StateFile;
 

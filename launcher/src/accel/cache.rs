@@ -80,7 +80,7 @@ pub fn store(file: &Path, key: Key, outcome: Outcome) -> io::Result<()> {
             .create(directory)?;
     }
     let text = serde_json::to_string(&Entry { key, outcome })?;
-    let partial = file.with_extension(format!("{}.partial", std::process::id()));
+    let partial = file.with_extension("partial");
     std::fs::write(&partial, text)?;
     std::fs::rename(&partial, file).inspect_err(|_| drop(std::fs::remove_file(&partial)))
 }

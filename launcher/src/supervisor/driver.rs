@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -19,7 +17,10 @@ use super::notice::Notice;
 use super::outcome::{End, Outcome};
 use super::planned;
 use super::process::Process;
+use super::signals::Signals;
+use super::viewer::Viewer;
 use super::{Asked, CONSOLE_SOCKET, Command, Disposition, Options, Request, RunError, Supervisor};
+use crate::chain::chain;
 use crate::console::{self, Console};
 use crate::qmp::{Events, Greeting, Qmp, QmpError};
 
@@ -54,7 +55,7 @@ pub(super) async fn drive(supervisor: Supervisor) -> Result<Outcome, RunError> {
     let (process, said) = Process::spawn(&command, &claim)?;
     let viewer = console
         .as_ref()
-        .map(|console| Viewer::new(console, &options))
+        .map(|console| Viewer::new(console, options.console))
         .transpose()?;
 
     let settings = Settings {
@@ -67,6 +68,7 @@ pub(super) async fn drive(supervisor: Supervisor) -> Result<Outcome, RunError> {
         effects: effects.into(),
         qmp_socket: command.qmp_socket.clone(),
         started: Instant::now(),
+        announced: false,
         timers: BTreeMap::new(),
         monitor: None,
         options,
@@ -88,7 +90,7 @@ pub(super) async fn drive(supervisor: Supervisor) -> Result<Outcome, RunError> {
         console.finish(FAREWELL).await;
     }
     if let Some(viewer) = viewer {
-        viewer.finish().await;
+        viewer.finish(FAREWELL).await;
     }
     drop(claim);
     Ok(Outcome { end, stderr })
@@ -115,61 +117,6 @@ fn start_console(command: &Command, listen: PathBuf) -> Result<Option<Console>, 
             path: command.dir.clone(),
             source,
         })
-}
-
-/// The console on our standard output, and the keyboard on the console.
-struct Viewer {
-    screen: JoinHandle<()>,
-    typist: Option<JoinHandle<()>>,
-}
-
-impl Viewer {
-    fn new(console: &Console, options: &Options) -> Result<Self, RunError> {
-        use super::ConsoleMode::{Interactive, Off, Stdout};
-
-        let reader = console.reader();
-        let screen = match options.console {
-            Off => tokio::spawn(async {}),
-            Stdout | Interactive => tokio::spawn(async {
-                if let Err(error) = console::copy_out(reader, tokio::io::stdout()).await {
-                    tracing::warn!(%error, "the console is no longer shown");
-                }
-            }),
-        };
-        let typist = match options.console {
-            Off | Stdout => None,
-            Interactive => {
-                let step = "taking the terminal";
-                let (keyboard, mut keys) = console::terminal::Keyboard::take()
-                    .map_err(|source| RunError::Host { step, source })?;
-                let input = console.input();
-                Some(tokio::spawn(async move {
-                    while let Some(typed) = keys.recv().await {
-                        if input.send(typed).await.is_err() {
-                            break;
-                        }
-                    }
-                    drop(keyboard);
-                }))
-            }
-        };
-        Ok(Self { screen, typist })
-    }
-
-    /// Gives the terminal back, and the screen time to show the rest.
-    async fn finish(mut self) {
-        if let Some(typist) = self.typist.take() {
-            typist.abort();
-            drop(typist.await);
-        }
-        if tokio::time::timeout(FAREWELL, &mut self.screen)
-            .await
-            .is_err()
-        {
-            tracing::warn!("standard output takes no more; the console log has the rest");
-            self.screen.abort();
-        }
-    }
 }
 
 /// A connection to QEMU, or the attempt to get one.
@@ -199,6 +146,8 @@ struct Driver {
     effects: VecDeque<Effect>,
     qmp_socket: PathBuf,
     started: Instant,
+    /// That QEMU answers has been told.
+    announced: bool,
     timers: BTreeMap<Timer, Instant>,
     monitor: Option<Monitor>,
     options: Options,
@@ -326,13 +275,13 @@ impl Driver {
             major,
             minor,
             micro,
-            ..
+            package: _,
         } = greeting;
-        let version = format!("{major}.{minor}.{micro}");
-        self.report(&Notice::Started {
-            pid: self.process.pid,
-            version,
-        });
+        if !self.announced {
+            self.announced = true;
+            let (pid, version) = (self.process.pid, format!("{major}.{minor}.{micro}"));
+            self.report(&Notice::Started { pid, version });
+        }
         if let Some(console) = &self.console {
             // QEMU made this socket before the monitor answered; the limit is for what cannot be.
             if tokio::time::timeout(DRAIN, console.attached())
@@ -409,68 +358,4 @@ async fn give_in_order(
             return;
         }
     }
-}
-
-/// The signals that ask a process to end.
-struct Signals(Vec<Signal>);
-
-impl Signals {
-    fn new(wanted: bool) -> Result<Self, RunError> {
-        if !wanted {
-            return Ok(Self(Vec::new()));
-        }
-        let ignored = ignored_signals();
-        let kinds = [
-            SignalKind::terminate(),
-            SignalKind::interrupt(),
-            SignalKind::hangup(),
-            SignalKind::quit(),
-        ];
-        kinds
-            .into_iter()
-            // What nohup or a script's `&` made us ignore stays ignored.
-            .filter(|kind| (ignored >> (kind.as_raw_value() - 1)) & 1 == 0)
-            .map(signal)
-            .collect::<Result<_, _>>()
-            .map(Self)
-            .map_err(|source| RunError::Host {
-                step: "taking signals",
-                source,
-            })
-    }
-
-    /// Cancel-safe.
-    async fn next(&mut self) {
-        std::future::poll_fn(|context| {
-            if self
-                .0
-                .iter_mut()
-                .any(|signal| signal.poll_recv(context).is_ready())
-            {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-}
-
-/// A mask of the signals this process ignores; none if the kernel does not tell.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

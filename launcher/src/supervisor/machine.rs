@@ -207,7 +207,7 @@ impl Machine {
 
     fn ready(&mut self) -> Vec<Effect> {
         if self.phase != Phase::Starting {
-            return Vec::new();
+            return vec![Effect::Report(Notice::MonitorBack)];
         }
         self.phase = Phase::Up;
         let start = if self.queue.forget(Request::Pause) {

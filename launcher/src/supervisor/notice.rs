@@ -49,6 +49,8 @@ pub enum Notice {
     MonitorLost {
         error: String,
     },
+    /// QEMU talks to us again; what it said in between is not known.
+    MonitorBack,
     /// QEMU ought to have ended by now; most likely it waits for storage.
     Lingering,
     /// A line of QEMU's standard error.
@@ -128,6 +130,7 @@ impl fmt::Display for Notice {
             Self::Ending { cause } => write!(f, "ending qemu: {cause}"),
             Self::CommandFailed { command, error } => write!(f, "{command} failed: {error}"),
             Self::MonitorLost { error } => write!(f, "qemu's monitor is lost: {error}"),
+            Self::MonitorBack => f.write_str("qemu's monitor is back"),
             Self::Lingering => f.write_str("qemu is still there; most likely it waits for storage"),
             Self::QemuSaid { line } => write!(f, "qemu: {line}"),
         }

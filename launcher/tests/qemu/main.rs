@@ -7,6 +7,8 @@ mod asm;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod guests;
 #[cfg(test)]
 mod helper;
@@ -18,6 +20,8 @@ mod lifecycle;
 mod monitor;
 #[cfg(test)]
 mod orphans;
+#[cfg(test)]
+mod planned;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

@@ -46,10 +46,7 @@ impl Setup {
     /// Writes the disk into `dir` and says how to run it.
     pub(crate) fn command(&self, dir: &Path) -> Command {
         let disk = dir.join("disk.img");
-        let mut image = vec![0; 1 << 20];
-        image[..512].copy_from_slice(&self.sector);
-        image[512..1024].copy_from_slice(&second_sector());
-        std::fs::write(&disk, image).unwrap();
+        self.write_disk(&disk);
         let blockdev = self.blockdev.replace("$FILE", disk.to_str().unwrap());
         let mut args: Vec<OsString> = [
             "-nodefaults",
@@ -92,6 +89,13 @@ impl Setup {
             grace: self.grace,
             start_paused: self.start_paused,
         }
+    }
+
+    pub(crate) fn write_disk(&self, disk: &Path) {
+        let mut image = vec![0; 1 << 20];
+        image[..512].copy_from_slice(&self.sector);
+        image[512..1024].copy_from_slice(&second_sector());
+        std::fs::write(disk, image).unwrap();
     }
 
     pub(crate) fn start(self) -> Vm {

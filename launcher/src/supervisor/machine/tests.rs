@@ -104,7 +104,8 @@ fn the_guest_is_started_once_qemu_answers() {
     );
     let effects = after(&mut machine, &[resumed()]);
     assert!(effects.contains(&Effect::Report(Notice::Running)));
-    assert_eq!(after(&mut machine, &[Event::Ready]), [], "reconnected");
+    let effects = after(&mut machine, &[Event::Ready]);
+    assert_eq!(effects, [Effect::Report(Notice::MonitorBack)]);
 }
 
 /// How a machine that ran its guest ends after these events, and that its exit code fits.
