@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Makes fuzz/seeds anew from what qemu-img and the compressors write. The result is committed: small images of every
+# shape that the readers know. Needs qemu-utils, gzip, xz-utils, zstd, bzip2.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+rm -rf seeds
+mkdir -p seeds/{qcow2_open,vmdk_open,stream,agree}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# A disk of 200 KiB and a bit: text, holes, noise.
+{
+  for i in {1..400}; do echo 'the quick brown fox'; done
+  head -c 50000 /dev/zero
+  seq 1 700 | gzip -n
+  head -c 100000 /dev/zero
+  seq 1 2000
+  head -c 30000 /dev/zero
+  printf 'end\n'
+} >"$work/disk.bin"
+truncate -s 203264 "$work/disk.bin"
+raw=$work/disk.bin
+# Large clusters take room: they get a smaller disk.
+head -c 66048 "$raw" >"$work/small.bin"
+q=seeds/qcow2_open
+v=seeds/vmdk_open
+
+convert() { qemu-img convert -f raw -O "$1" "${@:3}" "$raw" "$2"; }
+convert_small() { raw=$work/small.bin convert "$@"; }
+convert qcow2 "$q/v3-512" -o cluster_size=512
+convert qcow2 "$q/v2-4k" -o compat=0.10,cluster_size=4k
+convert qcow2 "$q/zlib-4k" -c -o cluster_size=4k
+convert qcow2 "$q/zlib-v2-512" -c -o compat=0.10,cluster_size=512
+convert qcow2 "$q/zstd-4k" -c -o cluster_size=4k,compression_type=zstd
+convert_small qcow2 "$q/extended-16k" -o cluster_size=16k,extended_l2=on
+convert qcow2 "$q/lazy-2k" -o cluster_size=2k,lazy_refcounts=on,refcount_bits=1
+
+qemu-img create -q -f qcow2 -o cluster_size=512 "$q/empty" 1M
+qemu-img create -q -f qcow2 -o cluster_size=512,preallocation=metadata "$q/metadata" 32K
+cp "$q/zlib-4k" "$q/resized"
+qemu-img resize -q "$q/resized" 70M
+cp "$q/v3-512" "$q/snapshot"
+qemu-img snapshot -c s "$q/snapshot"
+qemu-io >/dev/null -c 'write -P 7 1000 5000' -c 'write -z 60k 8k' "$q/snapshot"
+cp "$q/extended-16k" "$q/subclusters"
+qemu-io >/dev/null -c 'write -P 5 20k 1k' -c 'write -z 33k 3k' -c 'discard 48k 8k' "$q/subclusters"
+cp "$raw" "$work/base"
+(cd "$work" && qemu-img create -q -f qcow2 -F raw -b base -o cluster_size=512 backed)
+qemu-io >/dev/null -c 'write -P 9 3k 2k' "$work/backed"
+cp "$work/backed" "$q/backed"
+qemu-img create -q -f qcow2 -o cluster_size=4k,data_file="$work/data",data_file_raw=on "$q/data-file" 64K
+
+convert_small vmdk "$v/sparse" -o subformat=monolithicSparse
+convert_small vmdk "$v/stream" -o subformat=streamOptimized
+convert_small vmdk "$v/flat" -o subformat=monolithicFlat && rm -f seeds/vmdk_open/*-flat* # its descriptor alone
+qemu-img create -q -f vmdk "$v/empty" 1M
+qemu-img create -q -f vmdk -o subformat=streamOptimized "$v/empty-stream" 1M
+
+s=seeds/stream
+gzip -9 <"$raw" >"$s/gz"
+{ gzip -1 <"$raw"; printf '\x1f\x8b\x08\x1e\0\0\0\0\0\x03\x02\0xyname\0comment\0'; } >"$s/gz-fields"
+xz -9 <"$raw" >"$s/xz"
+xz -0 -T2 --block-size=20000 <"$raw" >"$s/xz-blocks"
+{ xz --x86 --lzma2=dict=4096 --check=sha256 <"$raw"; printf '\0\0\0\0'; xz -1 --check=none <"$raw"; } >"$s/xz-two"
+zstd -q -19 <"$raw" >"$s/zst"
+{ printf '\x51\x2a\x4d\x18\x02\0\0\0ab'; zstd -q -1 --no-check <"$raw"; zstd -q --long=27 <"$raw"; } >"$s/zst-frames"
+bzip2 -1 <"$raw" >"$s/bz2"
+{ bzip2 -9 <"$raw"; printf 'small' | bzip2 -1; } >"$s/bz2-two"
+
+ln -s qcow2_open seeds/qcow2_forward
+ln -s vmdk_open seeds/vmdk_forward
+for image in "$q"/* "$v"/*; do
+  ln -s "../$(basename "$(dirname "$image")")/$(basename "$image")" "seeds/agree/$(basename "$(dirname "$image")" _open)-$(basename "$image")"
+done
+du -ah --apparent-size seeds | sort -h

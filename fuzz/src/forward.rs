@@ -1,0 +1,102 @@
+//! Images as streams.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use longshore_image::cluster::ClusterDecoder;
+use longshore_image::forward::{
+    Emit, Finish, Geometry, MAX_PASSES, MemoryHold, Options, PieceKind, decoder,
+};
+use longshore_image::{Error, Format, Limits, ReadAt, Result};
+
+use super::dice::Dice;
+use super::{DISK_BYTES, TABLE_BYTES};
+
+/// The disk as far as it is looked at, and how much came out.
+struct Disk {
+    geometry: Option<(Geometry, ClusterDecoder)>,
+    bytes: Vec<u8>,
+    emitted: u64,
+}
+
+impl Emit for Disk {
+    fn geometry(&mut self, geometry: &Geometry) -> Result<()> {
+        assert!(self.geometry.is_none(), "the geometry came twice");
+        let size = geometry
+            .virtual_size
+            .expect("these formats know their size");
+        assert!(size <= Limits::MAX_VIRTUAL_SIZE);
+        assert_eq!(geometry.info.virtual_size, size);
+        self.bytes = vec![0; usize::try_from(size.min(DISK_BYTES)).unwrap()];
+        self.geometry = Some((geometry.clone(), ClusterDecoder::new(geometry.codec)));
+        Ok(())
+    }
+
+    fn piece(&mut self, guest: Range<u64>, kind: PieceKind, bytes: &[u8]) -> Result<()> {
+        let (geometry, decoder) = self.geometry.as_mut().expect("the geometry comes first");
+        let len = guest.end.checked_sub(guest.start).expect("a range");
+        assert!(len > 0, "an empty piece");
+        assert!(Some(guest.end) <= geometry.virtual_size, "{guest:?}");
+        self.emitted += len;
+        if self.emitted > 4 * DISK_BYTES {
+            return Err(Error::limit("enough was seen", self.emitted));
+        }
+        let unpacked;
+        let bytes = match kind {
+            PieceKind::Plain => {
+                assert_eq!(u64::try_from(bytes.len()).unwrap(), len);
+                bytes
+            }
+            PieceKind::Compressed => {
+                assert!(len <= geometry.cluster_size, "{guest:?}");
+                let mut cluster = vec![0; usize::try_from(len).unwrap()];
+                decoder.decode(bytes, &mut cluster)?;
+                unpacked = cluster;
+                &unpacked
+            }
+        };
+        // Sizes fit: both are below the cap, or nothing is copied.
+        let start = usize::try_from(guest.start).unwrap();
+        if let Some(place) = self.bytes.get_mut(start..) {
+            let n = place.len().min(bytes.len());
+            place[..n].copy_from_slice(&bytes[..n]);
+        }
+        Ok(())
+    }
+}
+
+/// Decodes `data` as a stream in one of many ways; the disk, if it is small and came out whole.
+pub(super) fn read(format: Format, data: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
+    let file: Arc<dyn ReadAt> = Arc::new(data.to_vec());
+    let reopenable = dice.roll(2) == 0;
+    let options = Options {
+        limits: Limits::with_table_bytes(TABLE_BYTES),
+        hold: Box::new(MemoryHold::new([0, 3000, 100_000, 8 << 20][dice.roll(4)])),
+        side: (dice.roll(3) == 0).then_some(file),
+        reopenable,
+        stream_len: (dice.roll(2) == 0).then(|| u64::try_from(data.len()).unwrap()),
+    };
+    let mut decoder = decoder(format, options).ok()?;
+    let mut disk = Disk {
+        geometry: None,
+        bytes: Vec::new(),
+        emitted: 0,
+    };
+    for _ in 0..MAX_PASSES {
+        let mut rest = data;
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(dice.len().min(rest.len()));
+            decoder.push(chunk, &mut disk).ok()?;
+            rest = later;
+        }
+        match decoder.finish(&mut disk).ok()? {
+            Finish::AnotherPass => assert!(reopenable, "there is no other pass to have"),
+            Finish::Done { virtual_size } => {
+                let (geometry, _) = disk.geometry.expect("a disk has a geometry");
+                assert_eq!(geometry.virtual_size, Some(virtual_size));
+                return (virtual_size <= DISK_BYTES).then_some(disk.bytes);
+            }
+        }
+    }
+    panic!("the stream was wanted more than {MAX_PASSES} times");
+}

@@ -1,0 +1,85 @@
+//! What each fuzz target does with its input.
+//!
+//! Plain functions that panic when something is wrong, so that `image/tests/regressions.rs` replays
+//! every file in `seeds/` and `regressions/` in an ordinary `cargo test`; it takes this file in by its
+//! path. An input is an image or stream and nothing else: whatever else varies (chunks, memory, side
+//! reads) is drawn from [`Dice`], which the input's checksum throws.
+
+mod dice;
+mod forward;
+mod random;
+mod stream;
+
+use std::sync::Arc;
+
+use longshore_image::{Format, Probe, probe};
+
+use self::dice::Dice;
+pub use self::stream::stream;
+
+/// Every target by name.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("agree", agree),
+    ("qcow2_forward", qcow2_forward),
+    ("qcow2_open", qcow2_open),
+    ("stream", stream),
+    ("vmdk_forward", vmdk_forward),
+    ("vmdk_open", vmdk_open),
+];
+
+/// Memory for tables, in bytes.
+const TABLE_BYTES: u64 = 1 << 20;
+/// Bytes of the disk that are looked at.
+const DISK_BYTES: u64 = 4 << 20;
+
+/// Random access to a qcow2 image.
+pub fn qcow2_open(data: &[u8]) {
+    random::open(Format::Qcow2, data);
+}
+
+/// Random access to a VMDK.
+pub fn vmdk_open(data: &[u8]) {
+    random::open(Format::Vmdk, data);
+}
+
+/// A qcow2 image as a stream.
+pub fn qcow2_forward(data: &[u8]) {
+    let _ = forward::read(Format::Qcow2, data, &mut Dice::new(data));
+}
+
+/// A VMDK as a stream.
+pub fn vmdk_forward(data: &[u8]) {
+    let _ = forward::read(Format::Vmdk, data, &mut Dice::new(data));
+}
+
+/// Random access and two ways through the stream give the same bytes, where they give any.
+pub fn agree(data: &[u8]) {
+    disks(data);
+}
+
+/// Random access and the stream both gave the whole disk.
+pub fn both_ways(data: &[u8]) -> bool {
+    matches!(
+        disks(data),
+        Some([Some(_), _, Some(_)] | [_, Some(_), Some(_)])
+    )
+}
+
+fn disks(data: &[u8]) -> Option<[Option<Vec<u8>>; 3]> {
+    let Probe::Image(format @ (Format::Qcow2 | Format::Vmdk)) = probe(data) else {
+        return None;
+    };
+    let mut dice = Dice::new(data);
+    let disks = [
+        forward::read(format, data, &mut dice),
+        forward::read(format, data, &mut dice),
+        random::read(format, &Arc::new(data.to_vec())),
+    ];
+    let whole: Vec<&Vec<u8>> = disks.iter().flatten().collect();
+    for pair in whole.windows(2) {
+        assert!(pair[0].len() == pair[1].len(), "disks differ in size");
+        let differs = pair[0].iter().zip(pair[1]).position(|(a, b)| a != b);
+        assert!(differs.is_none(), "disks differ at {differs:x?}");
+    }
+    Some(disks)
+}
