@@ -29,7 +29,10 @@ mod volumes;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
-use longshore_crds::{Manifest, virtual_machine_instance::StartStrategy};
+use longshore_crds::{
+    FieldPath, Manifest,
+    virtual_machine_instance::{StartStrategy, VirtualMachineInstanceSpec},
+};
 
 pub use files::{Content, StateFile};
 pub use network::PortForward;
@@ -42,6 +45,8 @@ use report::Report;
 
 /// Seconds between the power button and the end where the manifest names none.
 const DEFAULT_GRACE: u64 = 30;
+/// The longest grace, a year: sums of times stay far from overflow.
+const MAX_GRACE: u64 = 365 * 24 * 3600;
 
 /// What the machine runs on.
 #[derive(Clone, Debug)]
@@ -50,7 +55,8 @@ pub struct Host {
     pub accelerator: Accelerator,
     /// QEMU's system emulator.
     pub qemu: PathBuf,
-    /// Absolute path of a directory for this machine alone. QEMU starts in it.
+    /// Absolute path of a directory for this machine alone. QEMU starts in it. Only its owner
+    /// may get in: whoever can connect to the sockets there controls the machine.
     pub state_dir: PathBuf,
     /// Processors of the host that may be used.
     pub cpus: u32,
@@ -97,7 +103,7 @@ pub struct Plan {
     pub dir: PathBuf,
     /// Sockets QEMU listens on.
     pub sockets: Sockets,
-    /// What the guest writes to its serial console is appended to this file.
+    /// Where whoever supervises keeps what the guest writes to its serial console.
     pub serial_log: Option<PathBuf>,
     /// Files to be made before QEMU starts, in this order.
     pub files: Vec<StateFile>,
@@ -158,9 +164,7 @@ pub fn plan(manifest: &Manifest, host: &Host) -> Result<Plan, PlanError> {
     network.arguments(&mut slots, &mut argv);
     let planned = disks.arguments(&mut slots, &mut argv);
 
-    let grace = spec
-        .termination_grace_period_seconds
-        .unwrap_or(DEFAULT_GRACE);
+    let grace = grace(spec, at, &mut report);
     report.finish(|notices| Plan {
         name: vm.name().to_owned(),
         uuid: identity.uuid.clone(),
@@ -171,8 +175,24 @@ pub fn plan(manifest: &Manifest, host: &Host) -> Result<Plan, PlanError> {
         sockets,
         files: volumes.files,
         disks: planned,
-        grace: Duration::from_secs(grace),
+        grace,
         start_paused: spec.start_strategy == Some(StartStrategy::Paused),
         notices,
     })
 }
+
+fn grace(spec: &VirtualMachineInstanceSpec, at: &FieldPath, report: &mut Report) -> Duration {
+    let seconds = spec
+        .termination_grace_period_seconds
+        .unwrap_or(DEFAULT_GRACE);
+    if seconds > MAX_GRACE {
+        let value = seconds.to_string();
+        let expected = "a number of seconds of at most a year";
+        let path = at.key("terminationGracePeriodSeconds");
+        report.problem(&path, ProblemKind::Invalid { value, expected });
+    }
+    Duration::from_secs(seconds.min(MAX_GRACE))
+}
+
+#[cfg(test)]
+mod tests;

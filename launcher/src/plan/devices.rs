@@ -71,7 +71,7 @@ pub(super) fn plan(
 }
 
 impl Devices {
-    /// Where what the guest writes to its serial console is kept.
+    /// Where what the guest writes to its serial console is to be kept.
     pub(super) fn serial_log(&self, dir: &Path) -> Option<PathBuf> {
         (self.serial == Serial::Logged).then(|| dir.join(SERIAL_LOG))
     }
@@ -99,14 +99,10 @@ impl Devices {
         }
         let has_serial = serial != Serial::Absent;
         if has_serial {
-            let log = if serial == Serial::Logged {
-                format!(",logfile={SERIAL_LOG},logappend=on")
-            } else {
-                String::new()
-            };
+            // Not QEMU's own logfile, which grows for ever: the supervisor keeps a bounded log.
             argv.option(
                 "-chardev",
-                format!("socket,id=serial0,path={SERIAL_SOCKET},server=on,wait=off{log}"),
+                format!("socket,id=serial0,path={SERIAL_SOCKET},server=on,wait=off"),
             );
             let isa = Properties::of("driver", "isa-serial").with("id", "console0");
             argv.json("-device", &isa.with("chardev", "serial0"));

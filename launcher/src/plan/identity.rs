@@ -75,7 +75,8 @@ fn hostname(manifest: &Manifest, report: &mut Report) -> String {
     let Some(hostname) = &manifest.vm.spec.template.spec.hostname else {
         // A host name is one label; a machine's name may be several.
         let first = manifest.vm.name().split('.').next().unwrap_or_default();
-        return first.chars().take(63).collect();
+        let cut: String = first.chars().take(63).collect();
+        return cut.trim_end_matches('-').to_owned();
     };
     names::check_label(hostname, &manifest.instance_path.key("hostname"), report);
     hostname.clone()

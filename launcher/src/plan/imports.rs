@@ -80,6 +80,9 @@ impl fmt::Debug for HttpImport {
 }
 
 /// Lists what the machine of a manifest needs imported.
+///
+/// Since [`super::plan`] looks at no file, it can be called before the imports are done, with the
+/// paths they will have: a machine that is refused then has cost no download.
 pub fn imports(manifest: &Manifest) -> Result<Imports, PlanError> {
     let mut report = Report::default();
     let written = data_volumes(manifest);
@@ -393,3 +396,6 @@ fn text(name: &str, key: &str, value: Vec<u8>) -> Result<String, ProblemKind> {
     text.truncate(text.trim_end_matches(['\r', '\n']).len());
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ const NETWORKS: &str = "pod or multus";
 pub struct PortForward {
     /// Whether it is UDP, and not TCP.
     pub udp: bool,
-    /// Port on the host's loopback address.
+    /// Port on the host's loopback address; 0 lets the kernel choose.
     pub host_port: u16,
     /// Port of the guest.
     pub guest_port: u16,
@@ -118,6 +118,12 @@ pub(super) fn plan(
             isolated: false,
             boot_order: None,
         });
+    }
+    if interfaces.is_empty() && !host.forwards.is_empty() {
+        report.notice(
+            &interfaces_at,
+            "there is no interface, so no port is forwarded",
+        );
     }
     Network {
         hostname: identity.hostname.clone(),

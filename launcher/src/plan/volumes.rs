@@ -38,10 +38,30 @@ pub(super) struct Backing {
     /// UTF-8, for QEMU takes it inside JSON.
     pub(super) path: String,
     pub(super) kind: DiskKind,
-    /// Whether nobody may write to it.
-    pub(super) read_only: bool,
-    /// Whether a machine could boot from it.
-    pub(super) bootable: bool,
+    pub(super) origin: Origin,
+}
+
+/// Where a disk comes from, and with it what may be done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A volume that outlives the machine.
+    Lasting,
+    /// Likewise, and nobody may write to it.
+    ReadOnly,
+    /// An empty disk, made for this start.
+    Empty,
+    /// Data for cloud-init, made for this start: written to, it is the machine's own loss.
+    Seed,
+}
+
+impl Origin {
+    /// Whether there could be something to boot.
+    pub(super) fn is_bootable(self) -> bool {
+        match self {
+            Self::Lasting | Self::ReadOnly => true,
+            Self::Empty | Self::Seed => false,
+        }
+    }
 }
 
 pub(super) fn resolve(
@@ -113,20 +133,26 @@ impl Resolver<'_> {
         };
         let at = at.key(*kind);
         if let Some(source) = &volume.data_volume {
-            return self.provided(volume, "data volume", &source.name, &at, false);
+            return self.provided(volume, "data volume", &source.name, &at, Origin::Lasting);
         }
         if let Some(source) = &volume.persistent_volume_claim {
-            let read_only = source.read_only == Some(true);
-            return self.provided(volume, "claim", &source.claim_name, &at, read_only);
+            let origin = if source.read_only == Some(true) {
+                Origin::ReadOnly
+            } else {
+                Origin::Lasting
+            };
+            return self.provided(volume, "claim", &source.claim_name, &at, origin);
         }
         if let Some(source) = &volume.cloud_init_no_cloud {
             let image = seed::image(source, self.manifest, self.identity, &at, self.report)?;
-            let path = self.file(&format!("{}.iso", volume.name), Content::Bytes(image))?;
+            let path = self.file(
+                &format!("cloudinit_{}.iso", volume.name),
+                Content::Bytes(image),
+            )?;
             return Some(Backing {
                 path,
                 kind: DiskKind::File,
-                read_only: true,
-                bootable: false,
+                origin: Origin::Seed,
             });
         }
         if let Some(source) = &volume.empty_disk {
@@ -147,12 +173,14 @@ impl Resolver<'_> {
                 );
                 return None;
             }
-            let path = self.file(&format!("{}.raw", volume.name), Content::Sparse(size))?;
+            let path = self.file(
+                &format!("emptydisk_{}.raw", volume.name),
+                Content::Sparse(size),
+            )?;
             return Some(Backing {
                 path,
                 kind: DiskKind::File,
-                read_only: false,
-                bootable: false,
+                origin: Origin::Empty,
             });
         }
         if let Some(source) = &volume.host_disk {
@@ -173,7 +201,7 @@ impl Resolver<'_> {
                 );
                 return None;
             }
-            return self.provided(volume, "host disk", &source.path, &at, false);
+            return self.provided(volume, "host disk", &source.path, &at, Origin::Lasting);
         }
         let (what, remedy) = refusal(kind);
         self.unsupported(&at, what, remedy);
@@ -187,7 +215,7 @@ impl Resolver<'_> {
         kind: &'static str,
         name: &str,
         at: &FieldPath,
-        read_only: bool,
+        origin: Origin,
     ) -> Option<Backing> {
         let Some(disk) = self.host.disks.get(&volume.name) else {
             self.report.problem(
@@ -203,12 +231,12 @@ impl Resolver<'_> {
         Some(Backing {
             path,
             kind: disk.kind,
-            read_only,
-            bootable: true,
+            origin,
         })
     }
 
-    /// Has a file made in the state directory.
+    /// Has a file made in the state directory. No name of an object has an underscore, so a disk
+    /// that someone keeps there under such a name is not replaced.
     fn file(&mut self, name: &str, content: Content) -> Option<String> {
         let path = self.host.state_dir.join(name);
         let text = self.usable(&path, &FieldPath::root().key("state directory"))?;
