@@ -4,17 +4,20 @@
 //! whatever comes next is handed out; what lies between is unknown, and is held while any table is
 //! still missing.
 
+mod late;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Debug;
 
+use self::late::{Partial, What, sector_end, sector_start};
 use super::{
     Emit, Finish, Layout, MAX_PASSES, Options, PieceKind, Plan, Segment, SegmentKind, Table,
     tables_follow_data,
 };
 use crate::chain::Sharing;
 use crate::num::{to_u64, to_usize};
-use crate::read_at::{ReadAtExt, check_inside};
+use crate::read_at::check_inside;
 use crate::{Error, Extent, ExtentKind, Reservation, Result};
 
 /// Compressed clusters are packed to this granularity; neighbours share such a sector.
@@ -22,6 +25,13 @@ const SECTOR: u64 = 512;
 
 /// Memory for segments and wants is charged this many at a time.
 const CHARGE_STEP: u64 = 4096;
+
+/// What a segment or want costs, in bytes: itself, its key, and the slack of what it is kept in.
+const CHARGE_EACH: u64 = 96;
+
+/// How many ends of compressed clusters are held for neighbours that are not known yet. Such a
+/// neighbour's table follows within a cluster or a few, so old ones make way.
+const MAX_ENDS: usize = 1024;
 
 /// The bytes at hand, and where in the image they start.
 #[derive(Debug, Clone, Copy)]
@@ -36,36 +46,6 @@ impl<'a> Window<'a> {
         let start = to_usize(from.saturating_sub(self.base));
         let end = to_usize(to.saturating_sub(self.base));
         self.bytes.get(start..end).unwrap_or_default()
-    }
-}
-
-/// Something whose beginning had passed when it was found, and whose end has not arrived.
-#[derive(Debug)]
-struct Partial {
-    what: What,
-    bytes: Vec<u8>,
-    _charge: Reservation,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum What {
-    Packed(Segment),
-    Table(Table),
-}
-
-impl What {
-    fn at(&self) -> u64 {
-        match self {
-            Self::Packed(segment) => segment.at,
-            Self::Table(table) => table.at,
-        }
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Packed(segment) => segment.len,
-            Self::Table(table) => to_u64(table.len),
-        }
     }
 }
 
@@ -88,6 +68,10 @@ pub struct Mapped<L> {
     missed_segments: Vec<Segment>,
     /// Found when they had begun to pass, and not over yet.
     partials: Vec<Partial>,
+    /// Shared sectors in the hold, oldest first: offset and length.
+    ends: VecDeque<(u64, usize)>,
+    /// End of the last bytes that went into the hold.
+    held_to: u64,
     /// The hold overflowed: read on for tables only, then again.
     lossy: bool,
     passes: u32,
@@ -114,6 +98,8 @@ impl<L: Layout> Mapped<L> {
             missed_tables: Vec::new(),
             missed_segments: Vec::new(),
             partials: Vec::new(),
+            ends: VecDeque::new(),
+            held_to: 0,
             lossy: false,
             passes: 1,
             begun: false,
@@ -131,6 +117,12 @@ impl<L: Layout> Mapped<L> {
     /// The layout, for what it learnt.
     pub fn layout(&self) -> &L {
         &self.layout
+    }
+
+    fn expect(&mut self, segment: Segment) -> Result<()> {
+        self.charge_one()?;
+        self.segments.push(Reverse(segment));
+        Ok(())
     }
 
     fn want(&mut self, table: Table) {
@@ -198,16 +190,15 @@ impl<L: Layout> Mapped<L> {
             };
             let end = segment.end().min(self.pos);
             match segment.kind {
-                SegmentKind::Plain => {
+                SegmentKind::Plain | SegmentKind::Skip => {
                     let there = end.saturating_sub(segment.at);
-                    self.emit(&segment, cut(segment.at, end), out)?;
+                    if segment.kind == SegmentKind::Plain {
+                        self.emit(&segment, cut(segment.at, end), out)?;
+                    }
+                    self.cursor = self.cursor.max(end);
                     segment.advance(there);
                     if segment.len > 0 {
-                        if eof {
-                            self.check_tail(&segment)?;
-                        } else {
-                            self.segments.push(Reverse(segment));
-                        }
+                        self.segments.push(Reverse(segment));
                     }
                 }
                 SegmentKind::Compressed => {
@@ -216,60 +207,78 @@ impl<L: Layout> Mapped<L> {
                         break;
                     }
                     self.emit(&segment, cut(segment.at, end), out)?;
-                    self.keep_shared_sector(end, window, out)?;
+                    self.pass_packed(segment.at, end, window, out)?;
                 }
             }
-            self.cursor = self.cursor.max(end);
         }
         if eof {
             self.check_nothing_beyond()?;
         }
+        if self.complete() {
+            self.options.hold.clear();
+            self.ends.clear();
+        }
         Ok(self.next_at().unwrap_or(self.pos).min(self.pos).max(base))
     }
 
-    /// The last sector of a compressed cluster may hold the start of one that is not known yet.
-    fn keep_shared_sector(
+    /// Moves on past a compressed cluster of `at..end`. Clusters that are not known yet may share its
+    /// first sector, where they nominally end, and its last, where they may start: those stay.
+    fn pass_packed(
         &mut self,
+        at: u64,
         end: u64,
         window: Window<'_>,
         out: &mut dyn Emit,
     ) -> Result<()> {
-        if self.complete() || end == 0 {
-            return Ok(());
+        // Only if what was held goes right up to this one can it be the start of such a cluster.
+        if self.held_to == at && self.cursor == at && at > sector_start(at) {
+            self.keep_end(sector_end(at).min(end), window, out)?;
         }
-        let sector = end.saturating_sub(1) & !(SECTOR.wrapping_sub(1));
-        let known = self
-            .segments
-            .peek()
-            .is_some_and(|Reverse(next)| next.at < end);
-        if known || sector < self.cursor && self.cursor >= end {
-            return Ok(());
-        }
-        let from = sector.max(window.base);
-        self.keep(from, window.cut(from, end), window, out)
+        // One that is known and starts in the last sector moves on past it itself.
+        let next = self.segments.peek().map_or(end, |Reverse(next)| next.at);
+        self.cursor = self
+            .cursor
+            .max(sector_start(end.saturating_sub(1)).min(next));
+        self.keep_end(next.min(end), window, out)?;
+        self.cursor = self.cursor.max(next.min(end));
+        Ok(())
     }
 
-    /// At the end of the stream: only the unwritten rest of a last cluster may be missing.
-    fn check_tail(&self, missing: &Segment) -> Result<()> {
-        let cluster = self
-            .layout
-            .geometry()
-            .and_then(|g| g.info.cluster_size)
-            .unwrap_or(1);
-        if missing.len < cluster {
+    /// Holds what is between the cursor and `to`, and lets go of what has been held like this longest.
+    fn keep_end(&mut self, to: u64, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
+        let from = self.cursor.max(window.base);
+        if to <= from || self.lossy || self.complete() {
             return Ok(());
         }
-        check_inside(self.pos, missing.at, missing.len, "data")
+        self.cursor = to;
+        self.keep(from, window.cut(from, to), window, out)?;
+        let len = to_usize(to.saturating_sub(from));
+        self.ends.push_back((from, len));
+        if self.ends.len() > MAX_ENDS
+            && let Some((at, len)) = self.ends.pop_front()
+        {
+            self.options.hold.take(at, &mut vec![0; len])?;
+        }
+        Ok(())
     }
 
-    fn check_nothing_beyond(&self) -> Result<()> {
-        if let Some(table) = self.tables.values().next() {
+    /// At the end of the stream: what is still expected has to be the unwritten rest of a cluster.
+    fn check_nothing_beyond(&mut self) -> Result<()> {
+        if let Some(table) = self.tables.values().find(|table| !table.peek) {
             check_inside(self.pos, table.at, to_u64(table.len), "a table")?;
         }
-        match self.segments.peek() {
-            Some(Reverse(segment)) => check_inside(self.pos, segment.at, segment.len, "data"),
-            None => Ok(()),
+        self.tables.clear();
+        while let Some(Reverse(segment)) = self.segments.pop() {
+            let missing_is_fine = match segment.kind {
+                SegmentKind::Skip => true,
+                SegmentKind::Plain => self.layout.tail_is_zeros(&segment, self.pos),
+                SegmentKind::Compressed => false,
+            };
+            if !missing_is_fine {
+                check_inside(self.pos, segment.at, segment.len, "data")?;
+            }
         }
+        Ok(())
     }
 
     /// Holds bytes whose place is not known, if anything can still claim them.
@@ -283,28 +292,39 @@ impl<L: Layout> Mapped<L> {
         if bytes.is_empty() || self.lossy || self.complete() {
             return Ok(());
         }
-        if self.options.hold.put(at, bytes)? {
+        if self.hold(at, bytes)? {
             return Ok(());
         }
         if self.options.side.is_some() {
             // Fetch tables, the farthest first (an L1 at the end of the file is the usual culprit),
             // until what they claim has made room or nothing is unknown any more.
             while let Some((_, table)) = self.tables.pop_last() {
+                if table.peek {
+                    continue;
+                }
                 self.fetch_table(table, window, out)?;
-                if self.complete() || self.options.hold.put(at, bytes)? {
+                if self.complete() || self.hold(at, bytes)? {
                     return Ok(());
                 }
             }
-            // Nothing is missing: the bytes may have been claimed meanwhile, and then `strays` reads
-            // them from the side.
+            // Nothing is unknown any more, or what is comes from the side when it is found.
             return Ok(());
         }
         if self.options.reopenable && self.passes < MAX_PASSES {
             self.lossy = true;
             self.options.hold.clear();
+            self.ends.clear();
             return Ok(());
         }
         Err(tables_follow_data(self.format()))
+    }
+
+    fn hold(&mut self, at: u64, bytes: &[u8]) -> Result<bool> {
+        let held = self.options.hold.put(at, bytes)?;
+        if held {
+            self.held_to = at.saturating_add(to_u64(bytes.len()));
+        }
+        Ok(held)
     }
 
     fn format(&self) -> crate::Format {
@@ -334,9 +354,8 @@ impl<L: Layout> Mapped<L> {
     /// Sorts a plan into what is still to come and what has gone by.
     fn take_in(&mut self, plan: Plan, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
         for segment in plan.segments {
-            self.charge_one()?;
             if segment.at >= window.base {
-                self.segments.push(Reverse(segment));
+                self.expect(segment)?;
             } else {
                 self.stray(segment, window, out)?;
             }
@@ -363,6 +382,7 @@ impl<L: Layout> Mapped<L> {
         sharing.grow(seen.saturating_sub(self.allowed_for), codec);
         self.allowed_for = self.allowed_for.max(seen);
         let (guest, kind, piece) = match segment.kind {
+            SegmentKind::Skip => return Ok(()),
             SegmentKind::Plain => {
                 let end = segment.guest.saturating_add(to_u64(bytes.len()));
                 (
@@ -397,193 +417,11 @@ impl<L: Layout> Mapped<L> {
         .fold(0, usize::saturating_add);
         let allowed = to_u64(self.charged.len()).saturating_mul(CHARGE_STEP);
         if to_u64(waiting) >= allowed {
-            let bytes =
-                CHARGE_STEP.saturating_mul(to_u64(size_of::<Segment>().max(size_of::<Table>())));
+            let bytes = CHARGE_STEP.saturating_mul(CHARGE_EACH);
             self.charged
                 .push(self.options.limits.reserve(bytes, "the map of the disk")?);
         }
         Ok(())
-    }
-
-    /// A segment that began before the window.
-    fn stray(&mut self, segment: Segment, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
-        if segment.kind == SegmentKind::Compressed {
-            return match self.piece_together(What::Packed(segment), window)? {
-                Some(partial) => self.complete_partial(partial, window, out),
-                None => self.miss(segment),
-            };
-        }
-        let base = window.base;
-        if segment.end() > base {
-            let gone = base.saturating_sub(segment.at);
-            let mut ahead = segment;
-            ahead.advance(gone);
-            self.segments.push(Reverse(ahead));
-            let behind = Segment {
-                len: gone,
-                guest_len: gone,
-                ..segment
-            };
-            return self.stray_behind(behind, out);
-        }
-        self.stray_behind(segment, out)
-    }
-
-    /// As much of `what`, which begins before the window, as has arrived: from the hold (or the side)
-    /// up to the window, then from it. `None` if that is not to be had.
-    fn piece_together(&mut self, what: What, window: Window<'_>) -> Result<Option<Partial>> {
-        let charge = self
-            .options
-            .limits
-            .reserve(what.len(), "a cluster or table out of order")?;
-        let end = what.at().saturating_add(what.len());
-        let mut bytes = vec![0; to_usize(end.min(window.base).saturating_sub(what.at()))];
-        if !self.recall(what.at(), &mut bytes, end <= window.base)? {
-            return Ok(None);
-        }
-        if end > window.base {
-            bytes.extend_from_slice(window.cut(window.base, end.min(self.pos)));
-        }
-        Ok(Some(Partial {
-            what,
-            bytes,
-            _charge: charge,
-        }))
-    }
-
-    /// Hands out something that began before the window if all of it is there, else waits for the rest.
-    fn complete_partial(
-        &mut self,
-        partial: Partial,
-        window: Window<'_>,
-        out: &mut dyn Emit,
-    ) -> Result<()> {
-        if to_u64(partial.bytes.len()) < partial.what.len() {
-            self.partials.push(partial);
-            return Ok(());
-        }
-        match partial.what {
-            What::Packed(segment) => self.emit(&segment, &partial.bytes, out),
-            What::Table(table) => self.read_table(table, &partial.bytes, window, out),
-        }
-    }
-
-    /// Gives new bytes, which follow what came before, to whatever waits for them.
-    fn continue_partials(
-        &mut self,
-        window: Window<'_>,
-        eof: bool,
-        out: &mut dyn Emit,
-    ) -> Result<()> {
-        for mut partial in std::mem::take(&mut self.partials) {
-            let have = partial
-                .what
-                .at()
-                .saturating_add(to_u64(partial.bytes.len()));
-            let end = partial.what.at().saturating_add(partial.what.len());
-            partial
-                .bytes
-                .extend_from_slice(window.cut(have, end.min(self.pos)));
-            match partial.what {
-                // The last cluster's sectors may reach past the end of the file.
-                What::Packed(segment) if eof => self.emit(&segment, &partial.bytes, out)?,
-                What::Table(table) if eof && self.pos < end => {
-                    check_inside(self.pos, table.at, to_u64(table.len), "a table")?;
-                }
-                _ => self.complete_partial(partial, window, out)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn stray_behind(&mut self, segment: Segment, out: &mut dyn Emit) -> Result<()> {
-        // In steps of a cluster: parts of a joined run may be held and others not.
-        let cluster = self
-            .layout
-            .geometry()
-            .and_then(|g| g.info.cluster_size)
-            .unwrap_or(1 << 16);
-        let step = cluster.clamp(SECTOR, 1 << 20);
-        let mut rest = segment;
-        let mut bytes = Vec::new();
-        while rest.len > 0 {
-            let n = rest.len.min(step);
-            bytes.resize(to_usize(n), 0);
-            let part = Segment {
-                len: n,
-                guest_len: n,
-                ..rest
-            };
-            if self.recall(part.at, &mut bytes, false)? {
-                self.emit(&part, &bytes, out)?;
-            } else {
-                self.miss(part)?;
-            }
-            rest.advance(n);
-        }
-        Ok(())
-    }
-
-    /// Bytes that have gone by: from the hold, else from the side.
-    fn recall(&mut self, at: u64, buf: &mut [u8], packed: bool) -> Result<bool> {
-        if self.options.hold.take(at, buf)? {
-            if packed {
-                // Its last sector may hold the start of another cluster.
-                let end = at.saturating_add(to_u64(buf.len()));
-                let sector = end.saturating_sub(1) & !(SECTOR.wrapping_sub(1));
-                let from = sector.max(at);
-                let tail = buf
-                    .get(to_usize(from.saturating_sub(at))..)
-                    .unwrap_or_default();
-                self.options.hold.put(from, tail)?;
-            }
-            return Ok(true);
-        }
-        if let Some(side) = &self.options.side {
-            side.read_padded_at(buf, at)?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    fn miss(&mut self, segment: Segment) -> Result<()> {
-        if !self.options.reopenable || self.passes >= MAX_PASSES {
-            return Err(tables_follow_data(self.format()));
-        }
-        match self.missed_segments.last_mut() {
-            Some(last) if last.continues(&segment) => {
-                last.len = last.len.saturating_add(segment.len);
-                last.guest_len = last.guest_len.saturating_add(segment.guest_len);
-            }
-            _ => {
-                self.charge_one()?;
-                self.missed_segments.push(segment);
-            }
-        }
-        Ok(())
-    }
-
-    /// A table that began before the window.
-    fn stray_table(&mut self, table: Table, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
-        if let Some(partial) = self.piece_together(What::Table(table), window)? {
-            return self.complete_partial(partial, window, out);
-        }
-        if !self.options.reopenable || self.passes >= MAX_PASSES {
-            return Err(tables_follow_data(self.format()));
-        }
-        self.missed_tables.push(table);
-        Ok(())
-    }
-
-    fn fetch_table(&mut self, table: Table, window: Window<'_>, out: &mut dyn Emit) -> Result<()> {
-        let Some(side) = &self.options.side else {
-            return Err(tables_follow_data(self.format()));
-        };
-        let mut bytes = vec![0; table.len];
-        if !self.options.hold.take(table.at, &mut bytes)? {
-            bytes = side.read_vec_at(table.at, table.len, "a table")?;
-        }
-        self.read_table(table, &bytes, window, out)
     }
 
     /// Processes the buffer and drops what is done with.
@@ -608,6 +446,8 @@ impl<L: Layout> Mapped<L> {
         self.pos = 0;
         self.cursor = 0;
         self.partials.clear();
+        self.ends.clear();
+        self.held_to = 0;
         self.segments = std::mem::take(&mut self.missed_segments)
             .into_iter()
             .map(Reverse)

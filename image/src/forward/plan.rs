@@ -26,6 +26,8 @@ pub enum SegmentKind {
     Plain,
     /// One compressed cluster.
     Compressed,
+    /// Bytes that belong to the format and not to the disk: not held for tables to come.
+    Skip,
 }
 
 /// A range of the image that belongs to a range of the disk. Ordered by offset in the image.
@@ -52,7 +54,7 @@ impl Segment {
         self.guest..self.guest.saturating_add(self.guest_len)
     }
 
-    /// Drops the first `n` bytes of a plain segment.
+    /// Drops the first `n` bytes of a segment that is not compressed.
     pub(super) fn advance(&mut self, n: u64) {
         self.at = self.at.saturating_add(n);
         self.guest = self.guest.saturating_add(n);
@@ -79,6 +81,17 @@ impl Plan {
     /// Another table to catch.
     pub fn table(&mut self, table: Table) {
         self.tables.push(table);
+    }
+
+    /// Bytes `at..at+len` hold nothing of the disk.
+    pub fn skip(&mut self, at: u64, len: u64) {
+        self.segment(Segment {
+            at,
+            len,
+            guest: 0,
+            guest_len: len,
+            kind: SegmentKind::Skip,
+        });
     }
 
     /// A segment; joined with the one before where both are plain and continue each other.
@@ -108,4 +121,19 @@ pub trait Layout: Send + Debug {
 
     /// Known as soon as the header has passed.
     fn geometry(&self) -> Option<&Geometry>;
+
+    /// The stream is over after `end` bytes and `missing`, a plain segment or what is left of one, did
+    /// not arrive. True if it reads as zeros: its last cluster starts before the end, and the rest of
+    /// that was never written.
+    fn tail_is_zeros(&self, missing: &Segment, end: u64) -> bool {
+        let size = self.geometry().and_then(|g| g.info.cluster_size);
+        let Some(mask) = size.and_then(|size| size.checked_sub(1)) else {
+            return false;
+        };
+        // Clusters start at multiples of their size on the disk, and a segment runs on equally there
+        // and in the image.
+        let last = missing.guest_range().end.saturating_sub(1);
+        let back = (last & mask).saturating_add(1);
+        missing.end().saturating_sub(back) < end
+    }
 }

@@ -172,6 +172,10 @@ impl<'a> Walk<'a> {
     /// Has entry `index` of the L2 table at `table`, which the L1 entry at `at` names, in the slice.
     fn load_l2(&mut self, table: u64, index: u64, at: u64) -> Result<u64> {
         if let Some(position) = self.l2.position(table, index) {
+            // Another L1 entry names the same table: looking through it again is work, too.
+            if index == 0 {
+                self.spend(to_u64(self.l2.bytes.len()), table)?;
+            }
             return Ok(position);
         }
         let shape = self.source.shape;
@@ -200,6 +204,18 @@ impl<'a> Walk<'a> {
         Ok(0)
     }
 
+    /// Takes `bytes` of tables, at offset `at`, from the allowance.
+    fn spend(&mut self, bytes: u64, at: u64) -> Result<()> {
+        self.allowance = self.allowance.checked_sub(bytes).ok_or_else(|| {
+            Error::limit(
+                "the image refers to the same tables over and over: it is damaged or hostile",
+                0,
+            )
+            .at(at)
+        })?;
+        Ok(())
+    }
+
     /// Reads up to `entries` entries of `width` bytes into `slice`.
     fn load(
         &mut self,
@@ -217,13 +233,7 @@ impl<'a> Walk<'a> {
         let entries = entries.min(SLICE.checked_div(width).unwrap_or(0));
         let len = entries.saturating_mul(width);
         let at = table.saturating_add(first.saturating_mul(width));
-        self.allowance = self.allowance.checked_sub(len).ok_or_else(|| {
-            Error::limit(
-                "the image refers to the same tables over and over: it is damaged or hostile",
-                0,
-            )
-            .at(at)
-        })?;
+        self.spend(len, at)?;
         check_inside(self.source.file.len(), at, len, what)?;
         slice.bytes.resize(to_usize(len), 0);
         self.source

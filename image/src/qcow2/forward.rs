@@ -18,6 +18,8 @@ const HEADER: u64 = 0;
 const L1: u64 = 1;
 /// Tables of L2, likewise. Guest offsets are multiples of a cluster, so low bits are free.
 const L2: u64 = 2;
+/// A look at the refcount table.
+const REFCOUNTS: u64 = 3;
 const TAG: u64 = 3;
 
 /// The qcow2 [`Layout`].
@@ -66,6 +68,7 @@ impl Tables {
             });
             first = first.saturating_add(entries);
         }
+        Self::skip_overhead(&header, plan);
         let geometry = Geometry {
             virtual_size: Some(shape.virtual_size),
             cluster_size: header.compressed_size(),
@@ -74,6 +77,42 @@ impl Tables {
         };
         self.known = Some((header, geometry));
         Ok(())
+    }
+
+    /// What is known not to be the disk's need not be held for tables to come: with clusters of 2 MiB
+    /// header, refcounts and L1 take 8 MiB.
+    fn skip_overhead(header: &Header, plan: &mut Plan) {
+        let shape = header.shape();
+        plan.skip(0, shape.cluster_size());
+        if header.l1_bytes() > 0 {
+            let len = header.l1_bytes().next_multiple_of(shape.cluster_size());
+            plan.skip(shape.l1_at, len);
+        }
+        let refcounts = header.refcounts();
+        plan.skip(
+            refcounts.start,
+            refcounts.end.saturating_sub(refcounts.start),
+        );
+        if !refcounts.is_empty() && refcounts.end <= shape.l1_at {
+            plan.table(Table {
+                at: refcounts.start,
+                len: to_usize(SLICE.min(refcounts.end.saturating_sub(refcounts.start))),
+                id: REFCOUNTS,
+                peek: true,
+            });
+        }
+    }
+
+    /// Refcount blocks are not the disk's either.
+    fn refcounts(header: &Header, bytes: &[u8], plan: &mut Plan) {
+        let size = header.shape().cluster_size();
+        let (entries, _) = bytes.as_chunks::<8>();
+        for entry in entries {
+            let at = u64::from_be_bytes(*entry);
+            if at != 0 && header.shape().cluster_start(at) == at {
+                plan.skip(at, size);
+            }
+        }
     }
 
     fn l1(header: &Header, table: &Table, bytes: &[u8], plan: &mut Plan) -> Result<()> {
@@ -160,6 +199,10 @@ impl Layout for Tables {
         let Some((header, _)) = &self.known else {
             return self.header(bytes, plan);
         };
+        if table.id == REFCOUNTS {
+            Self::refcounts(header, bytes, plan);
+            return Ok(());
+        }
         let len = to_u64(bytes.len());
         self.read = self.read.saturating_add(len);
         self.farthest = self.farthest.max(table.at.saturating_add(len));

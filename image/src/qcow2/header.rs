@@ -1,5 +1,7 @@
 //! The header of a qcow2 image, validated: what both ways of reading agree on.
 
+use std::ops::Range;
+
 use zerocopy::FromBytes;
 
 use super::layout::{
@@ -20,6 +22,9 @@ pub(super) const HEAD_LEN: usize = 64 << 10;
 /// Largest L1 table QEMU opens, in bytes.
 const MAX_L1_BYTES: u64 = 32 << 20;
 
+/// Largest refcount table QEMU opens, in bytes.
+const MAX_REFCOUNT_BYTES: u64 = 8 << 20;
+
 /// Longest name of a backing or data file, in bytes.
 const MAX_NAME: u64 = 1023;
 
@@ -33,6 +38,7 @@ pub(super) struct Header {
     codec: ClusterCodec,
     features: Vec<String>,
     l1_bytes: u64,
+    refcounts: Range<u64>,
     backing: Option<Reference>,
     data_file: Option<Reference>,
 }
@@ -126,6 +132,7 @@ impl Header {
             },
             features: features.words(raw.nb_snapshots.get() > 0),
             l1_bytes,
+            refcounts: refcount_table(&raw, cluster_size),
             backing: area.backing_file(extensions.backing_format)?,
             data_file: data_file(external_data, extensions.data_file)?,
         })
@@ -139,6 +146,12 @@ impl Header {
     /// Size of the whole L1 table in bytes, at most 32 MiB.
     pub(super) fn l1_bytes(&self) -> u64 {
         self.l1_bytes
+    }
+
+    /// Where the refcount table is; empty if that makes no sense. Who uses which cluster is of no
+    /// interest to a reader, but it helps to know that these bytes are not the disk's.
+    pub(super) fn refcounts(&self) -> &Range<u64> {
+        &self.refcounts
     }
 
     /// How compressed clusters are decoded.
@@ -250,6 +263,16 @@ fn check_l1(shape: &Shape, entries: u32) -> Result<u64> {
         return Err(Error::malformed("L1 table is out of range").at(40));
     }
     Ok(bytes)
+}
+
+fn refcount_table(raw: &RawHeader, cluster_size: u64) -> Range<u64> {
+    let at = raw.refcount_table_offset.get();
+    let len = u64::from(raw.refcount_table_clusters.get()).saturating_mul(cluster_size);
+    let aligned = at & cluster_size.saturating_sub(1) == 0;
+    match at.checked_add(len) {
+        Some(end) if aligned && at > 0 && len <= MAX_REFCOUNT_BYTES => at..end,
+        _ => 0..0,
+    }
 }
 
 /// The codec that header and feature bits agree on.

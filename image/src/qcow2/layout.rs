@@ -21,9 +21,8 @@ pub(super) struct RawHeader {
     pub(super) crypt_method: U32,
     pub(super) l1_size: U32,
     pub(super) l1_table_offset: U64,
-    /// Who uses which cluster is of no interest to a reader.
-    _refcount_table_offset: U64,
-    _refcount_table_clusters: U32,
+    pub(super) refcount_table_offset: U64,
+    pub(super) refcount_table_clusters: U32,
     pub(super) nb_snapshots: U32,
     /// Snapshots have L1 tables of their own, which are not read.
     _snapshots_offset: U64,

@@ -1,0 +1,16 @@
+//! The qcow2 reader, both ways: against qemu-img, on hostile images, and with tables out of order.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests may fail by panicking, and say what they skip"
+)]
+
+#[path = "qcow2/builder.rs"]
+mod builder;
+#[path = "qcow2/hostile.rs"]
+mod hostile;
+#[path = "qcow2/oracle.rs"]
+mod oracle;
+#[path = "qcow2/support.rs"]
+mod support;
