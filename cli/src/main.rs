@@ -1,2 +1,9 @@
 //! The longshore command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything could open a TLS connection; it fails only if that was done already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    longshore_cli::main(std::env::args_os())
+}

@@ -1,0 +1,278 @@
+//! What was typed: the command line as clap reads it, and the help that teaches it.
+//!
+//! Nothing is decided here. `config` checks what was typed and turns it into what can be done.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use longshore_crds::Quantity;
+use longshore_transfer::Checksum;
+
+const ABOUT: &str = "\
+Longshore brings virtual machine disks where they are needed, and boots them.
+
+It reads raw, qcow2 and VMDK images, wrapped in gz, xz, zst or bz2 or not, from files, pipes and web \
+servers, and writes raw files or block devices: each byte is read once and written once, holes stay holes.";
+
+const EXAMPLES: &str = "\
+Examples:
+  longshore info disk.qcow2
+  longshore convert disk.qcow2.xz disk.raw
+  longshore import https://example.org/disk.qcow2 disk.raw --size 20Gi
+  longshore run -f vm.yaml
+
+Exit codes:
+  0  done
+  1  the work failed or was interrupted; the cause is on standard error
+  2  wrong usage
+  3  the image was refused: malformed, unsupported, or not allowed
+  4  the target is too small or full
+
+`longshore COMMAND --help` has examples for each command.";
+
+/// Bring virtual machine disks where they are needed, and boot them
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, long_about = ABOUT, after_long_help = EXAMPLES)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Args {
+    /// Say more on standard error (-v: decisions, -vv: steps)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what an image is, without copying it
+    #[command(after_long_help = INFO_EXAMPLES)]
+    Info(LookArgs),
+    /// List where an image has data, and where it has none
+    #[command(after_long_help = MAP_EXAMPLES)]
+    Map(LookArgs),
+    /// Make a raw disk of an image
+    #[command(after_long_help = CONVERT_EXAMPLES)]
+    Convert(ConvertArgs),
+    /// Fetch an image and make a raw disk of it
+    #[command(after_long_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
+    /// Print a shell's completions for this command
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        #[arg(value_parser = clap::builder::EnumValueParser::<Shell>::new())]
+        shell: Shell,
+    },
+}
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  longshore info disk.qcow2
+  longshore info --json https://example.org/disk.vmdk | jq .virtualSize
+  zcat disk.raw.gz | longshore info --from raw -
+
+Files that the image names (a backing file) are shown, and not opened unless --backing same-dir lets \
+them in. A compressed or streamed image is read only as far as its header: what would take more says so \
+(`allocatedBytes` is null then, with the reason beside it).
+
+With --json, an image that is refused is described as well, under `refused`; the exit code is 3.";
+
+const MAP_EXAMPLES: &str = "\
+Examples:
+  longshore map disk.qcow2
+  longshore map --json disk.qcow2 | jq 'map(select(.data) | .length) | add'
+
+The JSON is a list with one extent a line, as `qemu-img map --output=json` prints it: start, length, depth \
+(0 is the image itself, 1 its backing file), present, zero, data, compressed, and offset where the bytes lie \
+in the file. If the image turns out damaged half-way, the list is not closed and the exit code is 3.";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  longshore convert disk.qcow2 disk.raw
+  longshore convert disk.vmdk.gz /dev/vg0/vm1 --sync
+  ssh host cat disk.qcow2 | longshore convert - disk.raw --spill-limit 10Gi
+  longshore convert overlay.qcow2 disk.raw --backing same-dir
+
+The format is found out from the image's content; --from says it instead, and is the safe choice for a raw \
+disk that a guest has written (a guest can make it look like anything).
+
+A file is written as .OUT.partial and gets its name when it is whole; on failure nothing is left. A block \
+device gets its first MiB last, so that a partial disk neither boots nor probes.
+
+--progress json prints one JSON object a line on standard output: {\"event\":\"progress\", fraction, phase, read, \
+written, rate, etaSeconds}, and at the end {\"event\":\"done\", ...} or {\"event\":\"error\", reason, message, exitCode}. \
+The fraction never falls, is null while nothing tells the whole, and is 1 only when the disk is complete. \
+Nobody needs to read it: a closed standard output changes nothing.
+
+SIGINT and SIGTERM stop the work and remove what is partial; the exit code is 1.";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  longshore import https://example.org/disk.qcow2 disk.raw
+  longshore import https://example.org/disk.img.xz disk.raw --size 20Gi --checksum sha256:9f86d0...
+  longshore import https://registry.lan/disk.qcow2 /dev/vg0/vm1 --ca lan.pem --user ann
+  curl -s https://example.org/disk.raw | longshore import - disk.raw
+
+SOURCE is an http:// or https:// address, a file, or - for standard input. The digest of --checksum is that \
+of the bytes as they are served. The password of --user can be left to the environment: LONGSHORE_PASSWORD.
+
+--size is what the disk has in the end, and must not be less than the image's virtual size (exit code 4).
+
+An import is durable (fsync) when it ends with exit code 0. For the target, progress and signals see \
+`longshore convert --help`.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  longshore completions bash > /etc/bash_completion.d/longshore
+  longshore completions zsh > \"${fpath[1]}/_longshore\"
+  longshore completions fish > ~/.config/fish/completions/longshore.fish";
+
+/// Looking at an image.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LookArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) image: ImageArgs,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+    /// A file, a block device, an http(s):// address, or - for standard input
+    #[arg(value_name = "IMAGE|URL")]
+    pub(crate) source: OsString,
+}
+
+/// How an image is to be opened.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImageArgs {
+    /// Take the image as this format, whatever its content looks like
+    #[arg(long, value_name = "FMT")]
+    pub(crate) from: Option<FormatArg>,
+    /// Whether files that the image names may be opened: never, or if they lie beside it
+    #[arg(long, default_value = "deny", value_name = "WHICH")]
+    pub(crate) backing: BackingArg,
+    /// Open images that another process is using
+    #[arg(long)]
+    pub(crate) force_share: bool,
+    /// Memory to use, such as 64Mi [default: 112Mi, or nine tenths of the cgroup's limit]
+    #[arg(long, value_name = "QTY")]
+    pub(crate) memory: Option<Quantity>,
+    /// Threads to decode with [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    Raw,
+    Qcow2,
+    Vmdk,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackingArg {
+    Deny,
+    SameDir,
+}
+
+/// What `convert` and `import` share.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CopyArgs {
+    #[command(flatten)]
+    pub(crate) image: ImageArgs,
+    /// Blocks for what is zero: none, set aside, or written
+    #[arg(long, default_value = "off", value_name = "HOW")]
+    pub(crate) preallocate: PreallocateArg,
+    /// Write through the page cache, or past it
+    #[arg(long, default_value = "writeback", value_name = "MODE")]
+    pub(crate) cache: CacheArg,
+    /// Most bytes of a stream that may wait in a file for tables that come after their data
+    #[arg(long, default_value = "1Gi", value_name = "QTY")]
+    pub(crate) spill_limit: Quantity,
+    /// A bar on a terminal, JSON lines on standard output, or nothing
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    pub(crate) progress: ProgressArg,
+    /// End only when the disk is durable (import always does)
+    #[arg(long)]
+    pub(crate) sync: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PreallocateArg {
+    Off,
+    Falloc,
+    Full,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheArg {
+    Writeback,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressArg {
+    Auto,
+    Json,
+    Off,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    #[command(flatten)]
+    pub(crate) copy: CopyArgs,
+    /// The image: a file, a block device, or - for standard input
+    #[arg(value_name = "IN")]
+    pub(crate) source: OsString,
+    /// A raw file to make or replace, or a block device to fill
+    #[arg(value_name = "OUT")]
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// Size of the resulting disk, such as 20Gi [default: the image's virtual size]
+    #[arg(long, value_name = "QTY")]
+    pub(crate) size: Option<Quantity>,
+    /// Digest of the source's bytes (md5, sha1, sha256 or sha512)
+    #[arg(long, value_name = "ALGO:HEX")]
+    pub(crate) checksum: Option<Checksum>,
+    /// Disk image, or archive of files
+    #[arg(long, default_value = "kubevirt", value_name = "TYPE")]
+    pub(crate) content_type: ContentTypeArg,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+    #[command(flatten)]
+    pub(crate) copy: CopyArgs,
+    /// An http(s):// address, a file, or - for standard input
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: OsString,
+    /// A raw file to make or replace, or a block device to fill
+    #[arg(value_name = "OUT")]
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContentTypeArg {
+    Kubevirt,
+    Archive,
+}
+
+/// What a server wants to see.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct RemoteArgs {
+    /// Certificates to trust in addition, as PEM (may be given more than once)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Vec<PathBuf>,
+    /// A header to send, as 'Name: value' (may be given more than once)
+    #[arg(long, value_name = "K: V")]
+    pub(crate) header: Vec<String>,
+    /// User for basic authentication; the password may be in LONGSHORE_PASSWORD instead
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) user: Option<String>,
+    /// The password, where the command line does not have it
+    #[arg(long, env = "LONGSHORE_PASSWORD", hide = true, hide_env_values = true)]
+    pub(crate) password: Option<String>,
+}

@@ -1,0 +1,93 @@
+//! `map`: where an image has data. Extents are printed as they are found, never collected.
+
+use longshore_image::ExtentKind;
+use longshore_image::chain::LayerExtent;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::look::Look;
+use crate::output::Data;
+
+/// Prints it.
+pub(crate) fn run(look: &Look) -> Result<(), Failure> {
+    let inspection = look.inspect()?;
+    let name = look.place.name();
+    let Some(chain) = inspection.chain else {
+        let why = match inspection.wrappers.first() {
+            Some(wrapper) => format!("it is compressed as a whole ({})", wrapper.name()),
+            None => "it comes as a stream".to_owned(),
+        };
+        return Err(Failure::NotRandom { name, why });
+    };
+    let mut data = Data::open();
+    if look.json {
+        data.write("[")?;
+    } else {
+        data.line("           start           length  what                   offset  layer")?;
+    }
+    let mut first = true;
+    for extent in chain.extents() {
+        let extent = match extent {
+            Ok(extent) => extent,
+            Err(source) => {
+                // What was found so far stays visible, and the JSON list open: it is not complete.
+                data.finish()?;
+                return Err(Failure::Transfer(longshore_transfer::Error::Image {
+                    context: format!("can't read the image {name}"),
+                    source,
+                }));
+            }
+        };
+        if look.json {
+            if !first {
+                data.write(",\n")?;
+            }
+            data.write(&json_line(&extent))?;
+        } else {
+            data.line(&text_line(&extent))?;
+        }
+        first = false;
+    }
+    if look.json {
+        data.line("]")?;
+    }
+    data.finish()
+}
+
+fn offset(extent: &LayerExtent) -> Option<u64> {
+    match extent.extent.kind {
+        ExtentKind::Data { at } | ExtentKind::Compressed { at, .. } => Some(at),
+        ExtentKind::Zero | ExtentKind::Parent => None,
+    }
+}
+
+fn json_line(extent: &LayerExtent) -> String {
+    let offset = offset(extent);
+    let mut line = json!({
+        "start": extent.visible.start,
+        "length": extent.visible.end.saturating_sub(extent.visible.start),
+        "depth": extent.layer,
+        "present": true,
+        "zero": offset.is_none(),
+        "data": offset.is_some(),
+        "compressed": matches!(extent.extent.kind, ExtentKind::Compressed { .. }),
+    });
+    if let Some(offset) = offset {
+        line["offset"] = json!(offset);
+    }
+    line.to_string()
+}
+
+fn text_line(extent: &LayerExtent) -> String {
+    let length = extent.visible.end.saturating_sub(extent.visible.start);
+    let what = match extent.extent.kind {
+        ExtentKind::Data { .. } => "data",
+        ExtentKind::Compressed { .. } => "compressed",
+        ExtentKind::Zero | ExtentKind::Parent => "zero",
+    };
+    let offset = offset(extent).map_or("-".to_owned(), |at| at.to_string());
+    format!(
+        "{:>16} {length:>16}  {what:<10} {offset:>18}  {:>5}",
+        extent.visible.start, extent.layer
+    )
+}

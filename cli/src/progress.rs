@@ -1,0 +1,251 @@
+//! What is shown while bytes move: a bar, JSON lines, or nothing.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use longshore_transfer::{Meter, Progress, Report, Snapshot};
+use serde_json::{Value, json};
+
+use crate::bytes::bytes;
+use crate::failure::Failure;
+use crate::output;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A bar on a terminal, one line at the end elsewhere.
+    Auto,
+    /// One JSON object a line on standard output.
+    Json,
+    /// Nothing.
+    Off,
+}
+
+/// The bar has this many steps; the share is shown in whole percents.
+const STEPS: u64 = 10_000;
+
+/// Shows one copy.
+pub(crate) struct Display {
+    kind: Kind,
+    meter: Meter,
+    target: String,
+}
+
+enum Kind {
+    Bar(ProgressBar),
+    Lines { reader_gone: bool },
+    LastWord,
+    Nothing,
+}
+
+impl Display {
+    /// A display of a copy to `target`.
+    pub(crate) fn new(mode: Mode, target: String) -> Self {
+        let kind = match mode {
+            Mode::Off => Kind::Nothing,
+            Mode::Json => Kind::Lines { reader_gone: false },
+            Mode::Auto if io::stderr().is_terminal() => Kind::Bar(bar(&target)),
+            Mode::Auto => Kind::LastWord,
+        };
+        Self {
+            kind,
+            meter: Meter::new(Instant::now()),
+            target,
+        }
+    }
+
+    /// How often [`Display::show`] has something new to say.
+    pub(crate) fn interval(&self) -> Duration {
+        match self.kind {
+            Kind::Bar(_) => Duration::from_millis(100),
+            _ => Duration::from_millis(500),
+        }
+    }
+
+    /// Shows how far it is.
+    pub(crate) fn show(&mut self, progress: &Progress) {
+        let snapshot = progress.snapshot();
+        let reading = self.meter.read(&snapshot, Instant::now());
+        let finishing = is_finishing(&snapshot);
+        match &mut self.kind {
+            Kind::Bar(bar) => {
+                let share = reading.fraction.unwrap_or(0.0);
+                bar.set_position((share * STEPS as f64) as u64);
+                let mut text = match reading.fraction {
+                    Some(share) => format!("{:>3}%  ", (share * 100.0) as u64),
+                    None => String::new(),
+                };
+                text += &format!("{} read", bytes(snapshot.read));
+                if finishing {
+                    text += "  finishing";
+                } else {
+                    text += &format!("  {}/s", bytes(reading.rate as u64));
+                    if let Some(eta) = reading.eta {
+                        text += &format!("  {} left", clock(eta));
+                    }
+                }
+                bar.set_message(text);
+                bar.tick();
+            }
+            Kind::Lines { .. } => {
+                let event = json!({
+                    "event": "progress",
+                    "fraction": reading.fraction,
+                    "phase": if finishing { "finishing" } else { "copying" },
+                    "read": snapshot.read,
+                    "written": snapshot.written,
+                    "rate": reading.rate as u64,
+                    "etaSeconds": reading.eta.map(|eta| eta.as_secs()),
+                });
+                self.print(&event);
+            }
+            Kind::LastWord | Kind::Nothing => {}
+        }
+    }
+
+    /// It is done.
+    pub(crate) fn done(mut self, progress: &Progress, report: &Report) {
+        if let Kind::Lines { .. } = self.kind {
+            self.show(progress);
+        }
+        match &mut self.kind {
+            Kind::Bar(bar) => {
+                bar.finish_and_clear();
+                output::say(&summary(report, &self.target));
+            }
+            Kind::LastWord => output::say(&summary(report, &self.target)),
+            Kind::Lines { .. } => {
+                let event = done_event(report, &self.target);
+                self.print(&event);
+            }
+            Kind::Nothing => {}
+        }
+    }
+
+    /// It failed. The message itself is told by whoever ends the program.
+    pub(crate) fn failed(mut self, failure: &Failure) {
+        match &mut self.kind {
+            Kind::Bar(bar) => bar.finish_and_clear(),
+            Kind::Lines { .. } => {
+                let event = json!({
+                    "event": "error",
+                    "reason": failure.reason(),
+                    "message": failure.message(),
+                    "exitCode": failure.exit_code(),
+                });
+                self.print(&event);
+            }
+            Kind::LastWord | Kind::Nothing => {}
+        }
+    }
+
+    /// Says something without getting into the bar's way.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.kind {
+            Kind::Bar(bar) => bar.suspend(|| output::say(line)),
+            _ => output::say(line),
+        }
+    }
+
+    /// Whether anybody reads must not decide over a copy: after a failed write there are no more.
+    fn print(&mut self, event: &Value) {
+        let Kind::Lines { reader_gone } = &mut self.kind else {
+            return;
+        };
+        if !*reader_gone {
+            let mut stdout = io::stdout().lock();
+            let written = writeln!(stdout, "{event}").and_then(|()| stdout.flush());
+            *reader_gone = written.is_err();
+        }
+    }
+}
+
+/// All bytes are there, and are being made durable.
+fn is_finishing(snapshot: &Snapshot) -> bool {
+    !snapshot.done && snapshot.fraction.is_some_and(|share| share >= 0.999)
+}
+
+fn bar(target: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(STEPS), ProgressDrawTarget::stderr());
+    // The template is ours, so it parses; a plain bar would do if not.
+    if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_prefix(target.to_owned());
+    bar
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("{minutes}:{seconds:02}")
+    }
+}
+
+/// What the image is: `qcow2 v3 in gz`.
+fn image(report: &Report) -> String {
+    let mut text = report.info.format.name().to_owned();
+    for wrapper in report.wrappers.iter().rev() {
+        text += " in ";
+        text += wrapper.name();
+    }
+    text
+}
+
+fn summary(report: &Report, target: &str) -> String {
+    let seconds = report.elapsed.as_secs_f64();
+    let rate = report.bytes_read as f64 / seconds.max(0.001);
+    format!(
+        "{target}: a disk of {} from {}; {} read, {} written, {seconds:.1} s, {}/s",
+        bytes(report.virtual_size),
+        image(report),
+        bytes(report.bytes_read),
+        bytes(report.bytes_written),
+        bytes(rate as u64),
+    )
+}
+
+fn done_event(report: &Report, target: &str) -> Value {
+    let Report {
+        info,
+        wrappers,
+        virtual_size,
+        bytes_read,
+        bytes_written,
+        bytes_spilled,
+        passes,
+        threads,
+        elapsed,
+        finishing,
+    } = report;
+    json!({
+        "event": "done",
+        "target": target,
+        "format": info.format.name(),
+        "variant": info.variant,
+        "wrappers": wrappers.iter().map(|w| w.name()).collect::<Vec<_>>(),
+        "virtualSize": virtual_size,
+        "read": bytes_read,
+        "written": bytes_written,
+        "spilled": bytes_spilled,
+        "passes": passes,
+        "threads": threads,
+        "seconds": elapsed.as_secs_f64(),
+        "finishingSeconds": finishing.as_secs_f64(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_clocks_do() {
+        assert_eq!(clock(Duration::from_secs(9)), "0:09");
+        assert_eq!(clock(Duration::from_secs(3600 + 62)), "1:01:02");
+    }
+}
