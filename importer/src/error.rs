@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::{HttpError, Retry};
+
 /// Result of opening a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -43,6 +45,20 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// The HTTP client could not be made.
+    #[error("can't set up an HTTP client")]
+    Client {
+        /// The cause.
+        source: reqwest::Error,
+    },
+    /// The server did not give the content.
+    #[error("could not open {name}")]
+    Open {
+        /// The URL without secrets.
+        name: String,
+        /// The cause.
+        source: HttpError,
+    },
     /// A file or standard input could not be opened.
     #[error(transparent)]
     Local(#[from] longshore_transfer::Error),
@@ -56,7 +72,17 @@ impl Error {
             Self::Url { .. } => "InvalidURL",
             Self::Header { .. } => "InvalidHeader",
             Self::Ca { .. } => "InvalidCertificates",
+            Self::Client { .. } => "ClientSetupFailed",
+            Self::Open { source, .. } => source.reason(),
             Self::Local(e) => e.reason(),
+        }
+    }
+
+    /// Whether the same may work later.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Open { source, .. } => source.retry(),
+            _ => Retry::Permanent,
         }
     }
 
@@ -64,7 +90,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Url { .. } | Self::Header { .. } => 2,
-            Self::NotYet { .. } | Self::Ca { .. } => 1,
+            Self::NotYet { .. } | Self::Ca { .. } | Self::Client { .. } | Self::Open { .. } => 1,
             Self::Local(e) => e.exit_code(),
         }
     }

@@ -4,19 +4,26 @@
 //! `longshore-image`, and where they go that of `longshore-transfer`.
 
 mod error;
+mod http;
 mod local;
 mod options;
 
 pub use crate::error::{Error, Result};
+pub use crate::http::error::{Cause, HttpError, Retry};
 pub use crate::options::{BasicAuth, SourceOptions, parse_header};
 
 use longshore_transfer::Source;
+
+use crate::http::HttpSource;
 
 /// The source that `spec` names: `http(s)://...`, the path of a file, or `-` for standard input.
 ///
 /// A web server is asked at once, so whoever gets a source knows that it answers.
 pub fn source_from(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
     match scheme(spec) {
+        Some(scheme) if matches!(scheme.as_str(), "http" | "https") => {
+            Ok(Box::new(HttpSource::open(spec, options)?))
+        }
         Some(scheme) => Err(Error::NotYet { scheme }),
         None => local::open(spec, options),
     }

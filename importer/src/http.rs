@@ -1,0 +1,224 @@
+//! Web servers as sources.
+//!
+//! Opening one sends a GET for everything (never a HEAD: signed URLs and small servers refuse it). The
+//! answer tells length, state and whether parts can be had, and its body is what the first pass reads,
+//! so that an import usually is one request. What the first bytes are asked for as, a range from 0, is
+//! the cheapest way to learn whether ranges really work: many a server announces them and does not.
+//!
+//! It does not interpret bytes, keeps none on disk, and knows nothing of pods.
+
+mod agent;
+mod answer;
+mod digest;
+pub(crate) mod error;
+mod location;
+mod net;
+mod pipe;
+mod random;
+mod retry;
+mod stream;
+mod trust;
+
+use std::fmt;
+use std::io::Read;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use longshore_image::ReadAt;
+use longshore_transfer::Source;
+use reqwest::header::ACCEPT_RANGES;
+
+use self::agent::{Agent, Asked};
+use self::answer::{Answer, Content, Identity, text};
+use self::error::HttpError;
+use self::location::Location;
+use self::net::Net;
+use self::pipe::pipe;
+use self::random::{Fetch, Ranged};
+use self::retry::{Attempts, PATIENCE, Policy, dice};
+use self::stream::{Pass, Whole};
+use crate::{Error, Result, SourceOptions};
+
+/// A file on a web server.
+pub(crate) struct HttpSource {
+    name: String,
+    net: Arc<Net>,
+    agent: Arc<Agent>,
+    policy: Policy,
+    identity: Identity,
+    ranges: Ranges,
+    /// The answer to the first request, until a pass takes it.
+    first: Option<Answer>,
+    whole: Whole,
+    /// Random access is settled once, when someone asks.
+    random: OnceLock<Option<Arc<Ranged>>>,
+}
+
+/// What is known about ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ranges {
+    /// One has come.
+    Work,
+    /// They are announced, but the range that is everything came as a 200. Apache does that.
+    Announced,
+    None,
+}
+
+impl fmt::Debug for HttpSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSource")
+            .field("name", &self.name)
+            .field("identity", &self.identity)
+            .field("ranges", &self.ranges)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpSource {
+    /// Asks the server for `spec`. Errors that may pass are tried again for a few seconds.
+    pub(crate) fn open(spec: &str, options: &SourceOptions) -> Result<Self> {
+        let location = Location::parse(spec)?;
+        let name = location::shown(&location.url);
+        let fail = |source| Error::Open {
+            name: name.clone(),
+            source,
+        };
+        let agent = Arc::new(Agent::new(location, options)?);
+        let net = Net::start(options.cancel.clone());
+        let net = Arc::new(net.map_err(|source| fail(HttpError::Thread { source }))?);
+        let policy = Policy {
+            retries: options.retries,
+            first_pause: options.backoff,
+        };
+        let asking = Arc::clone(&agent);
+        let first = net
+            .wait(async move { first_answer(&asking, policy).await })
+            .map_err(fail)?;
+        let announced = text(first.response.headers(), &ACCEPT_RANGES)
+            .is_some_and(|units| units.to_ascii_lowercase().contains("bytes"));
+        let ranges = match first.content {
+            Content::Part(_) => Ranges::Work,
+            _ if announced => Ranges::Announced,
+            _ => Ranges::None,
+        };
+        let identity = first.identity.clone();
+        tracing::debug!(?identity, ?ranges, "opened");
+        if identity.validator().is_none() {
+            tracing::info!(
+                "the server gives neither a strong ETag nor Last-Modified: what is read again is compared"
+            );
+        }
+        Ok(Self {
+            name,
+            net,
+            agent,
+            policy,
+            identity,
+            ranges,
+            first: Some(first),
+            whole: Whole::default(),
+            random: OnceLock::new(),
+        })
+    }
+
+    /// Random access needs ranges that work, a length, and a name for the content's state: a table of
+    /// one state must never be applied to data of another.
+    fn try_random(&self) -> Option<Arc<Ranged>> {
+        let len = self.identity.len?;
+        self.identity.validator()?;
+        let fetch = Fetch {
+            agent: Arc::clone(&self.agent),
+            identity: self.identity.clone(),
+            policy: self.policy,
+        };
+        match self.ranges {
+            Ranges::Work => {}
+            Ranges::None => return None,
+            Ranges::Announced if len == 0 => return None,
+            Ranges::Announced => {
+                let probe = fetch.clone();
+                let outcome = self.net.wait(async move { probe.once(0, 1).await });
+                if let Err(error) = outcome {
+                    tracing::info!(%error, "the server announces ranges that do not work");
+                    return None;
+                }
+            }
+        }
+        Some(Arc::new(Ranged::new(Arc::clone(&self.net), fetch, len)))
+    }
+}
+
+/// The first request, until it is answered with content from byte 0 on.
+async fn first_answer(agent: &Agent, policy: Policy) -> Result<Answer, HttpError> {
+    let until = Instant::now().checked_add(PATIENCE);
+    let mut attempts = Attempts::new(policy, until);
+    let everything = Asked {
+        first: 0,
+        last: None,
+    };
+    let mut asked = Some(everything);
+    loop {
+        let error = match agent.ask(asked, None).await {
+            Ok(answer) => match answer.content {
+                Content::Whole => return Ok(answer),
+                Content::Part(range) if asked.is_some() && range.first == 0 => return Ok(answer),
+                // 416 is how some answer for an empty file.
+                Content::Part(_) | Content::PastEnd(_) => HttpError::Range {
+                    asked: asked.map_or_else(|| "everything".to_owned(), |a| a.to_string()),
+                    found: match answer.content {
+                        Content::Part(range) => range.to_string(),
+                        _ => "416 Range Not Satisfiable".to_owned(),
+                    },
+                },
+            },
+            Err(e) => e,
+        };
+        // A range that was answered with nonsense is not asked for again; that costs no attempt.
+        if matches!(error, HttpError::Range { .. }) && asked.take().is_some() {
+            continue;
+        }
+        let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
+            return Err(error);
+        };
+        tracing::warn!(
+            attempt = attempts.failed(),
+            pause = pause.as_secs_f32(),
+            cause = &error as &dyn std::error::Error,
+            "the server could not be asked and is asked again"
+        );
+        tokio::time::sleep(pause).await;
+    }
+}
+
+impl Source for HttpSource {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.identity.len
+    }
+
+    fn random(&self) -> Option<Arc<dyn ReadAt>> {
+        let ranged = self.random.get_or_init(|| self.try_random()).clone()?;
+        Some(ranged)
+    }
+
+    fn reopenable(&self) -> bool {
+        true
+    }
+
+    fn stream(&mut self) -> longshore_transfer::Result<Box<dyn Read + Send>> {
+        let pass = Pass::new(
+            Arc::clone(&self.agent),
+            self.identity.clone(),
+            self.policy,
+            self.ranges != Ranges::None,
+            &self.whole,
+        );
+        let first = self.first.take();
+        Ok(Box::new(pipe(Arc::clone(&self.net), |feed| {
+            pass.run(first, feed)
+        })))
+    }
+}

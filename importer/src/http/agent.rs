@@ -1,0 +1,353 @@
+//! One request and the redirects it leads to; and who is told the secrets on the way.
+//!
+//! Redirects are followed here rather than by the client: credentials and extra headers stay with the
+//! host they were given for, and nothing leads from https to http.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+};
+use reqwest::{Client, Response};
+use url::Url;
+
+use super::answer::{Answer, text};
+use super::error::HttpError;
+use super::location::{Location, host, is_web, same_origin, without_user};
+use super::trust;
+use crate::{BasicAuth, Error, Result, SourceOptions};
+
+/// The first word is what upstream's importer sends: proxies and servers have rules for it, and its
+/// tests look for it in their logs. The second says who asks in truth.
+const USER_AGENT: &str = concat!("cdi-golang-importer longshore/", env!("CARGO_PKG_VERSION"));
+
+const MOST_REDIRECTS: usize = 10;
+
+/// Headers that we set, or that would change what a request means.
+const OURS: [&str; 11] = [
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "if-match",
+    "if-none-match",
+    "if-range",
+    "range",
+    "te",
+    "transfer-encoding",
+];
+
+/// Asks for one URL, or a part of what is there.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    client: Client,
+    url: Url,
+    /// Only for the origin of `url`.
+    secrets: HeaderMap,
+    stall: Duration,
+    /// Where redirects led last, so that a thousand small reads do not take a thousand redirects.
+    landed: Mutex<Option<Hop>>,
+}
+
+/// A URL on the way, and whether every hop before it was on the first URL's origin.
+#[derive(Debug, Clone)]
+struct Hop {
+    url: Url,
+    at_home: bool,
+}
+
+/// Bytes asked for: from, and up to and with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) first: u64,
+    pub(crate) last: Option<u64>,
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-", self.first)?;
+        self.last.map_or(Ok(()), |last| write!(f, "{last}"))
+    }
+}
+
+impl Agent {
+    pub(crate) fn new(location: Location, options: &SourceOptions) -> Result<Self> {
+        let auth = options.basic_auth.as_ref().or(location.basic_auth.as_ref());
+        Ok(Self {
+            client: trust::client(&location.url, options, USER_AGENT)?,
+            secrets: secrets(&options.headers, auth)?,
+            url: location.url,
+            stall: options.stall_timeout,
+            landed: Mutex::new(None),
+        })
+    }
+
+    /// Sends a request. Only 200, 206 and 416 are answers, all else is an error.
+    pub(crate) async fn ask(
+        &self,
+        asked: Option<Asked>,
+        if_range: Option<&HeaderValue>,
+    ) -> Result<Answer, HttpError> {
+        let landed = self.landed().take();
+        if let Some(hop) = landed {
+            match self.follow(hop, asked, if_range).await {
+                // A signed URL runs out, a mirror goes away: the first URL knows a new one.
+                Err(error) => tracing::debug!(%error, "asking the first URL again"),
+                answer => return answer,
+            }
+        }
+        let home = Hop {
+            url: self.url.clone(),
+            at_home: true,
+        };
+        self.follow(home, asked, if_range).await
+    }
+
+    fn landed(&self) -> std::sync::MutexGuard<'_, Option<Hop>> {
+        self.landed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn follow(
+        &self,
+        mut hop: Hop,
+        asked: Option<Asked>,
+        if_range: Option<&HeaderValue>,
+    ) -> Result<Answer, HttpError> {
+        for _ in 0..=MOST_REDIRECTS {
+            let response = self.send(&hop, asked, if_range).await?;
+            let status = response.status().as_u16();
+            let host = host(&hop.url);
+            match status {
+                200 | 206 | 416 => {
+                    self.check_content(&response, &hop)?;
+                    let asked = asked.map_or_else(|| "0-".to_owned(), |a| a.to_string());
+                    let answer = Answer::read(response, host, &asked)?;
+                    if hop.url != self.url {
+                        *self.landed() = Some(hop);
+                    }
+                    return Ok(answer);
+                }
+                301 | 302 | 303 | 307 | 308 => hop = next_hop(&self.url, &hop, &response)?,
+                _ => {
+                    return Err(HttpError::Status {
+                        host,
+                        status,
+                        hint: hint(status, hop.at_home, !self.secrets.is_empty()),
+                        wait: text(response.headers(), &RETRY_AFTER)
+                            .and_then(|v| v.trim().parse().ok())
+                            .map(Duration::from_secs),
+                    });
+                }
+            }
+        }
+        Err(HttpError::Redirect {
+            host: host(&self.url),
+            why: format!("more than {MOST_REDIRECTS} times in a row"),
+        })
+    }
+
+    async fn send(
+        &self,
+        hop: &Hop,
+        asked: Option<Asked>,
+        if_range: Option<&HeaderValue>,
+    ) -> Result<Response, HttpError> {
+        let mut request = self
+            .client
+            .get(hop.url.clone())
+            .header(ACCEPT_ENCODING, "identity");
+        if hop.at_home {
+            request = request.headers(self.secrets.clone());
+        }
+        if let Some(asked) = asked {
+            request = request.header(RANGE, format!("bytes={asked}"));
+        }
+        if let Some(validator) = if_range {
+            request = request.header(IF_RANGE, validator);
+        }
+        match tokio::time::timeout(self.stall, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(e)) => Err(HttpError::from_request(&e, host(&hop.url))),
+            Err(_) => Err(HttpError::Stalled {
+                host: host(&hop.url),
+                after: self.stall,
+            }),
+        }
+    }
+
+    /// A server may label a stored `.gz` file as gzip-encoded: its bytes are what we came for. One that
+    /// compresses on its own account is refused, for its bytes are not those of the image.
+    fn check_content(&self, response: &Response, hop: &Hop) -> Result<(), HttpError> {
+        let headers = response.headers();
+        for encoding in headers.get_all(CONTENT_ENCODING) {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes()).to_ascii_lowercase();
+            let stored = |url: &Url| is_stored_as(url.path(), encoding.trim());
+            if !stored(&self.url) && !stored(&hop.url) {
+                return Err(HttpError::Encoding { encoding });
+            }
+        }
+        if let Some(kind) = text(headers, &CONTENT_TYPE)
+            && kind.trim_start().to_ascii_lowercase().starts_with("text/")
+        {
+            // Upstream's words: people search their logs for them.
+            tracing::warn!(
+                "Unexpected content type '{kind}'. Content might not be a KubeVirt image."
+            );
+        }
+        Ok(())
+    }
+
+    /// The longest wait for a byte.
+    pub(crate) fn stall(&self) -> Duration {
+        self.stall
+    }
+}
+
+/// Where a redirect leads, unless it must not be followed.
+fn next_hop(home: &Url, hop: &Hop, response: &Response) -> Result<Hop, HttpError> {
+    let refuse = |why: String| HttpError::Redirect {
+        host: host(&hop.url),
+        why,
+    };
+    let target = text(response.headers(), &LOCATION)
+        .ok_or_else(|| refuse("without saying where to".to_owned()))?;
+    let mut url = hop
+        .url
+        .join(target)
+        .map_err(|e| refuse(format!("to something that is no URL ({e})")))?;
+    without_user(&mut url);
+    url.set_fragment(None);
+    if !is_web(&url) {
+        return Err(refuse(format!("to a {} URL", url.scheme())));
+    }
+    if hop.url.scheme() == "https" && url.scheme() == "http" {
+        return Err(refuse(format!(
+            "from https to http ({}), where anyone on the way can change the image",
+            host(&url)
+        )));
+    }
+    let at_home = hop.at_home && same_origin(home, &url);
+    tracing::debug!(to = host(&url), at_home, "redirected");
+    Ok(Hop { url, at_home })
+}
+
+fn is_stored_as(path: &str, encoding: &str) -> bool {
+    let suffixes: &[&str] = match encoding {
+        "" | "identity" => return true,
+        "gzip" | "x-gzip" => &["gz", "tgz"],
+        "zstd" => &["zst"],
+        "xz" | "x-xz" => &["xz", "txz"],
+        "bzip2" | "x-bzip2" => &["bz2"],
+        _ => return false,
+    };
+    let suffix = path.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+    suffixes.iter().any(|s| s.eq_ignore_ascii_case(suffix))
+}
+
+fn hint(status: u16, at_home: bool, has_secrets: bool) -> &'static str {
+    match status {
+        401 | 403 if !at_home && has_secrets => {
+            ": credentials are not sent on to another host or scheme, give its URL instead"
+        }
+        401 if has_secrets => ": check user name, password and headers",
+        401 => ": it wants a user name and password, or a header with a token",
+        403 => ": check that the credentials allow it, and that a signed URL has not run out",
+        404 | 410 => ": check the URL",
+        407 => ": the proxy wants a user name and password in its URL",
+        _ => "",
+    }
+}
+
+/// Extra headers and credentials, checked.
+fn secrets(headers: &[(String, String)], auth: Option<&BasicAuth>) -> Result<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let refuse = |why: &'static str| Error::Header {
+            name: name.clone(),
+            why,
+        };
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| refuse("this is no name of a header"))?;
+        if OURS.contains(&parsed.as_str()) {
+            return Err(refuse("reading and resuming depend on it"));
+        }
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| refuse("its value has bytes that no header may have"))?;
+        value.set_sensitive(true);
+        map.append(parsed, value);
+    }
+    if let Some(auth) = auth {
+        if map.contains_key(AUTHORIZATION) {
+            return Err(Error::Header {
+                name: AUTHORIZATION.to_string(),
+                why: "a user name and password are given too",
+            });
+        }
+        let pair = format!("{}:{}", auth.user, auth.password);
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+        let mut value =
+            HeaderValue::from_str(&format!("Basic {encoded}")).map_err(|_| Error::Header {
+                name: AUTHORIZATION.to_string(),
+                why: "its value has bytes that no header may have",
+            })?;
+        value.set_sensitive(true);
+        map.insert(AUTHORIZATION, value);
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &str, value: &str) -> Vec<(String, String)> {
+        vec![(name.to_owned(), value.to_owned())]
+    }
+
+    #[test]
+    fn headers_that_would_break_reading_are_refused() {
+        for name in [
+            "Range",
+            "if-range",
+            "Accept-Encoding",
+            "HOST",
+            "bad name",
+            "",
+        ] {
+            let refused = secrets(&pair(name, "x"), None);
+            assert!(matches!(refused, Err(Error::Header { .. })), "{name}");
+        }
+        assert!(secrets(&pair("X-A", "line\nbreak"), None).is_err());
+        assert!(secrets(&pair("X-A", "fine"), None).is_ok());
+    }
+
+    #[test]
+    fn credentials_become_a_header_that_debug_does_not_show() {
+        let auth = BasicAuth {
+            user: "Aladdin".into(),
+            password: "open sesame".into(),
+        };
+        let map = secrets(&pair("X-Token", "hush"), Some(&auth)).unwrap();
+        assert_eq!(map[AUTHORIZATION], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        let shown = format!("{map:?}");
+        assert!(
+            !shown.contains("QWxh") && !shown.contains("hush"),
+            "{shown}"
+        );
+        let both = secrets(&pair("authorization", "Bearer x"), Some(&auth));
+        assert!(matches!(both, Err(Error::Header { .. })));
+    }
+
+    #[test]
+    fn an_encoding_that_the_name_tells_of_is_the_file_itself() {
+        assert!(is_stored_as("/a/disk.raw.gz", "gzip"));
+        assert!(is_stored_as("/a/DISK.GZ", "x-gzip"));
+        assert!(is_stored_as("/a/disk.raw", "identity"));
+        assert!(!is_stored_as("/a/disk.raw", "gzip"));
+        assert!(!is_stored_as("/a/disk.gz", "br"));
+    }
+}

@@ -1,0 +1,201 @@
+//! The content at random: tables are fetched by ranged requests of a block each, and the last few
+//! blocks are kept, for tables are read in little pieces that lie together.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use longshore_image::ReadAt;
+
+use super::agent::{Agent, Asked};
+use super::answer::{Answer, Content, Identity};
+use super::error::{Cause, HttpError, Retry};
+use super::net::Net;
+use super::retry::{Attempts, Policy, dice};
+
+/// What one request brings at least. Round trips cost more than these bytes.
+const BLOCK: u64 = 256 << 10;
+/// Blocks kept: 2 MiB.
+const KEPT: usize = 8;
+
+/// Ranged reads of content that has a length and a name for its state.
+pub(crate) struct Ranged {
+    pub(crate) net: Arc<Net>,
+    pub(crate) fetch: Fetch,
+    pub(crate) len: u64,
+    blocks: Mutex<VecDeque<(u64, Bytes)>>,
+}
+
+/// What it takes to fetch a range.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetch {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) identity: Identity,
+    pub(crate) policy: Policy,
+}
+
+impl fmt::Debug for Ranged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranged")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ranged {
+    pub(crate) fn new(net: Arc<Net>, fetch: Fetch, len: u64) -> Self {
+        Self {
+            net,
+            fetch,
+            len,
+            blocks: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// A block, from what is kept or from the server. Two threads may fetch the same one: neither waits
+    /// for the other.
+    fn block(&self, start: u64) -> io::Result<Bytes> {
+        if let Some(bytes) = self.kept(start) {
+            return Ok(bytes);
+        }
+        let bytes = self.fetched(start, BLOCK.min(self.len - start))?;
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.push_front((start, bytes.clone()));
+        blocks.truncate(KEPT);
+        Ok(bytes)
+    }
+
+    fn kept(&self, start: u64) -> Option<Bytes> {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = blocks.iter().position(|(s, _)| *s == start)?;
+        let block = blocks.remove(at)?;
+        let bytes = block.1.clone();
+        blocks.push_front(block);
+        Some(bytes)
+    }
+
+    fn fetched(&self, start: u64, len: u64) -> io::Result<Bytes> {
+        let fetch = self.fetch.clone();
+        self.net
+            .wait(async move { fetch.range(start, len).await })
+            .map_err(io::Error::other)
+    }
+}
+
+impl ReadAt for Ranged {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let start = at - at % BLOCK;
+            let bytes = self.block(start)?;
+            let from = usize::try_from(at - start).map_err(io::Error::other)?;
+            let there = &bytes[from..];
+            let n = there.len().min(rest.len());
+            let (now, later) = rest.split_at_mut(n);
+            now.copy_from_slice(&there[..n]);
+            rest = later;
+            at += n as u64;
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl Fetch {
+    /// Fetches `len` bytes, which are not 0, from `start`, with retries.
+    async fn range(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
+        let mut attempts = Attempts::new(self.policy, None);
+        loop {
+            let error = match self.once(start, len).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(e) => e,
+            };
+            let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
+                return Err(match error.retry() {
+                    Retry::Permanent => error,
+                    _ => HttpError::GaveUp {
+                        received: start,
+                        len: self.identity.len,
+                        attempts: attempts.failed(),
+                        source: Box::new(error),
+                    },
+                });
+            };
+            tracing::warn!(
+                start,
+                len,
+                attempt = attempts.failed(),
+                pause = pause.as_secs_f32(),
+                cause = &error as &dyn std::error::Error,
+                "a ranged read failed and is tried again"
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The same in one request. Also tells whether a server does ranges at all.
+    pub(crate) async fn once(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
+        let asked = Asked {
+            first: start,
+            last: Some(start + len - 1),
+        };
+        let mut answer = self
+            .agent
+            .ask(Some(asked), self.identity.validator())
+            .await?;
+        // A 200 comes where the content has changed, which this finds out first.
+        self.identity.check(&answer.identity)?;
+        let fits = matches!(answer.content, Content::Part(range)
+            if range.first == asked.first && Some(range.last) == asked.last);
+        if !fits {
+            return Err(HttpError::Range {
+                asked: asked.to_string(),
+                found: match answer.content {
+                    Content::Part(range) => range.to_string(),
+                    Content::Whole => "the whole".to_owned(),
+                    Content::PastEnd(_) => "a refusal".to_owned(),
+                },
+            });
+        }
+        self.body(&mut answer, len).await
+    }
+
+    async fn body(&self, answer: &mut Answer, len: u64) -> Result<Bytes, HttpError> {
+        let stall = self.agent.stall();
+        let mut all = BytesMut::new();
+        loop {
+            let chunk = tokio::time::timeout(stall, answer.response.chunk()).await;
+            let chunk = chunk.map_err(|_| HttpError::Stalled {
+                host: answer.host.clone(),
+                after: stall,
+            })?;
+            let chunk = chunk.map_err(|e| HttpError::Broken {
+                host: answer.host.clone(),
+                source: Cause::of(&e),
+            })?;
+            let Some(chunk) = chunk else { break };
+            all.extend_from_slice(&chunk);
+            if all.len() as u64 > len {
+                return Err(HttpError::Overlong { expected: len });
+            }
+        }
+        if (all.len() as u64) < len {
+            return Err(HttpError::Truncated {
+                expected: len,
+                found: all.len() as u64,
+            });
+        }
+        Ok(all.freeze())
+    }
+}

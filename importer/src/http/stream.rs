@@ -1,0 +1,308 @@
+//! The content from front to back, across connections that break.
+//!
+//! ```text
+//!            +--------------------- pause, ask for the rest <----------------+
+//!            v                                                               | broke, stalled, 5xx
+//! first -> body -> skip what the reader has -> pass on -> ends where it should -> end
+//!            |
+//!            +-> not the same content any more -> error
+//! ```
+//!
+//! What the reader gets is the content in one state, or an error. A server that names that state (`ETag`,
+//! Last-Modified) is asked for the rest of it, or for all of it to skip what came before. Of one that
+//! does not, all is read again, and what is skipped must have the digest of what came before.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::agent::{Agent, Asked};
+use super::answer::{Answer, Content, Identity};
+use super::digest::Hasher;
+use super::error::{Cause, HttpError, Retry};
+use super::pipe::{Feed, Unwanted};
+use super::retry::{Attempts, Policy, dice};
+
+/// An answer that ends before the content does, as it said it would, is no failure if it brought this
+/// much.
+const FAIR_SHARE: u64 = 64 << 10;
+
+/// The digest of all of the content, once it was read to its end.
+pub(crate) type Whole = Arc<Mutex<Option<String>>>;
+
+/// One pass over the content.
+pub(crate) struct Pass {
+    agent: Arc<Agent>,
+    identity: Identity,
+    policy: Policy,
+    /// Asking for a part has not failed yet.
+    ranges: bool,
+    /// Where the reader is.
+    at: u64,
+    digest: Option<(Hasher, Whole)>,
+}
+
+/// Why a pass stopped, or did not.
+enum Step {
+    /// All of it was passed on.
+    Complete,
+    /// The answer is used up, the content is not.
+    More,
+    /// Nobody reads any more.
+    Unwanted,
+}
+
+impl From<Unwanted> for Step {
+    fn from(Unwanted: Unwanted) -> Self {
+        Self::Unwanted
+    }
+}
+
+impl Pass {
+    pub(crate) fn new(
+        agent: Arc<Agent>,
+        identity: Identity,
+        policy: Policy,
+        ranges: bool,
+        whole: &Whole,
+    ) -> Self {
+        let digest = match identity.validator() {
+            Some(_) => None,
+            None => Some((Hasher::default(), Arc::clone(whole))),
+        };
+        Self {
+            agent,
+            identity,
+            policy,
+            ranges,
+            at: 0,
+            digest,
+        }
+    }
+
+    /// Feeds the reader until the end. `first` is an answer that is there already.
+    pub(crate) async fn run(mut self, first: Option<Answer>, feed: Feed) {
+        match self.read_all(first, &feed).await {
+            Ok(Step::Unwanted) => {}
+            Ok(Step::Complete | Step::More) => feed.end(self.finish()),
+            Err(e) => feed.end(Err(e)),
+        }
+    }
+
+    async fn read_all(
+        &mut self,
+        mut first: Option<Answer>,
+        feed: &Feed,
+    ) -> Result<Step, HttpError> {
+        let mut attempts = Attempts::new(self.policy, None);
+        loop {
+            let before = self.at;
+            let outcome = match first.take() {
+                Some(answer) => self.read(answer, feed, &mut attempts).await,
+                None => match self.ask().await {
+                    Ok(Some(answer)) => self.read(answer, feed, &mut attempts).await,
+                    Ok(None) => Ok(Step::Complete),
+                    Err(e) => Err(e),
+                },
+            };
+            let error = match outcome {
+                Ok(Step::More) if self.at - before >= FAIR_SHARE => continue,
+                Ok(Step::More) => HttpError::Truncated {
+                    expected: self.identity.len.unwrap_or(self.at),
+                    found: self.at,
+                },
+                Ok(done) => return Ok(done),
+                Err(e) => e,
+            };
+            let Some(pause) = attempts.pause(&error, std::time::Instant::now(), dice()) else {
+                return Err(self.give_up(error, attempts.failed()));
+            };
+            tracing::warn!(
+                received = self.at,
+                attempt = attempts.failed(),
+                pause = pause.as_secs_f32(),
+                cause = &error as &dyn std::error::Error,
+                "the transfer broke off and is resumed"
+            );
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn give_up(&self, error: HttpError, attempts: u32) -> HttpError {
+        // What is final at the first attempt speaks for itself.
+        if error.retry() == Retry::Permanent {
+            return error;
+        }
+        HttpError::GaveUp {
+            received: self.at,
+            len: self.identity.len,
+            attempts,
+            source: Box::new(error),
+        }
+    }
+
+    /// Asks for what the reader does not have. `None` if that is nothing.
+    async fn ask(&mut self) -> Result<Option<Answer>, HttpError> {
+        let asked = (self.ranges && self.at > 0 && self.digest.is_none()).then_some(Asked {
+            first: self.at,
+            last: None,
+        });
+        let if_range = asked.and_then(|_| self.identity.validator());
+        let answer = match self.agent.ask(asked, if_range).await {
+            Err(e @ HttpError::Range { .. }) => {
+                self.ranges = false;
+                return Err(e);
+            }
+            answer => answer?,
+        };
+        match answer.content {
+            Content::Whole => {}
+            Content::Part(range) => {
+                let fits = range.first == self.at && self.identity.can_check(&answer.identity);
+                if asked.is_none() || !fits {
+                    // All of it, then: a 200 can be checked.
+                    self.ranges = false;
+                    return Err(HttpError::Range {
+                        asked: format!("{}-", self.at),
+                        found: range.to_string(),
+                    });
+                }
+            }
+            Content::PastEnd(total) => {
+                // An answer of unknown length broke exactly at its end.
+                if self.identity.len.is_none() && total == Some(self.at) {
+                    self.identity.check(&Identity {
+                        len: None,
+                        ..answer.identity
+                    })?;
+                    return Ok(None);
+                }
+                return Err(HttpError::Changed {
+                    what: "its length",
+                    was: self
+                        .identity
+                        .len
+                        .map_or_else(|| format!("{} or more", self.at), |len| len.to_string()),
+                    now: total.map_or_else(|| "less".to_owned(), |total| total.to_string()),
+                });
+            }
+        }
+        self.identity.check(&answer.identity)?;
+        Ok(Some(answer))
+    }
+
+    /// Passes an answer's body on, less what the reader has.
+    async fn read(
+        &mut self,
+        mut answer: Answer,
+        feed: &Feed,
+        attempts: &mut Attempts,
+    ) -> Result<Step, HttpError> {
+        let (mut pos, end) = match answer.content {
+            Content::Part(range) => (range.first, Some(range.end())),
+            Content::Whole | Content::PastEnd(_) => (0, answer.identity.len),
+        };
+        if end.is_none() && answer.ends_with_connection() {
+            tracing::warn!(
+                "the server announces no length: an answer that breaks off looks like a complete one"
+            );
+        }
+        self.identity.len = self.identity.len.or(answer.identity.len);
+        // What is read again without a name for its state must be what came before.
+        let mut again = (self.digest.is_some() && pos < self.at).then(Hasher::default);
+        while let Some(mut bytes) = self.chunk(&mut answer).await? {
+            let start = pos;
+            pos = pos.saturating_add(bytes.len() as u64);
+            if let Some(end) = end
+                && pos > end
+            {
+                return Err(HttpError::Overlong { expected: end });
+            }
+            if start < self.at {
+                let known = usize::try_from(self.at - start).unwrap_or(usize::MAX);
+                let known = bytes.split_to(known.min(bytes.len()));
+                if let Some(hasher) = &mut again {
+                    hasher.update(&known);
+                }
+                if pos >= self.at {
+                    self.same_so_far(again.take())?;
+                }
+            }
+            if bytes.is_empty() {
+                continue;
+            }
+            let n = bytes.len() as u64;
+            if let Some((hasher, _)) = &mut self.digest {
+                hasher.update(&bytes);
+            }
+            if let Err(gone) = feed.send(bytes).await {
+                return Ok(gone.into());
+            }
+            self.at = self.at.saturating_add(n);
+            attempts.headway(n);
+        }
+        if let Some(end) = end
+            && pos < end
+        {
+            return Err(HttpError::Truncated {
+                expected: end,
+                found: pos,
+            });
+        }
+        if pos < self.at {
+            return Err(HttpError::Changed {
+                what: "its length",
+                was: format!("{} or more", self.at),
+                now: pos.to_string(),
+            });
+        }
+        match self.identity.len {
+            Some(len) if self.at < len => Ok(Step::More),
+            _ => Ok(Step::Complete),
+        }
+    }
+
+    async fn chunk(&self, answer: &mut Answer) -> Result<Option<Bytes>, HttpError> {
+        let stall = self.agent.stall();
+        match tokio::time::timeout(stall, answer.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(e)) => Err(HttpError::Broken {
+                host: answer.host.clone(),
+                source: Cause::of(&e),
+            }),
+            Err(_) => Err(HttpError::Stalled {
+                host: answer.host.clone(),
+                after: stall,
+            }),
+        }
+    }
+
+    /// Compares what was read again with what the reader has.
+    fn same_so_far(&self, again: Option<Hasher>) -> Result<(), HttpError> {
+        let (Some(again), Some((before, _))) = (again, &self.digest) else {
+            return Ok(());
+        };
+        same_digest(before.hex(), again.hex())
+    }
+
+    /// The reader has everything: it must be what an earlier pass had.
+    fn finish(self) -> Result<(), HttpError> {
+        let Some((hasher, whole)) = self.digest else {
+            return Ok(());
+        };
+        let now = hasher.hex();
+        let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+        same_digest(whole.get_or_insert_with(|| now.clone()).clone(), now)
+    }
+}
+
+fn same_digest(was: String, now: String) -> Result<(), HttpError> {
+    if was == now {
+        return Ok(());
+    }
+    Err(HttpError::Changed {
+        what: "the SHA-256 of what came before",
+        was,
+        now,
+    })
+}

@@ -1,0 +1,106 @@
+//! The client itself, and whose certificates it believes.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, ClientBuilder, redirect};
+use url::Url;
+
+use crate::{Error, Result, SourceOptions};
+
+/// A bundle of every authority there is has a quarter of a megabyte.
+const LARGEST_BUNDLE: u64 = 16 << 20;
+
+/// Builds the client that asks for `url`.
+pub(crate) fn client(url: &Url, options: &SourceOptions, agent: &str) -> Result<Client> {
+    // Another part of the process may have chosen a provider already; any will do.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let certificates = authorities(&options.ca)?;
+    let builder = || {
+        Client::builder()
+            .user_agent(agent)
+            .referer(false)
+            .redirect(redirect::Policy::none())
+            .connect_timeout(options.connect_timeout)
+            .pool_max_idle_per_host(2)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .tcp_keepalive(Duration::from_secs(30))
+            .tls_danger_accept_invalid_certs(options.insecure)
+    };
+    if options.insecure {
+        tracing::warn!("certificates are not checked: anyone on the way can change the image");
+    }
+    let build = |builder: ClientBuilder| {
+        builder.build().map_err(|e| Error::Client {
+            source: e.without_url(),
+        })
+    };
+    match build(builder().tls_certs_merge(certificates.clone())) {
+        // A container without ca-certificates has no authorities. That is no obstacle to http, nor
+        // where the right one was given.
+        Err(error) if url.scheme() == "http" || !certificates.is_empty() => {
+            tracing::debug!(%error, "the system has no certificates");
+            build(builder().tls_certs_only(certificates))
+        }
+        client => client,
+    }
+}
+
+/// The certificates in files, and in the files of directories.
+fn authorities(paths: &[PathBuf]) -> Result<Vec<Certificate>> {
+    let mut all = Vec::new();
+    for path in paths {
+        let fail = |source| Error::Ca {
+            path: path.clone(),
+            source,
+        };
+        let before = all.len();
+        if path.is_dir() {
+            for entry in fs::read_dir(path).map_err(fail)? {
+                let file = entry.map_err(fail)?.path();
+                // A mounted ConfigMap has links to files, and a hidden directory they lead to.
+                if file.is_file() {
+                    all.extend(bundle(&file).map_err(fail)?);
+                }
+            }
+        } else {
+            all.extend(bundle(path).map_err(fail)?);
+        }
+        if all.len() == before {
+            let none = io::Error::new(
+                io::ErrorKind::InvalidData,
+                "there is no PEM certificate in it",
+            );
+            return Err(fail(none));
+        }
+    }
+    Ok(all)
+}
+
+fn bundle(path: &Path) -> io::Result<Vec<Certificate>> {
+    let mut pem = Vec::new();
+    fs::File::open(path)?
+        .take(LARGEST_BUNDLE)
+        .read_to_end(&mut pem)?;
+    Certificate::from_pem_bundle(&pem)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.without_url()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_certificates_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = authorities(&[directory.path().join("none.pem")]);
+        assert!(matches!(missing, Err(Error::Ca { .. })));
+        let empty = authorities(&[directory.path().to_owned()]);
+        assert!(matches!(empty, Err(Error::Ca { .. })));
+        let noise = directory.path().join("noise.pem");
+        fs::write(&noise, "not a certificate").unwrap();
+        assert!(matches!(authorities(&[noise]), Err(Error::Ca { .. })));
+    }
+}
