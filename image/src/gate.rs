@@ -34,6 +34,12 @@ pub trait OpenGate: Send + Sync + std::fmt::Debug {
 
     /// The gate for references inside the file that `reference` names (relative names change base).
     fn nested(&self, reference: &Reference) -> Arc<dyn OpenGate>;
+
+    /// True to do without the parent that `reference` names: what it holds reads as zeros. Only for
+    /// those who look at the image itself and never at the disk's bytes.
+    fn leaves_out(&self, _reference: &Reference) -> bool {
+        false
+    }
 }
 
 /// The default gate: nothing gets in.

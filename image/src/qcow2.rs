@@ -84,6 +84,7 @@ fn open_layer(
         None => Arc::clone(&file),
     };
     let backing = match header.backing() {
+        Some(reference) if gate.leaves_out(reference) => None,
         Some(reference) if depth < MAX_DEPTH => Some(open_backing(reference, gate, limits, depth)?),
         Some(_) => {
             return Err(Error::malformed(format!(

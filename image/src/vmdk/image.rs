@@ -73,6 +73,7 @@ impl Sparse {
         let info = super::info(&header, &descriptor)?;
         let parent = match descriptor.parent()? {
             None => None,
+            Some(reference) if gate.leaves_out(&reference) => None,
             Some(reference) => {
                 let nested = gate.nested(&reference);
                 let parent = Self::open(
