@@ -1,9 +1,9 @@
 //! Reads a manifest: one machine and the objects it refers to, in one or more YAML documents.
 //!
 //! Loading is three steps, each of which can be refused: YAML to plain values under a budget
-//! ([`yaml`]), overrides of the command line ([`set`]), plain values to typed objects. Fields
+//! (`yaml`), overrides of the command line ([`Override`]), plain values to typed objects. Fields
 //! that the types do not model are found by comparing each typed object with its document
-//! ([`unknown`]) and listed in [`Manifest::unknown`].
+//! (`unknown`) and listed in [`Manifest::unknown`].
 //!
 //! Whether a machine makes sense is not decided here: the launcher validates.
 
@@ -268,8 +268,14 @@ impl Loader<'_> {
             path,
             source: Box::new(source),
         };
-        let typed: T = serde_path_to_error::deserialize(document)
-            .map_err(|error| field(FieldPath::from(error.path()), error.into_inner()))?;
+        let typed: T = serde_path_to_error::deserialize(document).map_err(|error| {
+            let path = FieldPath::from(error.path());
+            let source = error.into_inner();
+            // The text quotes the value: a password that looks like a number, for one.
+            let quotes_secret = object.kind == Secret::KIND;
+            let hidden = || serde::de::Error::custom("the value is not of the type expected");
+            field(path, if quotes_secret { hidden() } else { source })
+        })?;
         let modelled =
             serde_json::to_value(&typed).map_err(|source| field(FieldPath::root(), source))?;
         let paths = unknown::fields(document, &modelled);

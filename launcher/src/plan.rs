@@ -9,7 +9,7 @@
 //! (`supervisor`), and what is on the disks.
 //!
 //! Texts of the manifest reach QEMU inside JSON where QEMU takes JSON, and through
-//! [`argv::escape`] where it does not; neither lets a value end its option.
+//! `argv::escape` where it does not; neither lets a value end its option.
 
 mod argv;
 mod compute;

@@ -100,6 +100,23 @@ fn debug_output_of_a_manifest_holds_no_secret() {
 }
 
 #[test]
+fn an_error_in_a_secret_does_not_quote_it() {
+    let number = TYPICAL.replace(
+        "  userdata: |\n    #cloud-config\n    password: hunter2\n",
+        "  userdata: 471147\n",
+    );
+    let error = parse(&number).unwrap_err();
+    assert!(
+        !format!("{error} {error:?}").contains("471147"),
+        "{error:?}"
+    );
+    let ManifestError::Field { path, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(path.to_string(), "stringData.userdata");
+}
+
+#[test]
 fn a_lone_instance_becomes_a_machine_that_runs_once() {
     let manifest = parse(
         "apiVersion: kubevirt.io/v1\nkind: VirtualMachineInstance\nmetadata: {name: i}\nspec:\n  domain: {memory: {guest: 1Gi}}\n",

@@ -2,7 +2,8 @@
 //!
 //! The guest sees what it would see behind `masquerade` in a cluster: 10.0.2.2 for itself and
 //! 10.0.2.1 as its router. It reaches out through the sockets of the QEMU process. Nothing
-//! reaches in but the ports asked for, and these from 127.0.0.1 only.
+//! reaches in but the ports asked for, and these from 127.0.0.1 only. What QEMU does not let us
+//! close: connections of the guest to its router arrive at the host's own 127.0.0.1.
 
 use std::net::Ipv4Addr;
 
@@ -284,7 +285,7 @@ fn check_binding(interface: &Interface, isolated: bool, at: &FieldPath, report: 
         ["bridge" | "passtBinding" | "binding"] if isolated => {}
         [kind @ ("bridge" | "passtBinding" | "binding")] => report.notice(
             &at.key(*kind),
-            "the interface is on the user-mode network, as with masquerade: address 10.0.2.2, nothing reaches in",
+            "the interface is on the user-mode network, as with masquerade: a private address, and nothing reaches in",
         ),
         ["sriov"] => report.problem(&at.key("sriov"), ProblemKind::Unsupported {
             what: "a virtual function of a network card",
