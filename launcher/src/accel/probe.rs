@@ -65,7 +65,7 @@ pub enum ProbeError {
     UnexpectedExit { exit: String },
 }
 
-/// Measures; blocks for [`ATTEMPTS`] deadlines at most, plus what a vCPU takes to answer its kick.
+/// Measures; blocks for three deadlines at most, plus what a vCPU takes to answer its kick.
 pub fn run(device: &Path) -> Result<Outcome, ProbeError> {
     let mut best = attempt(device)?;
     for _ in 1..ATTEMPTS {

@@ -83,14 +83,21 @@ pub(super) async fn drive(supervisor: Supervisor) -> Result<Outcome, RunError> {
     }
     let end = driver.run().await;
     let Driver {
-        process, console, ..
+        process,
+        console,
+        mut signals,
+        ..
     } = driver;
     let stderr = process.last_words().await;
     if let Some(console) = console {
         console.finish(FAREWELL).await;
     }
     if let Some(viewer) = viewer {
-        viewer.finish(FAREWELL).await;
+        tokio::select! {
+            () = viewer.finish(FAREWELL) => {}
+            // Whoever is in a hurry; the terminal comes back with the runtime's end.
+            () = signals.next() => {}
+        }
     }
     drop(claim);
     Ok(Outcome { end, stderr })
@@ -255,18 +262,19 @@ impl Driver {
         let next = self.timers.iter().min_by_key(|(_, at)| **at);
         let (timer, at) = next.map_or((None, self.started), |(timer, at)| (Some(*timer), *at));
         tokio::select! {
-            // In the order in which things must be known: what QEMU said before that it is gone.
+            // In the order in which things must be known: what QEMU said before that it is gone; and
+            // what can come in floods last.
             biased;
             found = watch(&mut self.monitor) => found,
             exit = self.process.exited() => Found::Event(Event::Exited(exit)),
             () = self.signals.next() => Found::Event(Event::Signal),
-            Some(asked) = self.requests.recv() => Found::Asked(asked),
-            Some(line) = self.said.recv() => Found::Said(line),
             () = sleep_until(at), if timer.is_some() => {
                 let timer = timer.unwrap_or(Timer::Leave);
                 self.timers.remove(&timer);
                 Found::Event(Event::Expired(timer))
             }
+            Some(asked) = self.requests.recv() => Found::Asked(asked),
+            Some(line) = self.said.recv() => Found::Said(line),
         }
     }
 

@@ -45,9 +45,15 @@ impl Process {
             // Ctrl+C in a terminal is for the supervisor; QEMU would die of it at once.
             .process_group(0);
         crate::sys::die_with_parent(&mut spawned, Some(claim.descriptor()));
-        let failed = |source| RunError::NoQemu {
-            program: command.program.clone(),
-            source,
+        let failed = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::NotFound => RunError::NoQemu {
+                program: command.program.clone(),
+                source,
+            },
+            _ => RunError::Host {
+                step: "starting qemu",
+                source,
+            },
         };
         let mut child = tokio::process::Command::from(spawned)
             .kill_on_drop(true)
