@@ -166,3 +166,65 @@ fn extent_line(line: &str) -> Option<ExtentLine> {
             .unwrap_or(0),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_descriptor_of_several_files_is_understood() {
+        let text = b"# Disk DescriptorFile\r\nversion=1\r\nCID=fffffffe\r\nparentCID=ffffffff\r\n\
+            createType = \"twoGbMaxExtentSparse\"\r\n\r\n# Extent description\r\n\
+            RW 4192256 SPARSE \"disk one-s001.vmdk\"\r\nRDONLY 2048\tFLAT \"disk-flat.vmdk\" 128\r\n\
+            RW 77 ZERO\r\nNOACCESS 1 VMFS \"x\"\r\nddb.adapterType = \"ide\"\r\n\0\0RW 1 ZERO";
+        let descriptor = Descriptor::parse(text).unwrap();
+        let line = |access: &str, sectors, kind: &str, file: Option<&str>, offset| ExtentLine {
+            access: access.to_owned(),
+            sectors,
+            kind: kind.to_owned(),
+            file: file.map(str::to_owned),
+            offset,
+        };
+        assert_eq!(
+            descriptor.extents,
+            [
+                line("RW", 4_192_256, "SPARSE", Some("disk one-s001.vmdk"), 0),
+                line("RDONLY", 2048, "FLAT", Some("disk-flat.vmdk"), 128),
+                line("RW", 77, "ZERO", None, 0),
+                line("NOACCESS", 1, "VMFS", Some("x"), 0),
+            ]
+        );
+        assert_eq!(
+            descriptor.create_type.as_deref(),
+            Some("twoGbMaxExtentSparse")
+        );
+        assert_eq!(
+            (descriptor.cid, descriptor.parent_cid),
+            (Some(0xFFFF_FFFE), Some(u32::MAX))
+        );
+        assert_eq!(descriptor.parent().unwrap(), None);
+    }
+
+    #[test]
+    fn a_parent_is_what_the_hint_names() {
+        let parse = |text: &str| Descriptor::parse(text.as_bytes()).unwrap().parent();
+        let parent = parse("parentCID=12\nparentFileNameHint=\"a b.vmdk\"").unwrap();
+        assert_eq!(parent.unwrap().name, "a b.vmdk");
+        assert_eq!(parse("parentCID=0\n").unwrap(), None);
+        assert_eq!(parse("parentFileNameHint=\"\"").unwrap(), None);
+        assert_eq!(
+            parse("parentCID=12\n").unwrap_err().kind(),
+            ErrorKind::Malformed
+        );
+    }
+
+    #[test]
+    fn what_is_not_text_is_no_panic_and_lists_are_bounded() {
+        Descriptor::parse(&[0xFF; 3000]).unwrap();
+        Descriptor::parse(b"=\n=\"\nCID\n\"\nRW\nRW 1\nRW x y\nRW 1 ZERO \"").unwrap();
+        let many = "RW 1 ZERO\n".repeat(2000);
+        let e = Descriptor::parse(many.as_bytes()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Malformed);
+    }
+}

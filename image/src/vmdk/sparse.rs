@@ -120,6 +120,12 @@ impl SparseLayout {
     }
 }
 
+/// The rest of a table's last sector need not be held.
+fn skip_padding(table: &Table, plan: &mut Plan) {
+    let end = table.at.saturating_add(to_u64(table.len));
+    plan.skip(end, end.next_multiple_of(SECTOR).saturating_sub(end));
+}
+
 impl Layout for SparseLayout {
     fn start(&self) -> Plan {
         let mut plan = Plan::default();
@@ -151,9 +157,13 @@ impl Layout for SparseLayout {
             DIRECTORY => {
                 let at = table.at / SECTOR;
                 self.directories.retain(|&other| other != at);
+                skip_padding(table, plan);
                 self.directory(bytes, plan)
             }
-            number if bytes.len() == self.header.table_bytes() => self.grains(number, bytes, plan),
+            number if bytes.len() == self.header.table_bytes() => {
+                skip_padding(table, plan);
+                self.grains(number, bytes, plan)
+            }
             _ => Err(Error::malformed("a grain table is cut")),
         }
     }

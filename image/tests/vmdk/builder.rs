@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 pub(crate) const SECTOR: usize = 512;
+/// Small grains make small tests; real tools write 128.
+pub(crate) const GRAIN_SECTORS: u64 = 16;
 pub(crate) const GD_AT_END: u64 = u64::MAX;
 
 /// Where the tables are.
@@ -53,7 +55,7 @@ impl Builder {
     pub(crate) fn stream(capacity: u64) -> Self {
         Self {
             capacity,
-            grain: 128,
+            grain: GRAIN_SECTORS,
             gtes: 512,
             version: 3,
             flags: 0x3_0001,

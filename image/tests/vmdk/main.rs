@@ -5,7 +5,10 @@
 )]
 
 mod builder;
+mod forward;
 mod oracle;
+mod parents;
+mod properties;
 mod rules_sparse;
 mod rules_stream;
 mod support;

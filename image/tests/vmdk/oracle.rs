@@ -7,8 +7,8 @@ const MIB: usize = 1 << 20;
 
 /// Disks: nothing, a little, everything, noise; some end inside a grain.
 fn contents() -> Vec<(&'static str, Vec<u8>)> {
-    let mut sparse = vec![0; 70 * MIB];
-    for (at, len) in [(0, 512), (3 * MIB + 511, 2), (40 * MIB, 100_000)] {
+    let mut sparse = vec![0; 34 * MIB];
+    for (at, len) in [(0, 512), (3 * MIB + 511, 2), (33 * MIB, 100_000)] {
         sparse[at..at + len].copy_from_slice(&pattern(7, len));
     }
     let last = sparse.len() - 1;
@@ -23,9 +23,9 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
         .collect()
     };
     vec![
-        ("empty", vec![0; 40 * MIB]),
+        ("empty", vec![0; 33 * MIB]),
         ("sparse", sparse),
-        ("dense", pattern(3, 9 * MIB)),
+        ("dense", pattern(3, 4 * MIB)),
         ("noise", noise),
         ("unaligned", pattern(5, 2 * MIB + 3 * 512)),
         ("tiny", pattern(6, 512)),
@@ -55,7 +55,7 @@ fn what_qemu_img_converts_reads_as_qemu_img_reads_it() {
 #[test]
 fn streams_written_out_of_order_by_qemu_img_read_the_same() {
     let Some(bench) = Bench::new() else { return };
-    bench.write("raw", &pattern(11, 60 * MIB));
+    bench.write("raw", &pattern(11, 20 * MIB));
     bench.img("convert -f raw -O vmdk -m 16 -W -o subformat=streamOptimized raw disk.vmdk");
     bench.check("disk.vmdk");
     bench.img("convert -f raw -O vmdk -m 16 -W -o subformat=monolithicSparse raw disk.vmdk");
@@ -101,6 +101,7 @@ fn qemu_agrees_with_the_builder_about_streams_of_other_tools() {
             let built = Builder {
                 tables,
                 flags,
+                grain: 128,
                 ..Builder::stream(1300 * 128)
             }
             .build(&grains);

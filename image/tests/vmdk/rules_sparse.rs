@@ -3,18 +3,18 @@
 use longshore_image::ErrorKind::{LimitExceeded, Malformed, Unsupported};
 use longshore_image::{DenyAll, Extent, ExtentKind, Limits, all_extents, vmdk};
 
-use crate::builder::{Builder, Built, SECTOR, get32, pattern, put32, put64};
+use crate::builder::{Builder, Built, GRAIN_SECTORS as G, SECTOR, get32, pattern, put32, put64};
 use crate::support::{both_fail, both_read, open, options, push_all, random_fails};
 
-const GRAIN: usize = 65536;
-const DISK: u64 = 1200 * 128 + 5;
+const GRAIN: usize = G as usize * SECTOR;
+const DISK: u64 = 1200 * G + 5;
 
 fn grains() -> Vec<(u64, Vec<u8>)> {
     [2, 0, 600, 1, 1200]
         .into_iter()
         .map(|n| {
             (
-                n * 128,
+                n * G,
                 pattern(n + 1, if n == 1200 { 5 * SECTOR } else { GRAIN }),
             )
         })
@@ -41,9 +41,9 @@ fn grains_in_any_order_are_read() {
 
 #[test]
 fn neighbours_in_the_file_are_one_extent() {
-    let grains: Vec<_> = (3..9).map(|n| (n * 128, pattern(n, GRAIN))).collect();
-    let built = Builder::sparse(20 * 128).build(&grains);
-    let at = built.grains[&(3 * 128)] as u64;
+    let grains: Vec<_> = (3..9).map(|n| (n * G, pattern(n, GRAIN))).collect();
+    let built = Builder::sparse(20 * G).build(&grains);
+    let at = built.grains[&(3 * G)] as u64;
     let grain = GRAIN as u64;
     assert_eq!(
         all_extents(open(&built.bytes).unwrap().as_ref()).unwrap(),
@@ -233,7 +233,7 @@ fn shared_grains_are_legal_but_not_thousands_of_times() {
     assert!(crate::support::random(&bytes).unwrap() == expected);
 
     // A terabyte out of one grain.
-    let mut built = Builder::sparse(1 << 31).build(&[(0, pattern(1, GRAIN))]);
+    let mut built = Builder::sparse(1 << 28).build(&[(0, pattern(1, GRAIN))]);
     let grain = get32(&built.bytes, built.tables[&0]);
     let table = (built.tables[&0] / SECTOR) as u32;
     for &number in built.tables.keys() {
@@ -279,13 +279,15 @@ fn a_directory_at_the_end_is_only_for_streams() {
 
 #[test]
 fn directories_larger_than_allowed_are_refused_with_the_amount() {
-    let built = Builder {
+    let mut built = Builder {
         grain: 1,
         gtes: 2,
         flags: 1,
-        ..Builder::sparse(4 << 20)
+        ..Builder::sparse(4)
     }
     .build(&[]);
+    put64(&mut built.bytes, 12, 4 << 20);
+    built.bytes.resize(9 << 20, 0);
     let limits = Limits::with_table_bytes(1 << 20);
     let e = vmdk::open(std::sync::Arc::new(built.bytes.clone()), &DenyAll, &limits).unwrap_err();
     assert_eq!(

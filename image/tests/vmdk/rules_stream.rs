@@ -4,19 +4,20 @@ use longshore_image::ErrorKind::{Denied, LimitExceeded, Malformed, NotThisFormat
 use longshore_image::{DenyAll, Limits, vmdk};
 
 use crate::builder::{
-    Builder, Built, SECTOR, Tables, get32, pattern, put_marker, put32, put64, zlib,
+    Builder, Built, GRAIN_SECTORS as G, SECTOR, Tables, get32, pattern, put_marker, put32, put64,
+    zlib,
 };
 use crate::support::{
     both_fail, both_read, forward, forward_fails, options, push_all, random, random_fails, same,
 };
 
-const GRAIN: usize = 65536;
-const DISK: u64 = 1200 * 128;
+const GRAIN: usize = G as usize * SECTOR;
+const DISK: u64 = 1200 * G;
 
 fn grains() -> Vec<(u64, Vec<u8>)> {
     [2, 0, 600, 1, 1199]
         .into_iter()
-        .map(|n| (n * 128, pattern(n + 1, GRAIN)))
+        .map(|n| (n * G, pattern(n + 1, GRAIN)))
         .collect()
 }
 
@@ -83,18 +84,18 @@ fn descriptors_with_dos_line_ends_and_padding_are_read() {
 
 #[test]
 fn every_grain_and_table_size_of_the_specification_is_read() {
-    for (grain, gtes) in [
-        (8, 512),
-        (16, 512),
-        (1, 512),
-        (128, 1),
-        (128, 100),
-        (64, 300),
-        (4096, 512),
+    for (grain, gtes, last) in [
+        (8, 512, 700),
+        (16, 512, 700),
+        (1, 512, 700),
+        (128, 1, 50),
+        (128, 100, 250),
+        (16, 300, 700),
+        (4096, 512, 6),
     ] {
         for tables in [Tables::Behind, Tables::Front] {
-            let capacity = grain * 700 + 3;
-            let grains: Vec<_> = [650, 0, 3, 700]
+            let capacity = grain * last + grain.min(3);
+            let grains: Vec<_> = [last - 1, 0, 3, last]
                 .into_iter()
                 .map(|n| (n * grain, pattern(n, grain as usize * SECTOR)))
                 .collect();
@@ -112,27 +113,27 @@ fn every_grain_and_table_size_of_the_specification_is_read() {
 
 #[test]
 fn a_last_grain_is_whole_or_as_short_as_the_disk() {
-    let capacity = 5 * 128 + 17;
-    for len in [17 * SECTOR, 18 * SECTOR, GRAIN] {
-        let grains = vec![(5 * 128, pattern(9, len)), (0, pattern(2, GRAIN))];
+    let capacity = 5 * G + 7;
+    for len in [7 * SECTOR, 8 * SECTOR, GRAIN] {
+        let grains = vec![(5 * G, pattern(9, len)), (0, pattern(2, GRAIN))];
         let built = Builder::stream(capacity).build(&grains);
         both_read(&built.bytes, &disk(capacity, &grains));
     }
-    let grains = vec![(5 * 128, pattern(9, 16 * SECTOR))];
+    let grains = vec![(5 * G, pattern(9, 6 * SECTOR))];
     both_fail(&Builder::stream(capacity).build(&grains).bytes, Malformed);
 }
 
 #[test]
 fn a_grain_in_the_middle_that_inflates_short_is_an_error() {
     for len in [0, 1, GRAIN - 1] {
-        let grains = vec![(128, pattern(9, len)), (0, pattern(2, GRAIN))];
+        let grains = vec![(G, pattern(9, len)), (0, pattern(2, GRAIN))];
         both_fail(&Builder::stream(DISK).build(&grains).bytes, Malformed);
     }
 }
 
 #[test]
 fn a_grain_that_inflates_long_is_read_as_qemu_reads_the_bytes_it_has() {
-    let mut grains = vec![(128, pattern(9, GRAIN + 700)), (0, pattern(2, GRAIN))];
+    let mut grains = vec![(G, pattern(9, GRAIN + 700)), (0, pattern(2, GRAIN))];
     let built = Builder::stream(DISK).build(&grains);
     grains[0].1.truncate(GRAIN);
     both_read(&built.bytes, &disk(DISK, &grains));
@@ -141,12 +142,12 @@ fn a_grain_that_inflates_long_is_read_as_qemu_reads_the_bytes_it_has() {
 #[test]
 fn a_grain_that_is_no_zlib_is_an_error() {
     let mut built = stream();
-    let at = built.grains[&128];
+    let at = built.grains[&G];
     built.bytes[at + 12..at + 40].fill(0xFF);
     both_fail(&built.bytes, Malformed);
     // And one whose checksum is wrong.
     let mut built = stream();
-    let at = built.grains[&128];
+    let at = built.grains[&G];
     let size = get32(&built.bytes, at + 8) as usize;
     built.bytes[at + 12 + size - 1] ^= 1;
     both_fail(&built.bytes, Malformed);
@@ -193,7 +194,7 @@ fn zeroed_grains_are_zeros_and_not_missing() {
 fn a_second_grain_for_one_address_is_an_error() {
     let grains = vec![
         (0, pattern(1, GRAIN)),
-        (128, pattern(2, GRAIN)),
+        (G, pattern(2, GRAIN)),
         (0, pattern(1, GRAIN)),
     ];
     for tables in [Tables::Behind, Tables::Front] {
@@ -248,7 +249,7 @@ fn a_table_that_omits_a_grain_is_an_error() {
     for mut built in every_kind() {
         let table = built.tables[&1];
         put32(&mut built.bytes, table + 4 * 88, 0);
-        assert!(built.grains.contains_key(&(600 * 128)));
+        assert!(built.grains.contains_key(&(600 * G)));
         forward_fails(&built.bytes, Malformed);
     }
 }
@@ -293,7 +294,7 @@ fn a_footer_that_contradicts_the_header_is_an_error() {
     let built = stream();
     let footer = built.footer.unwrap();
     for (at, value) in [
-        (12, DISK + 128),
+        (12, DISK + G),
         (12, 0),
         (20, 64),
         (56, u64::MAX),
@@ -421,7 +422,7 @@ fn a_grain_that_follows_the_footer_is_an_error() {
     let mut bytes = built.bytes[..built.bytes.len() - SECTOR].to_vec();
     let packed = zlib(&pattern(1, GRAIN));
     let at = bytes.len();
-    bytes.extend_from_slice(&(300_u64 * 128).to_le_bytes());
+    bytes.extend_from_slice(&(300 * G).to_le_bytes());
     bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&packed);
     bytes.resize((at + 12 + packed.len()).next_multiple_of(SECTOR), 0);
@@ -432,8 +433,8 @@ fn a_grain_that_follows_the_footer_is_an_error() {
 #[test]
 fn grains_at_impossible_addresses_are_errors() {
     let built = stream();
-    let at = built.grains[&128];
-    for lba in [1, 64, DISK, DISK + 128, 1 << 40, 1 << 55, u64::MAX] {
+    let at = built.grains[&G];
+    for lba in [1, 8, DISK, DISK + G, 1 << 40, 1 << 55, u64::MAX] {
         let mut bytes = built.bytes.clone();
         put64(&mut bytes, at, lba);
         forward_fails(&bytes, Malformed);
@@ -443,8 +444,8 @@ fn grains_at_impossible_addresses_are_errors() {
 #[test]
 fn grains_of_impossible_sizes_are_errors() {
     let built = stream();
-    let at = built.grains[&128];
-    for size in [1, 80_000, 1 << 20, u32::MAX] {
+    let at = built.grains[&G];
+    for size in [1, 10_241, 1 << 20, u32::MAX] {
         let mut bytes = built.bytes.clone();
         put32(&mut bytes, at + 8, size);
         forward_fails(&bytes, Malformed);

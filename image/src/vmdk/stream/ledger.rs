@@ -270,3 +270,107 @@ impl Pages<(u64, u64)> {
         page.get(items.checked_sub(1)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    /// The header of a stream of `capacity` sectors in grains of 128.
+    fn header(capacity: u64) -> Header {
+        let mut head = vec![0; 512];
+        head[..4].copy_from_slice(b"KDMV");
+        head[4] = 3;
+        head[10] = 3;
+        head[12..20].copy_from_slice(&capacity.to_le_bytes());
+        head[20] = 128;
+        head[44..48].copy_from_slice(&512_u32.to_le_bytes());
+        head[56..64].fill(0xFF);
+        head[64] = 128;
+        head[77] = 1;
+        Header::parse(&head, &Limits::default()).unwrap()
+    }
+
+    /// Every grain of a disk of `tables` tables passes, in an order of its own, and so do the tables,
+    /// twice as QEMU has them; gives back the ledger and the directory.
+    fn dense(tables: u64, limits: &Limits) -> (Ledger, Vec<u8>) {
+        let mut ledger = Ledger::new(header(tables << 16), limits.clone());
+        // What is where need not be possible for that.
+        let sector_of = |number: u64| 1000 + (number * 7 & 0xFFFF_FF00) + number % 200;
+        let mut directory = Vec::new();
+        for copy in 0..2 {
+            for table in 0..tables {
+                let at = 200 + (copy * tables + table) * 4;
+                if copy == 1 {
+                    directory.extend_from_slice(&(at as u32).to_le_bytes());
+                }
+                for sector in 0..4 {
+                    let mut bytes = Vec::new();
+                    for entry in 0..128 {
+                        let number = table * 512 + sector * 128 + entry;
+                        bytes.extend_from_slice(&(sector_of(number) as u32).to_le_bytes());
+                    }
+                    ledger.metadata(at + sector, &bytes).unwrap();
+                }
+            }
+        }
+        let grains = tables * 512;
+        for i in 0..grains {
+            let number = (i * 77) % grains;
+            ledger.grain(number * 128, sector_of(number)).unwrap();
+        }
+        (ledger, directory)
+    }
+
+    #[test]
+    fn two_tebibytes_of_grains_are_checked_in_twenty_mebibytes() {
+        // A quarter of them, for the sake of time: it is the same per table.
+        let limits = Limits::with_table_bytes(5 << 20);
+        let (ledger, directory) = dense(1 << 14, &limits);
+        ledger.usable(&directory).unwrap();
+        ledger.verify(&directory).unwrap();
+        // One more grain would have been noticed.
+        let mut ledger = ledger;
+        let e = ledger.grain(128 * 4711, 12).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Malformed);
+    }
+
+    #[test]
+    fn what_a_ledger_takes_beyond_the_limit_is_refused() {
+        let limits = Limits::with_table_bytes(1 << 20);
+        let mut ledger = Ledger::new(header(1 << 32), limits);
+        let e = (0..1 << 16)
+            .find_map(|table| ledger.grain(table << 16, 1000).err())
+            .unwrap();
+        assert_eq!(e.kind(), ErrorKind::LimitExceeded);
+        let e = (1..1 << 20)
+            .find_map(|i| ledger.metadata(i, &[1; 512]).err())
+            .unwrap();
+        assert_eq!(e.kind(), ErrorKind::LimitExceeded);
+    }
+
+    #[test]
+    fn an_empty_disk_takes_next_to_nothing_however_large() {
+        let limits = Limits::with_table_bytes(64 << 10);
+        let mut ledger = Ledger::new(header(1 << 40), limits);
+        for sector in 1..200_000 {
+            ledger.metadata(sector, &[0; 512]).unwrap();
+        }
+        ledger.verify(&[]).unwrap();
+    }
+
+    #[test]
+    fn pages_find_what_is_at_or_before() {
+        let limits = Limits::default();
+        let mut pages = Pages::default();
+        assert_eq!(pages.at_or_before(5), None);
+        for i in 1..=5000 {
+            pages.push((i * 3, i), &limits).unwrap();
+        }
+        assert_eq!(pages.at_or_before(2), None);
+        assert_eq!(pages.at_or_before(3), Some(&(3, 1)));
+        assert_eq!(pages.at_or_before(3 * 1024 + 2), Some(&(3 * 1024, 1024)));
+        assert_eq!(pages.at_or_before(3 * 1025), Some(&(3 * 1025, 1025)));
+        assert_eq!(pages.at_or_before(u64::MAX), Some(&(15000, 5000)));
+    }
+}

@@ -1,0 +1,142 @@
+//! What holds for every image: extents cover the disk exactly, the same for any window, and both ways
+//! read the same.
+
+use longshore_image::{Extent, ExtentKind, all_extents};
+use proptest::prelude::*;
+
+use crate::builder::{Builder, SECTOR, Tables, pattern};
+use crate::support::{open, options, push_all, random, same};
+
+#[derive(Debug, Clone)]
+struct Sample {
+    builder: Builder,
+    grains: Vec<(u64, Vec<u8>)>,
+}
+
+impl Sample {
+    fn disk(&self) -> Vec<u8> {
+        let mut disk = vec![0; self.builder.capacity as usize * SECTOR];
+        for (lba, data) in &self.grains {
+            let start = *lba as usize * SECTOR;
+            let end = (start + data.len()).min(disk.len());
+            disk[start..end].copy_from_slice(&data[..end - start]);
+        }
+        disk
+    }
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let shape = (
+        prop_oneof![Just(1_u64), Just(8), Just(16)],
+        prop_oneof![Just(1_u32), Just(5), Just(128), Just(130), Just(512)],
+        0_u64..3000,
+        0..4_u8,
+    );
+    (
+        shape,
+        prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        any::<u64>(),
+    )
+        .prop_map(|((grain, gtes, capacity, kind), picks, seed)| {
+            let base = if kind == 3 {
+                Builder::sparse(capacity)
+            } else {
+                Builder::stream(capacity)
+            };
+            let builder = Builder {
+                grain,
+                gtes,
+                tables: match kind {
+                    0 => Tables::Behind,
+                    1 => Tables::FrontWithEnd,
+                    _ => Tables::Front,
+                },
+                flags: if kind == 0 {
+                    base.flags
+                } else {
+                    base.flags | 2
+                },
+                ..base
+            };
+            let count = capacity.div_ceil(grain) as usize;
+            let mut numbers: Vec<u64> = picks
+                .iter()
+                .filter(|_| count > 0)
+                .map(|pick| pick.index(count) as u64)
+                .collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            // In an order of its own.
+            numbers.sort_by_key(|n| n.wrapping_mul(seed | 1));
+            let grains = numbers
+                .into_iter()
+                .map(|n| {
+                    let data = pattern(seed.wrapping_add(n), grain as usize * SECTOR);
+                    (n * grain, data)
+                })
+                .collect();
+            Sample { builder, grains }
+        })
+}
+
+/// Sorted, disjoint, coalesced, covering `range` exactly.
+fn check_invariant(extents: &[Extent], range: std::ops::Range<u64>) {
+    let mut next = None;
+    for pair in extents.windows(2) {
+        let mut joined = pair[0].clone();
+        assert!(!joined.join(&pair[1]), "{pair:?} are one");
+    }
+    for (i, extent) in extents.iter().enumerate() {
+        assert!(!extent.is_empty());
+        match next {
+            None if i == 0 => {
+                let early = matches!(extent.kind, ExtentKind::Compressed { .. });
+                assert!(
+                    extent.guest.start == range.start || early && extent.guest.start < range.start
+                );
+                assert!(extent.guest.end > range.start);
+            }
+            _ => assert_eq!(Some(extent.guest.start), next),
+        }
+        next = Some(extent.guest.end);
+    }
+    assert_eq!(next.unwrap_or(range.start), range.end.max(range.start));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn extents_cover_the_disk_and_both_ways_agree(sample in sample(), chunk in 1_usize..5000) {
+        let built = sample.builder.build(&sample.grains);
+        let disk = sample.disk();
+        let image = open(&built.bytes).unwrap();
+        check_invariant(&all_extents(image.as_ref()).unwrap(), 0..image.virtual_size());
+        same(&random(&built.bytes).unwrap(), &disk, "random access");
+        let pieces = push_all(&built.bytes, chunk, options(None)).unwrap();
+        same(&pieces.disk(), &disk, "stream");
+    }
+
+    #[test]
+    fn a_window_shows_what_the_whole_shows(sample in sample(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>()) {
+        let built = sample.builder.build(&sample.grains);
+        let image = open(&built.bytes).unwrap();
+        let size = image.virtual_size();
+        let (a, b) = (a.index(size as usize + 1) as u64, b.index(size as usize + 1) as u64);
+        let range = a.min(b)..a.max(b);
+        let window: Vec<Extent> = image.extents(range.clone()).collect::<Result<_, _>>().unwrap();
+        check_invariant(&window, range.clone());
+        let whole = all_extents(image.as_ref()).unwrap();
+        for extent in &window {
+            let same_kind = whole.iter().find(|e| e.guest.start <= extent.guest.start && e.guest.end >= extent.guest.end).unwrap();
+            let cut = same_kind.clip(&extent.guest).unwrap();
+            match (cut.kind, extent.kind) {
+                // How much there is at most depends on what the walk has seen.
+                (ExtentKind::Compressed { at: a, .. }, ExtentKind::Compressed { at: b, .. }) => assert_eq!(a, b),
+                (a, b) => assert_eq!(a, b),
+            }
+        }
+        // Beyond the disk there is nothing.
+        prop_assert_eq!(image.extents(size..u64::MAX).count(), 0);
+    }
+}
