@@ -1,1 +1,15 @@
-//! (being written)
+//! What integration tests share: servers that misbehave on demand, certificates for them, and disks to
+//! serve. It checks nothing itself.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what tests are made of fails by panicking, as tests do"
+)]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "all of it panics where a test cannot go on"
+)]
+
+pub mod data;
+pub mod http;
+pub mod program;

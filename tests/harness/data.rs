@@ -1,0 +1,29 @@
+//! Bytes to import.
+
+/// A disk of `len` bytes: noise, zeros and text in turns, with turns that are aligned to nothing.
+/// Different seeds give disks that differ everywhere but in the zeros.
+pub fn disk(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes = Vec::with_capacity(len + 40_000);
+    let mut turn = 0;
+    while bytes.len() < len {
+        let span = usize::try_from(5_000 + next() % 30_000).unwrap();
+        match turn % 3 {
+            0 => bytes.extend((0..span / 8).flat_map(|_| next().to_le_bytes())),
+            1 => bytes.resize(bytes.len() + span, 0),
+            _ => {
+                let word = format!("block {} of disk {seed}. ", bytes.len());
+                bytes.extend(word.bytes().cycle().take(span));
+            }
+        }
+        turn += 1;
+    }
+    bytes.truncate(len);
+    bytes
+}

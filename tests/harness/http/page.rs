@@ -1,0 +1,224 @@
+//! What a server serves at a path, and what it does wrong.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Content of a page.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Bytes in memory.
+    Bytes(Arc<[u8]>),
+    /// A file, for what is too large for that.
+    File(Arc<File>, u64),
+}
+
+impl Body {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    pub(super) fn read(&self, at: u64, len: u64) -> Vec<u8> {
+        let n = usize::try_from(len).unwrap();
+        match self {
+            Self::Bytes(bytes) => {
+                let at = usize::try_from(at).unwrap();
+                bytes[at..at + n].to_vec()
+            }
+            Self::File(file, _) => {
+                let mut buf = vec![0; n];
+                file.read_exact_at(&mut buf, at).unwrap();
+                buf
+            }
+        }
+    }
+}
+
+/// How a page takes `Range`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ranges {
+    /// As the RFC says, with `If-Range`; 416 for the empty page.
+    Work,
+    /// Not at all.
+    None,
+    /// Announced, and then not at all.
+    AnnouncedOnly,
+    /// A range that is everything is answered with 200, as Apache does.
+    NotFromZero,
+    /// At most so many bytes at once.
+    Capped(u64),
+    /// As they should be, less the headers that name the content's state.
+    Nameless,
+    /// With a `Content-Range` that is off by one, except for what starts at 0.
+    Shifted,
+}
+
+/// How a page tells where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// `Content-Length`.
+    Known,
+    /// Chunks.
+    Chunked,
+    /// By closing the connection.
+    UntilClose,
+}
+
+/// What goes wrong with one GET.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Nothing: place this one in front of others.
+    Nothing,
+    /// This status instead of an answer.
+    Status(u16),
+    /// 503 with `Retry-After`, in seconds.
+    RetryAfter(u64),
+    /// The connection closes without an answer.
+    HangUp,
+    /// What is no HTTP.
+    Garbage,
+    /// The connection closes after so many bytes of the body.
+    Cut(u64),
+    /// Nothing more comes after so many bytes of the body, until the client goes away.
+    Stall(u64),
+    /// Not even headers come, until the client goes away.
+    StallAtOnce,
+    /// From here on the page is another.
+    Become(Box<Page>),
+}
+
+/// What is at a path.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub(super) status: u16,
+    pub(super) body: Body,
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    pub(super) ranges: Ranges,
+    pub(super) length: Length,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) auth: Option<String>,
+    pub(super) head: bool,
+    pub(super) throttle: Option<u64>,
+    pub(super) faults: VecDeque<Fault>,
+}
+
+impl Page {
+    /// A page that behaves.
+    pub fn of(body: impl Into<Arc<[u8]>>) -> Self {
+        Self::with(Body::Bytes(body.into()))
+    }
+
+    /// A file that is served as it is when asked for.
+    pub fn file(path: &Path) -> Self {
+        let file = File::open(path).unwrap();
+        let len = file.metadata().unwrap().len();
+        Self::with(Body::File(Arc::new(file), len))
+    }
+
+    fn with(body: Body) -> Self {
+        Self {
+            status: 200,
+            body,
+            etag: Some("\"v1\"".to_owned()),
+            last_modified: None,
+            ranges: Ranges::Work,
+            length: Length::Known,
+            headers: Vec::new(),
+            auth: None,
+            head: true,
+            throttle: None,
+            faults: VecDeque::new(),
+        }
+    }
+
+    /// A page that is only a status.
+    pub fn status(status: u16) -> Self {
+        Self {
+            status,
+            etag: None,
+            ..Self::of([])
+        }
+    }
+
+    /// A page that leads elsewhere.
+    pub fn redirect(status: u16, to: &str) -> Self {
+        Self::status(status).header("Location", to)
+    }
+
+    /// With this `ETag`, quotes and all, or none.
+    #[must_use]
+    pub fn etag(mut self, tag: Option<&str>) -> Self {
+        self.etag = tag.map(str::to_owned);
+        self
+    }
+
+    /// With this `Last-Modified`.
+    #[must_use]
+    pub fn last_modified(mut self, time: &str) -> Self {
+        self.last_modified = Some(time.to_owned());
+        self
+    }
+
+    /// With ranges that work like this.
+    #[must_use]
+    pub fn ranges(mut self, ranges: Ranges) -> Self {
+        self.ranges = ranges;
+        self
+    }
+
+    /// With an end that is told like this.
+    #[must_use]
+    pub fn length(mut self, length: Length) -> Self {
+        self.length = length;
+        self
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Only for those who send this `Authorization`.
+    #[must_use]
+    pub fn auth(mut self, value: &str) -> Self {
+        self.auth = Some(value.to_owned());
+        self
+    }
+
+    /// HEAD is refused.
+    #[must_use]
+    pub fn no_head(mut self) -> Self {
+        self.head = false;
+        self
+    }
+
+    /// At most about so many bytes a second.
+    #[must_use]
+    pub fn throttle(mut self, bytes: u64) -> Self {
+        self.throttle = Some(bytes);
+        self
+    }
+
+    /// With one more fault at the end of the script.
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.faults.push_back(fault);
+        self
+    }
+
+    /// The same, `times` times.
+    #[must_use]
+    pub fn faults(mut self, fault: &Fault, times: usize) -> Self {
+        self.faults
+            .extend(std::iter::repeat_n(fault.clone(), times));
+        self
+    }
+}

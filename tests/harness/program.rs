@@ -1,0 +1,58 @@
+//! The `longshore` program as tests run it, and the tools they compare it with.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// A command of the `longshore` of this build, which is brought up to date first.
+pub fn longshore() -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let path = BUILT.get_or_init(|| {
+        // target/PROFILE/deps/TEST: the program belongs two levels up.
+        let exe = std::env::current_exe().unwrap();
+        let profile = exe.ancestors().nth(2).unwrap().to_owned();
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--locked", "--package", "longshore-cli"]);
+        if profile.file_name().is_some_and(|name| name == "release") {
+            build.arg("--release");
+        }
+        build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        assert!(
+            build.status().unwrap().success(),
+            "longshore does not build"
+        );
+        profile.join("longshore")
+    });
+    Command::new(path)
+}
+
+/// Runs a command that must succeed, and gives its standard output.
+pub fn run(command: &mut Command) -> Vec<u8> {
+    let output = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?} did not start: {e}"));
+    assert!(output.status.success(), "{command:?}: {}", said(&output));
+    output.stdout
+}
+
+/// What a command said on standard error, and how it ended.
+pub fn said(output: &Output) -> String {
+    format!(
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    )
+}
+
+/// True if `tool` can be run here. A missing tool is a failure in CI, elsewhere a skip that names itself.
+pub fn have(tool: &str) -> bool {
+    let there = Command::new(tool).arg("--version").output().is_ok();
+    assert!(
+        there || std::env::var_os("CI").is_none(),
+        "{tool} is missing, and this is CI"
+    );
+    if !there {
+        eprintln!("skipped: {tool} is not installed");
+    }
+    there
+}
