@@ -1,8 +1,10 @@
 //! Damaged VMDKs: whatever is wrong with them, nothing panics, and memory stays within the limits. A
 //! process of its own, so that its peak is this test's.
 #![expect(
+    clippy::unwrap_used,
+    clippy::panic,
     clippy::cast_possible_truncation,
-    reason = "tests build small images by hand"
+    reason = "tests build small images by hand and fail by panicking"
 )]
 
 #[path = "vmdk/builder.rs"]

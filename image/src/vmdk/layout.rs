@@ -90,7 +90,7 @@ pub(super) const MARKER_GRAIN_TABLE: u32 = 1;
 pub(super) const MARKER_GRAIN_DIRECTORY: u32 = 2;
 /// Marker in front of the footer.
 pub(super) const MARKER_FOOTER: u32 = 3;
-/// Not in the specification: vSphere writes it now and then ("progress"), to be skipped.
+/// Not in the specification: vSphere writes it now and then ("progress"). Nothing follows it.
 pub(super) const MARKER_PROGRESS: u32 = 4;
 
 /// Grain table entry of a grain of zeros, where [`FLAG_ZEROED_GRAIN`] says so.

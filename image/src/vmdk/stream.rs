@@ -268,11 +268,8 @@ impl Stream {
             self.capture(self.pos / SECTOR)?;
         }
         self.state = match (kind, value) {
-            (_, 0) => State::Marker,
-            (MARKER_PROGRESS, _) => State::Skip {
-                until: value.saturating_mul(SECTOR).saturating_add(self.pos),
-                then: Next::Marker,
-            },
+            // What its number means is not known; VirtualBox found nothing behind it either.
+            (MARKER_PROGRESS, _) | (_, 0) => State::Marker,
             (_, left) => State::Payload { kind, left },
         };
         Ok(())

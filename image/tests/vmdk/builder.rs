@@ -1,4 +1,4 @@
-//! VMDKs made byte by byte, as VMware, VirtualBox and QEMU lay them out; tests then spoil them.
+//! VMDKs made byte by byte, as VMware, `VirtualBox` and QEMU lay them out; tests then spoil them.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,7 +11,7 @@ pub(crate) const GD_AT_END: u64 = u64::MAX;
 /// Where the tables are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tables {
-    /// Each behind its grains, the directory and a footer at the end (VMware, VirtualBox).
+    /// Each behind its grains, the directory and a footer at the end (VMware, `VirtualBox`).
     Behind,
     /// In front, twice; grains until the file ends (QEMU).
     Front,

@@ -158,9 +158,9 @@ fn markers_that_vsphere_writes_undocumented_are_skipped() {
     let grains = grains();
     let mut built = Builder::stream(DISK).build(&[]);
     built.bytes.truncate(128 * SECTOR);
-    put_marker(&mut built.bytes, 0, 4);
-    put_marker(&mut built.bytes, 3, 4);
-    built.bytes.extend_from_slice(&[0x55; 3 * SECTOR]);
+    for value in [0, 3, u64::MAX] {
+        put_marker(&mut built.bytes, value, 4);
+    }
     let front = built.bytes.len() / SECTOR;
     // The rest is as the builder makes it, as if metadata took that much.
     let rest = Builder {

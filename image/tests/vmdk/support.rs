@@ -52,7 +52,7 @@ pub(crate) fn random(bytes: &[u8]) -> Result<Vec<u8>> {
 pub(crate) struct Pieces {
     pub(crate) geometry: Option<Geometry>,
     /// Disk by start of piece; plain neighbours are one, however they were cut.
-    pub(crate) pieces: BTreeMap<u64, Vec<u8>>,
+    pub(crate) by_start: BTreeMap<u64, Vec<u8>>,
     /// Compressed pieces, as they came.
     pub(crate) packed: Vec<(Range<u64>, Vec<u8>)>,
 }
@@ -81,7 +81,7 @@ impl Emit for Pieces {
                 out
             }
         };
-        if let Some((start, last)) = self.pieces.range_mut(..guest.start).next_back() {
+        if let Some((start, last)) = self.by_start.range_mut(..guest.start).next_back() {
             let end = start + last.len() as u64;
             assert!(end <= guest.start, "pieces overlap at {:#x}", guest.start);
             if end == guest.start && kind == PieceKind::Plain {
@@ -90,7 +90,7 @@ impl Emit for Pieces {
             }
         }
         assert!(
-            self.pieces.insert(guest.start, bytes).is_none(),
+            self.by_start.insert(guest.start, bytes).is_none(),
             "a second piece at {:#x}",
             guest.start
         );
@@ -102,7 +102,7 @@ impl Pieces {
     /// What was put out, however plain pieces were cut.
     fn joined(&self) -> Vec<(u64, Vec<u8>)> {
         let mut joined: Vec<(u64, Vec<u8>)> = Vec::new();
-        for (&start, bytes) in &self.pieces {
+        for (&start, bytes) in &self.by_start {
             match joined.last_mut() {
                 Some((at, last)) if *at + last.len() as u64 == start => last.extend(bytes),
                 _ => joined.push((start, bytes.clone())),
@@ -114,7 +114,7 @@ impl Pieces {
     pub(crate) fn disk(&self) -> Vec<u8> {
         let geometry = self.geometry.as_ref().unwrap();
         let mut disk = vec![0; geometry.virtual_size.unwrap() as usize];
-        for (&start, bytes) in &self.pieces {
+        for (&start, bytes) in &self.by_start {
             disk[start as usize..start as usize + bytes.len()].copy_from_slice(bytes);
         }
         disk

@@ -296,7 +296,7 @@ mod tests {
     fn dense(tables: u64, limits: &Limits) -> (Ledger, Vec<u8>) {
         let mut ledger = Ledger::new(header(tables << 16), limits.clone());
         // What is where need not be possible for that.
-        let sector_of = |number: u64| 1000 + (number * 7 & 0xFFFF_FF00) + number % 200;
+        let sector_of = |number: u64| 1000 + ((number * 7) & 0xFFFF_FF00) + number % 200;
         let mut directory = Vec::new();
         for copy in 0..2 {
             for table in 0..tables {
