@@ -76,7 +76,7 @@ fn open_layer(
     check_inside(
         file.len(),
         header.shape().l1_at,
-        header.l1_bytes(),
+        header.shape().l1_entries().saturating_mul(8),
         "the L1 table",
     )?;
     let data = match header.data_file() {

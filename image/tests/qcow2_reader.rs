@@ -1,8 +1,10 @@
 //! The qcow2 reader, both ways: against qemu-img, on hostile images, and with tables out of order.
 #![expect(
     clippy::unwrap_used,
+    clippy::unwrap_in_result,
     clippy::panic,
     clippy::print_stderr,
+    clippy::cast_possible_truncation,
     reason = "tests may fail by panicking, and say what they skip"
 )]
 
@@ -12,5 +14,9 @@ mod builder;
 mod hostile;
 #[path = "qcow2/oracle.rs"]
 mod oracle;
+#[path = "qcow2/properties.rs"]
+mod properties;
+#[path = "qcow2/roads.rs"]
+mod roads;
 #[path = "qcow2/support.rs"]
 mod support;

@@ -179,19 +179,18 @@ impl<'a> Walk<'a> {
             return Ok(position);
         }
         let shape = self.source.shape;
+        let clusters_to = |end: u64| end.saturating_sub(self.next).div_ceil(shape.cluster_size());
+        let rest = shape.l2_entries().saturating_sub(index);
+        // All that the disk needs of it has to be there, asked for or not.
+        let needed = index.saturating_add(rest.min(clusters_to(shape.virtual_size)));
         check_inside(
             self.source.file.len(),
             table,
-            shape.cluster_size(),
+            needed.saturating_mul(shape.entry_size()),
             "an L2 table",
         )
         .map_err(|e| e.at(at))?;
-        let clusters = self
-            .window
-            .end
-            .saturating_sub(self.next)
-            .div_ceil(shape.cluster_size());
-        let entries = clusters.min(shape.l2_entries().saturating_sub(index));
+        let entries = rest.min(clusters_to(self.window.end));
         let slice = std::mem::take(&mut self.l2);
         self.l2 = self.load(
             slice,

@@ -254,7 +254,7 @@ fn clusters_that_are_unaligned_are_malformed_zero_ones_too() {
     for flag in [0, ZERO] {
         let mut b = valid();
         let at = b.data(1);
-        b.l2_entry(1, at + 512 | flag);
+        b.l2_entry(1, (at + 512) | flag);
         malformed_at(&b, b.l2_at(1));
     }
 }
@@ -340,7 +340,7 @@ fn subclusters_allocated_nowhere_are_malformed() {
 #[test]
 fn compressed_clusters_have_no_subclusters() {
     let mut b = Builder::extended(16, 1 << 20);
-    let at = b.append(&deflate(&[1; 1 << 16]));
+    let at = b.append(&deflate(&vec![1; 1 << 16]));
     let entry = b.compressed(at, 512);
     b.l2_entry(1, entry);
     accepted(&b);
@@ -369,7 +369,7 @@ fn compressed_clusters_that_start_at_the_end_of_the_file_are_malformed() {
 fn compressed_clusters_whose_last_sector_is_not_all_there_are_read() {
     let mut b = valid();
     b.append(&[0; 300]);
-    let packed = deflate(&[6; 1 << 16]);
+    let packed = deflate(&vec![6; 1 << 16]);
     let at = b.append(&packed);
     let entry = b.compressed(at, packed.len() as u64);
     b.l2_entry(2, entry);
@@ -389,9 +389,9 @@ fn compressed_clusters_that_are_garbage_or_short_are_malformed_and_long_ones_are
     };
     refused(&fill(&[0xff; 600]), ErrorKind::Malformed);
     refused(&fill(&deflate(&[6; 1000])), ErrorKind::Malformed);
-    let packed = deflate(&[6; 1 << 16]);
+    let packed = deflate(&vec![6; 1 << 16]);
     refused(&fill(&packed[..packed.len() - 8]), ErrorKind::Malformed);
-    let disk = accepted(&fill(&deflate(&[6; 2 << 16])));
+    let disk = accepted(&fill(&deflate(&vec![6; 2 << 16])));
     assert!(disk[1 << 16..2 << 16].iter().all(|&b| b == 6));
 }
 

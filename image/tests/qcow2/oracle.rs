@@ -87,7 +87,7 @@ fn images_of_incompressible_and_of_tiny_compressed_clusters() {
     bench.check("tiny");
     let mut noise = disk(3, SIZE);
     for (i, b) in noise.iter_mut().enumerate() {
-        *b ^= (i * i >> 3) as u8;
+        *b ^= ((i * i) >> 3) as u8;
     }
     bench.write("raw", &noise);
     bench.img("convert -f raw -O qcow2 -c -o cluster_size=2M,compression_type=zstd raw dense");
