@@ -50,6 +50,7 @@ const NEEDS: &[Need] = &[
     need("nbdkit", "nbdkit"),
     need("libnbd-bin", "nbdcopy"),
     need("pigz", "pigz"),
+    need("time", "time"),
     need("zstd", "zstd"),
     need("xz-utils", "xz"),
     need("bzip2", "bzip2"),

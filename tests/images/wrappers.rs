@@ -1,0 +1,134 @@
+//! Compressed streams around images: one pass, no temporary file, at most four layers.
+
+use std::process::{Command, Stdio};
+
+use longshore_tests::program::{have, longshore, said};
+
+use crate::oracle::{Bench, Content, compare};
+
+const TOOLS: [(&str, &[&str]); 8] = [
+    ("gz", &["gzip", "-c"]),
+    ("gz", &["pigz", "-c"]),
+    ("xz", &["xz", "-1", "-c"]),
+    ("xz", &["xz", "-T2", "--block-size=1MiB", "-c"]),
+    ("zst", &["zstd", "-q", "-c"]),
+    ("zst", &["zstd", "-q", "-19", "-T2", "-c"]),
+    ("bz2", &["bzip2", "-c"]),
+    ("bz2", &["bzip2", "-1", "-c"]),
+];
+
+fn pack(bench: &Bench, tool: &[&str], from: &str, to: &str) {
+    let out = std::fs::File::create(bench.path(to)).unwrap();
+    let status = Command::new(tool[0])
+        .args(&tool[1..])
+        .arg(bench.path(from))
+        .stdout(out)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{tool:?}");
+}
+
+#[test]
+fn every_format_in_every_wrapper_from_files_and_pipes() {
+    if !have("qemu-img") || !TOOLS.iter().all(|(_, tool)| have(tool[0])) {
+        return;
+    }
+    let bench = Bench::new();
+    let disk = Content::Unaligned.bytes(4 << 20);
+    let expected = bench.file("disk.raw", &disk);
+    bench.qemu_img(&["convert", "-O", "qcow2", "-c", "disk.raw", "zlib.qcow2"]);
+    bench.qemu_img(&["convert", "-O", "qcow2", "disk.raw", "moved.qcow2"]);
+    // The L1 table is behind the data now: a compressed file is read twice, a pipe spills.
+    bench.qemu_img(&["resize", "-q", "moved.qcow2", "1T"]);
+    bench.qemu_img(&[
+        "resize",
+        "-q",
+        "--shrink",
+        "moved.qcow2",
+        &disk.len().to_string(),
+    ]);
+    bench.qemu_img(&[
+        "convert",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=streamOptimized",
+        "disk.raw",
+        "so.vmdk",
+    ]);
+    for (suffix, tool) in TOOLS {
+        for image in ["disk.raw", "zlib.qcow2", "moved.qcow2", "so.vmdk"] {
+            let packed = format!("{image}.{suffix}");
+            pack(&bench, tool, image, &packed);
+            let disk = if image == "so.vmdk" {
+                bench.expected("so.vmdk")
+            } else {
+                expected.clone()
+            };
+            bench.check(&packed, &disk, &format!("{packed} by {tool:?}"));
+        }
+    }
+}
+
+#[test]
+fn four_layers_are_taken_off_and_a_fifth_is_refused() {
+    if !have("qemu-img") || !TOOLS.iter().all(|(_, tool)| have(tool[0])) {
+        return;
+    }
+    let bench = Bench::new();
+    let disk = Content::Sparse.bytes(1 << 20);
+    bench.file("disk.raw", &disk);
+    bench.qemu_img(&["convert", "-O", "qcow2", "disk.raw", "d.qcow2"]);
+    pack(&bench, &["gzip", "-c"], "d.qcow2", "1.gz");
+    pack(&bench, &["xz", "-1", "-c"], "1.gz", "2.xz");
+    pack(&bench, &["zstd", "-q", "-c"], "2.xz", "3.zst");
+    pack(&bench, &["bzip2", "-c"], "3.zst", "4.bz2");
+    pack(&bench, &["gzip", "-c"], "4.bz2", "5.gz");
+    bench.check("4.bz2", &bench.path("disk.raw"), "four layers");
+    let out = bench.path("out.raw");
+    let refused = longshore()
+        .arg("convert")
+        .arg(bench.path("5.gz"))
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    assert!(!out.exists());
+}
+
+#[test]
+fn nothing_but_the_result_is_written_beside_it() {
+    if !have("qemu-img") {
+        return;
+    }
+    let bench = Bench::new();
+    bench.file("disk.raw", &Content::Compressible.bytes(6 << 20));
+    bench.qemu_img(&["convert", "-O", "qcow2", "disk.raw", "d.qcow2"]);
+    pack(&bench, &["gzip", "-c"], "d.qcow2", "d.qcow2.gz");
+    std::fs::create_dir(bench.path("empty")).unwrap();
+    // strace names every file that is created: the partial file and nothing else.
+    if !have("strace") {
+        return;
+    }
+    let program = longshore().get_program().to_owned();
+    let output = Command::new("strace")
+        .args(["-f", "-e", "trace=openat,open,creat,mknod,mknodat", "-o"])
+        .arg(bench.path("trace"))
+        .arg(program)
+        .arg("convert")
+        .arg(bench.path("d.qcow2.gz"))
+        .arg(bench.path("empty/out.raw"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let trace = std::fs::read_to_string(bench.path("trace")).unwrap();
+    let created: Vec<_> = trace
+        .lines()
+        .filter(|line| line.contains("O_CREAT"))
+        .collect();
+    assert_eq!(created.len(), 1, "{created:?}");
+    assert!(created[0].contains(".out.raw.partial"), "{created:?}");
+    let disk = std::fs::read(bench.path("disk.raw")).unwrap();
+    compare(&bench.path("empty/out.raw"), &disk, "gz");
+}
