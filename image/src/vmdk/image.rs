@@ -227,6 +227,10 @@ impl Image for Sparse {
         coalesce(Walk::new(self, range))
     }
 
+    fn best_read_forward(&self) -> bool {
+        self.header.is_stream() && self.parent.is_none()
+    }
+
     fn parent(&self) -> Option<&Arc<dyn Image>> {
         self.parent.as_ref()
     }

@@ -21,6 +21,7 @@ use super::layout::{
     MARKER_EOS, MARKER_FOOTER, MARKER_GRAIN_DIRECTORY, MARKER_GRAIN_TABLE, MARKER_LEN,
     MARKER_PROGRESS, Marker, MarkerRest, SECTOR,
 };
+use super::map;
 use crate::forward::{Decoder, Emit, Finish, Geometry, PieceKind};
 use crate::num::{to_u64, to_usize};
 use crate::{Error, Limits, Reservation, Result};
@@ -281,14 +282,19 @@ impl Stream {
         let Directory::At(primary) = header.directory() else {
             return Err(Error::malformed("the stream has no footer"));
         };
+        // The copy stands in exactly where it does with random access.
         let mut unusable = None;
         for at in [Some(primary), header.redundant()].into_iter().flatten() {
-            let usable = self.directory_at(at).and_then(|directory| {
-                self.ledger.usable(directory)?;
-                Ok(directory)
-            });
-            match usable {
-                Ok(directory) => return self.ledger.verify(directory),
+            if let Err(e) = map::check_directory(&self.header, at, self.pos) {
+                unusable = unusable.or(Some(e));
+                continue;
+            }
+            let directory = self.directory_at(at)?;
+            match map::check_tables(&self.header, directory, self.pos) {
+                Ok(()) => {
+                    self.ledger.usable(directory)?;
+                    return self.ledger.verify(directory);
+                }
                 Err(e) => unusable = unusable.or(Some(e)),
             }
         }
@@ -379,6 +385,9 @@ impl Decoder for Stream {
         if !complete {
             return Err(self.truncated());
         }
+        // What is left is padding.
+        self.pos = self.pos.saturating_add(to_u64(self.buf.len()));
+        self.buf.clear();
         self.verify()?;
         Ok(Finish::Done {
             virtual_size: self.header.virtual_size(),

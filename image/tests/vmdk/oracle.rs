@@ -134,6 +134,8 @@ fn info_says_what_the_image_is_both_ways() {
         assert_eq!(info.compression, compression);
         assert_eq!(info.features, ["redundant grain directory"]);
         assert!(info.references.is_empty());
+        let forward = open(&bytes).unwrap().best_read_forward();
+        assert_eq!(forward, name == "streamOptimized");
         let pieces = push_all(&bytes, 4096, options(None)).unwrap();
         assert_eq!(pieces.geometry.unwrap().info, info);
     }

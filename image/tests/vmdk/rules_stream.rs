@@ -478,6 +478,20 @@ fn the_redundant_directory_helps_where_the_first_points_nowhere() {
 }
 
 #[test]
+fn the_redundant_directory_stands_in_for_the_same_faults_both_ways() {
+    let built = every_kind().remove(1);
+    // Inside the file, but no table: with random access nobody knows that.
+    let mut bytes = built.bytes.clone();
+    let grain = (built.grains[&0] / SECTOR) as u32;
+    put32(&mut bytes, built.directory, grain);
+    both_fail(&bytes, Malformed);
+    // A directory where a grain is.
+    let mut bytes = built.bytes.clone();
+    put64(&mut bytes, 56, u64::from(grain));
+    forward_fails(&bytes, Malformed);
+}
+
+#[test]
 fn absurd_headers_are_errors() {
     let built = stream();
     let header32 = [
