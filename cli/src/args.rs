@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use longshore_crds::Quantity;
+use longshore_crds::manifest::Override;
 use longshore_transfer::Checksum;
 
 const ABOUT: &str = "\
@@ -58,6 +59,9 @@ pub(crate) enum Command {
     /// Fetch an image and make a raw disk of it
     #[command(after_long_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
+    /// Import the disks of a manifest and boot its virtual machine, without Kubernetes
+    #[command(after_long_help = RUN_EXAMPLES)]
+    Run(RunArgs),
     /// Print a shell's completions for this command
     #[command(after_long_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -122,6 +126,28 @@ of the bytes as they are served. The password of --user can be left to the envir
 
 An import is durable (fsync) when it ends with exit code 0. For the target, progress and signals see \
 `longshore convert --help`.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  longshore run -f vm.yaml
+  longshore run -f vm.yaml --accel tcg --timeout 600
+  longshore run -f vm.yaml --set spec.template.spec.domain.memory.guest=2Gi
+  longshore run -f vm.yaml --reimport demo-root
+
+The manifest has one VirtualMachine (or VirtualMachineInstance) of kubevirt.io/v1, and the DataVolumes, \
+Secrets and ConfigMaps it refers to; what has no effect here is said on standard error.
+
+Each data volume is imported once, into disks/NAME.img of the state directory, and kept: later runs need no \
+network. Raising its size in the manifest grows the disk. Where the manifest names another source now, a disk \
+that no machine has used yet is imported again; one that was used is never overwritten unless --reimport names it.
+
+The state directory is --state, or else $XDG_STATE_HOME/longshore/NAMESPACE/NAME (~/.local/state where that is \
+not set, ./.longshore where there is no home). One run uses it at a time. Whatever moment a run is killed at, \
+the next one continues from there.
+
+The guest's serial console is on standard output, and typed to on a terminal (Ctrl+] gives it back). SIGTERM \
+and SIGINT press the power button; a second signal cuts the power. The exit code is 0 if the guest powered off, \
+else 1; importing ends with 3 and 4 as `longshore import` does.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -269,10 +295,51 @@ pub(crate) struct RemoteArgs {
     /// A header to send, as 'Name: value' (may be given more than once)
     #[arg(long, value_name = "K: V")]
     pub(crate) header: Vec<String>,
-    /// User for basic authentication; the password may be in LONGSHORE_PASSWORD instead
+    /// User for basic authentication
     #[arg(long, value_name = "USER[:PASSWORD]")]
+    #[arg(
+        help = "User for basic authentication; the password can be in LONGSHORE_PASSWORD instead"
+    )]
     pub(crate) user: Option<String>,
-    /// The password, where the command line does not have it
-    #[arg(long, env = "LONGSHORE_PASSWORD", hide = true, hide_env_values = true)]
-    pub(crate) password: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// The manifest, or - for standard input
+    #[arg(short, long, value_name = "MANIFEST")]
+    pub(crate) file: PathBuf,
+    /// Directory for the machine's disks and sockets
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// How the guest's processors run; auto takes KVM only where it runs guests at speed
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    pub(crate) accel: AccelArg,
+    /// End everything after this many seconds, imports included (exit code 1)
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
+    /// Change a field of the machine, such as spec.template.spec.domain.cpu.cores=2
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<Override>,
+    /// Import this data volume anew: what is on its disk is lost
+    #[arg(long, value_name = "NAME")]
+    pub(crate) reimport: Vec<String>,
+    /// Let the manifest's hostDisk volumes use files of this host
+    #[arg(long)]
+    pub(crate) allow_host_disks: bool,
+    /// Progress of imports: a bar on a terminal, or nothing
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    pub(crate) progress: RunProgressArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AccelArg {
+    Auto,
+    Kvm,
+    Tcg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunProgressArg {
+    Auto,
+    Off,
 }

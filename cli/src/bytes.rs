@@ -1,4 +1,4 @@
-//! Amounts of bytes, for people.
+//! Amounts of bytes, for people. What is shown is rounded, so floats do.
 
 /// `1.2 GiB`.
 pub(crate) fn bytes(amount: u64) -> String {
@@ -6,7 +6,7 @@ pub(crate) fn bytes(amount: u64) -> String {
     if amount < 1024 {
         return format!("{amount} B");
     }
-    let mut scaled = amount as f64 / 1024.0;
+    let mut scaled = float(amount) / 1024.0;
     let mut unit = 0;
     while scaled >= 1023.95 && unit + 1 < UNITS.len() {
         scaled /= 1024.0;
@@ -27,6 +27,25 @@ pub(crate) fn exact(amount: u64) -> String {
     } else {
         format!("{} ({amount} bytes)", bytes(amount))
     }
+}
+
+/// The whole part; what is negative or no number is 0.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "casts from floats saturate, which is what a display wants"
+)]
+pub(crate) fn whole(amount: f64) -> u64 {
+    amount as u64
+}
+
+/// Near enough to be shown.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nobody sees the seventeenth digit"
+)]
+pub(crate) fn float(amount: u64) -> f64 {
+    amount as f64
 }
 
 #[cfg(test)]

@@ -2,20 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_crds::Quantity;
 use longshore_image::{DenyAll, Format, OpenGate};
-use longshore_transfer::{
-    Cache, DirectoryGate, Memory, Options, Preallocate, TargetSpec,
-};
+use longshore_importer::{BasicAuth, SourceOptions, parse_header};
+use longshore_launcher::accel::Accel;
+use longshore_transfer::{Cache, DirectoryGate, Memory, Options, Preallocate, TargetSpec};
 
 use crate::args::{
-    Args, BackingArg, CacheArg, Command, ContentTypeArg, CopyArgs, FormatArg, ImageArgs, LookArgs,
-    PreallocateArg, ProgressArg,
+    AccelArg, Args, BackingArg, CacheArg, Command, ContentTypeArg, CopyArgs, FormatArg, ImageArgs,
+    LookArgs, PreallocateArg, ProgressArg, RemoteArgs, RunArgs, RunProgressArg,
 };
 use crate::copy::Copy;
-use crate::look::Look;
+use crate::look::{Look, Onlooker};
 use crate::progress::Mode;
+use crate::run::RunConfig;
 use crate::source::Place;
 
 /// What is to be done.
@@ -24,6 +26,7 @@ pub(crate) enum Config {
     Info(Look),
     Map(Look),
     Copy(Box<Copy>),
+    Run(Box<RunConfig>),
     Completions(clap_complete::Shell),
 }
 
@@ -61,6 +64,17 @@ pub(crate) enum UsageError {
         /// The source.
         name: String,
     },
+    /// A header that is none.
+    #[error("--header is of the form 'Name: value'")]
+    Header,
+    /// Nobody said the password.
+    #[error(
+        "--user {user} has no password: write --user {user}:PASSWORD, or put it into LONGSHORE_PASSWORD"
+    )]
+    NoPassword {
+        /// The user.
+        user: String,
+    },
     /// A target without a name.
     #[error("{} has no file name", path.display())]
     NoName {
@@ -74,11 +88,20 @@ impl TryFrom<Args> for Config {
 
     fn try_from(args: Args) -> Result<Self, UsageError> {
         Ok(match args.command {
-            Command::Info(args) => Self::Info(look(args)?),
+            Command::Info(args) => {
+                let denies = args.image.backing == BackingArg::Deny;
+                let mut look = look(args)?;
+                if denies {
+                    // What an image is can be told without what it refers to.
+                    look.options.gate = Arc::new(Onlooker);
+                }
+                Self::Info(look)
+            }
             Command::Map(args) => Self::Map(look(args)?),
             Command::Convert(args) => {
                 let place = Place::of(&args.source);
-                if let Place::Remote(address) = place {
+                if let Place::Remote(_) = place {
+                    let address = place.name();
                     return Err(UsageError::ConvertRemote { address });
                 }
                 let sync = args.copy.sync;
@@ -87,6 +110,7 @@ impl TryFrom<Args> for Config {
             Command::Import(args) => {
                 let place = Place::of(&args.source);
                 let mut copy = copy(args.copy, place, args.target, true)?;
+                remote(args.remote, &mut copy.source_options)?;
                 copy.target.size = args
                     .size
                     .map(|size| at_least_one("size", size, "the size of a disk"))
@@ -95,6 +119,7 @@ impl TryFrom<Args> for Config {
                 copy.archive = args.content_type == ContentTypeArg::Archive;
                 Self::Copy(Box::new(copy))
             }
+            Command::Run(args) => Self::Run(Box::new(run(args))),
             Command::Completions { shell } => Self::Completions(shell),
         })
     }
@@ -102,20 +127,21 @@ impl TryFrom<Args> for Config {
 
 fn look(args: LookArgs) -> Result<Look, UsageError> {
     let place = Place::of(&args.source);
+    let mut source_options = SourceOptions {
+        force_share: args.image.force_share,
+        ..SourceOptions::default()
+    };
+    remote(args.remote, &mut source_options)?;
     Ok(Look {
         json: args.json,
-        force_share: args.image.force_share,
+        opens_references: args.image.backing == BackingArg::SameDir,
+        source_options,
         options: options(args.image, &place)?,
         place,
     })
 }
 
-fn copy(
-    args: CopyArgs,
-    place: Place,
-    path: PathBuf,
-    sync: bool,
-) -> Result<Copy, UsageError> {
+fn copy(args: CopyArgs, place: Place, path: PathBuf, sync: bool) -> Result<Copy, UsageError> {
     if path == Path::new("-") {
         return Err(UsageError::StdoutTarget);
     }
@@ -145,6 +171,10 @@ fn copy(
             force_share,
         },
         options,
+        source_options: SourceOptions {
+            force_share,
+            ..SourceOptions::default()
+        },
         place,
         archive: false,
         progress: match args.progress {
@@ -188,9 +218,60 @@ fn gate(
         (BackingArg::SameDir, Place::Stdin) => Err(UsageError::NoDirectory {
             name: "standard input".to_owned(),
         }),
-        (BackingArg::SameDir, Place::Remote(address)) => Err(UsageError::NoDirectory {
-            name: address.clone(),
-        }),
+        (BackingArg::SameDir, Place::Remote(_)) => {
+            Err(UsageError::NoDirectory { name: place.name() })
+        }
+    }
+}
+
+/// What a server is told. The password of the environment is only for a user named here.
+fn remote(args: RemoteArgs, options: &mut SourceOptions) -> Result<(), UsageError> {
+    let RemoteArgs { ca, header, user } = args;
+    options.ca = ca;
+    for text in header {
+        // The text stays out of the message: it may be all secret.
+        let header = parse_header(&text).map_err(|_| UsageError::Header)?;
+        options.headers.push(header);
+    }
+    let Some(user) = user else { return Ok(()) };
+    let (user, password) = match user.split_once(':') {
+        Some((user, password)) => (user.to_owned(), password.to_owned()),
+        None => match std::env::var("LONGSHORE_PASSWORD") {
+            Ok(password) => (user, password),
+            Err(_) => return Err(UsageError::NoPassword { user }),
+        },
+    };
+    options.basic_auth = Some(BasicAuth { user, password });
+    Ok(())
+}
+
+fn run(args: RunArgs) -> RunConfig {
+    let RunArgs {
+        file,
+        state,
+        accel,
+        timeout,
+        set,
+        reimport,
+        allow_host_disks,
+        progress,
+    } = args;
+    RunConfig {
+        manifest: file,
+        state,
+        accel: match accel {
+            AccelArg::Auto => Accel::Auto,
+            AccelArg::Kvm => Accel::Kvm,
+            AccelArg::Tcg => Accel::Tcg,
+        },
+        timeout: timeout.map(Duration::from_secs),
+        overrides: set,
+        reimport,
+        allow_host_disks,
+        progress: match progress {
+            RunProgressArg::Auto => Mode::Auto,
+            RunProgressArg::Off => Mode::Off,
+        },
     }
 }
 

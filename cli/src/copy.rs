@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use longshore_importer::SourceOptions;
 use longshore_transfer::{Cancel, Error, Options, Progress, Report, Source, TargetSpec, transfer};
 
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ pub(crate) struct Copy {
     pub(crate) place: Place,
     pub(crate) target: TargetSpec,
     pub(crate) options: Options,
+    pub(crate) source_options: SourceOptions,
     pub(crate) progress: Mode,
     /// The content is files, not a disk.
     pub(crate) archive: bool,
@@ -35,6 +37,7 @@ pub(crate) fn run(copy: Copy) -> Result<(), Failure> {
         place,
         target,
         options,
+        source_options,
         progress,
         archive,
     } = copy;
@@ -49,14 +52,18 @@ pub(crate) fn run(copy: Copy) -> Result<(), Failure> {
         return Err(failure);
     }
     let signals = Signals::take()?;
-    let force_share = target.force_share;
     let job = Job {
         target,
         options,
         deadline: None,
     };
-    job.watch(move || place.open(force_share), display, &signals)
-        .map(drop)
+    let open = move |cancel: &Cancel| {
+        place.open(&SourceOptions {
+            cancel: cancel.clone(),
+            ..source_options
+        })
+    };
+    job.watch(open, display, &signals).map(drop)
 }
 
 /// A copy without its source.
@@ -71,7 +78,7 @@ impl Job {
     /// Copies from what `open` opens until it is done, failed, told to stop, or out of time.
     pub(crate) fn watch(
         self,
-        open: impl FnOnce() -> Result<Box<dyn Source>, Failure> + Send + 'static,
+        open: impl FnOnce(&Cancel) -> Result<Box<dyn Source>, Failure> + Send + 'static,
         mut display: Display,
         signals: &Signals,
     ) -> Result<Report, Failure> {
@@ -90,7 +97,7 @@ impl Job {
 
     fn watched(
         self,
-        open: impl FnOnce() -> Result<Box<dyn Source>, Failure> + Send + 'static,
+        open: impl FnOnce(&Cancel) -> Result<Box<dyn Source>, Failure> + Send + 'static,
         display: &mut Display,
         signals: &Signals,
     ) -> Result<(Report, Progress), Failure> {
@@ -104,7 +111,7 @@ impl Job {
         let partial = partial_of(&target.path);
         let (shared_progress, shared_cancel) = (progress.clone(), cancel.clone());
         let copy = move || {
-            let mut source = open()?;
+            let mut source = open(&shared_cancel)?;
             transfer(
                 source.as_mut(),
                 &target,
@@ -136,7 +143,7 @@ impl Job {
                 cancel.cancel();
                 let since = *stopping.get_or_insert(now);
                 if received > 1 || now.duration_since(since) > PATIENCE {
-                    remove(&partial);
+                    remove(partial.as_deref());
                     return Err(Error::Interrupted.into());
                 }
             } else {
@@ -155,7 +162,7 @@ fn partial_of(target: &Path) -> Option<PathBuf> {
 }
 
 /// The copy is stuck in a read, and holds the lock on its partial file: nobody else's is removed.
-fn remove(partial: &Option<PathBuf>) {
+fn remove(partial: Option<&Path>) {
     if let Some(partial) = partial {
         // Mostly it is not there: a device, or a copy that has not begun.
         drop(std::fs::remove_file(partial));

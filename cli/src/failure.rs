@@ -1,9 +1,16 @@
 //! How a command fails: the cause, the exit code, and what to do next.
 
-use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
+
+use longshore_importer::Retry;
+use longshore_launcher::accel::AccelError;
+use longshore_launcher::plan::PlanError;
+use longshore_launcher::supervisor::{End, RunError};
+use longshore_telemetry::error_chain;
 
 use crate::output;
+use crate::run::StateError;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +18,9 @@ pub(crate) enum Failure {
     /// The engine could not do it.
     #[error(transparent)]
     Transfer(#[from] longshore_transfer::Error),
+    /// The source could not be opened.
+    #[error(transparent)]
+    Source(#[from] longshore_importer::Error),
     /// Something asked for that is not there yet.
     #[error("{what}")]
     Unsupported {
@@ -44,6 +54,66 @@ pub(crate) enum Failure {
         /// The cause.
         source: io::Error,
     },
+    /// A manifest could not be read.
+    #[error("could not read the manifest {}", path.display())]
+    ManifestFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A manifest makes no sense.
+    #[error("{}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: Box<longshore_crds::manifest::ManifestError>,
+    },
+    /// A field of a manifest makes no sense to us.
+    #[error("{field}: {why}")]
+    Field {
+        /// Where it is.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The machine cannot run as the manifest has it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The state directory is not ours to use.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A disk could not be made or kept.
+    #[error("data volume {name}")]
+    Disk {
+        /// The data volume.
+        name: String,
+        /// The cause.
+        source: Box<Self>,
+    },
+    /// The accelerator that was demanded is not there.
+    #[error(transparent)]
+    Accelerator(#[from] AccelError),
+    /// The machine could not be started.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The machine ended in another way than by powering off.
+    #[error("{text}")]
+    Ended {
+        /// How.
+        end: End,
+        /// The same for people, with what QEMU said.
+        text: String,
+        /// What the guest printed, if it has a console.
+        log: Option<PathBuf>,
+    },
+    /// The time limit was over before the machine was started.
+    #[error("the time limit of {seconds} s was over before the disks were there")]
+    TimedOut {
+        /// The limit.
+        seconds: u64,
+    },
     /// A thread of ours died; its message is on standard error already.
     #[error("the copy ended unexpectedly: this is a mistake in longshore")]
     Crashed,
@@ -54,11 +124,22 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Transfer(error) => error.exit_code(),
+            Self::Source(error) => error.exit_code(),
+            Self::Disk { source, .. } => source.exit_code(),
             Self::Unsupported { .. } => 3,
             Self::ReaderGone => 0,
             Self::NotRandom { .. }
             | Self::Output { .. }
             | Self::Host { .. }
+            | Self::ManifestFile { .. }
+            | Self::Manifest { .. }
+            | Self::Field { .. }
+            | Self::Plan(_)
+            | Self::State(_)
+            | Self::Accelerator(_)
+            | Self::Run(_)
+            | Self::Ended { .. }
+            | Self::TimedOut { .. }
             | Self::Crashed => 1,
         }
     }
@@ -67,11 +148,22 @@ impl Failure {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Transfer(error) => error.reason(),
+            Self::Source(error) => error.reason(),
             Self::Unsupported { .. } => "Unsupported",
             Self::NotRandom { .. } => "NotRandomAccess",
             Self::ReaderGone => "ReaderGone",
             Self::Output { .. } => "OutputFailed",
             Self::Host { .. } => "HostFailed",
+            Self::ManifestFile { .. } => "ManifestUnreadable",
+            Self::Manifest { source, .. } => source.reason(),
+            Self::Field { .. } => "FieldInvalid",
+            Self::Plan(error) => error.reason(),
+            Self::State(error) => error.reason(),
+            Self::Disk { source, .. } => source.reason(),
+            Self::Accelerator(error) => error.reason(),
+            Self::Run(error) => error.reason(),
+            Self::Ended { end, .. } => end.reason(),
+            Self::TimedOut { .. } => "TimedOut",
             Self::Crashed => "Crashed",
         }
     }
@@ -83,37 +175,32 @@ impl Failure {
 
     /// The whole chain of causes on one line.
     pub(crate) fn message(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
+        error_chain(self)
     }
 
     /// What to do about it, where that is known and the message does not say it.
     pub(crate) fn next_step(&self) -> Option<String> {
-        use longshore_image::ErrorKind;
-        use longshore_transfer::Error;
         match self {
             Self::Unsupported { next, .. } => Some(next.clone()),
-            Self::Transfer(Error::Image { source, .. }) => match source.kind() {
-                ErrorKind::Denied => Some(
-                    "if you trust the image, --backing same-dir lets in files that lie beside it"
-                        .to_owned(),
-                ),
-                ErrorKind::LimitExceeded => {
-                    Some("if you trust the image, --memory gives it more".to_owned())
-                }
-                _ => None,
+            Self::Transfer(error) | Self::Source(longshore_importer::Error::Local(error)) => {
+                transfer_next_step(error).map(str::to_owned)
+            }
+            Self::Source(error) => source_next_step(error).map(str::to_owned),
+            Self::NotRandom { .. } => {
+                Some("`longshore convert` it to a raw file, or unpack it, and map that".to_owned())
+            }
+            Self::State(error) => error.next_step(),
+            Self::Disk { name, source } => match &**source {
+                Self::Transfer(longshore_transfer::Error::TooSmall { .. }) => Some(format!(
+                    "ask for more storage in the manifest's data volume {name}"
+                )),
+                other => other.next_step(),
             },
-            Self::NotRandom { .. } => Some(
-                "`longshore convert` it to a raw file, or unpack it, and map that".to_owned(),
-            ),
-            Self::Transfer(Error::Checksum { .. }) => {
-                Some("check the digest, or fetch the image again: it may have changed".to_owned())
+            Self::Run(RunError::NoQemu { .. }) => {
+                Some("install it: apt-get install qemu-system-x86".to_owned())
+            }
+            Self::Ended { log: Some(log), .. } => {
+                Some(format!("what the guest printed is in {}", log.display()))
             }
             _ => None,
         }
@@ -124,9 +211,43 @@ impl Failure {
         if matches!(self, Self::ReaderGone) {
             return;
         }
-        output::say(&format!("error: {}", self.message()));
+        if let Self::Plan(PlanError::Refused { problems }) = self {
+            // A list reads better as one.
+            output::say("error: the machine cannot run as written");
+            for problem in problems {
+                output::say(&format!("  {problem}"));
+            }
+        } else {
+            output::say(&format!("error: {}", self.message()));
+        }
         if let Some(next) = self.next_step() {
             output::say(&format!("next: {next}"));
         }
+    }
+}
+
+fn transfer_next_step(error: &longshore_transfer::Error) -> Option<&'static str> {
+    use longshore_image::ErrorKind;
+    use longshore_transfer::Error;
+    match error {
+        Error::Image { source, .. } => match source.kind() {
+            ErrorKind::Denied => {
+                Some("if you trust the image, --backing same-dir lets in files that lie beside it")
+            }
+            ErrorKind::LimitExceeded => Some("if you trust the image, --memory gives it more"),
+            _ => None,
+        },
+        Error::Checksum { .. } => {
+            Some("check the digest, or fetch the image again: it may have changed")
+        }
+        _ => None,
+    }
+}
+
+fn source_next_step(error: &longshore_importer::Error) -> Option<&'static str> {
+    match error.retry() {
+        Retry::Unauthorized => Some("give credentials: --user NAME:PASSWORD or --header"),
+        Retry::Transient => Some("try again: the server may be back in a moment"),
+        _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use longshore_image::chain::Chain;
 use longshore_image::{Compression, ExtentKind, Format, Info, ReferenceKind};
 use longshore_transfer::Inspection;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::bytes::exact;
 use crate::failure::Failure;
@@ -15,14 +15,15 @@ use crate::source::Place;
 
 /// Prints it.
 pub(crate) fn run(look: &Look) -> Result<(), Failure> {
-    let found = look.inspect().and_then(|inspection| Facts::of(look, &inspection));
+    let found = look
+        .inspect()
+        .and_then(|inspection| Facts::of(look, &inspection));
     let mut data = Data::open();
     if look.json {
-        let text = match &found {
-            Ok(facts) => facts.json(),
-            Err(failure) => refusal(look, failure),
-        };
-        data.line(&format!("{text:#}"))?;
+        match &found {
+            Ok(facts) => data.json_document(&facts.json())?,
+            Err(failure) => data.json_document(&not_shown(look, failure))?,
+        }
     } else if let Ok(facts) = &found {
         data.write(&facts.text())?;
     }
@@ -32,6 +33,54 @@ pub(crate) fn run(look: &Look) -> Result<(), Failure> {
 
 /// A number, or why there is none.
 type Known = Result<u64, &'static str>;
+
+/// What `--json` prints. Fields are added, never renamed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    source: &'a str,
+    format: &'static str,
+    variant: Option<&'a str>,
+    virtual_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    virtual_size_reason: Option<&'static str>,
+    allocated_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocated_bytes_reason: Option<&'static str>,
+    file_size: Option<u64>,
+    disk_usage: Option<u64>,
+    cluster_size: Option<u64>,
+    compression: &'static str,
+    wrappers: &'a [&'static str],
+    features: &'a [String],
+    references: Vec<ShownReference<'a>>,
+    refused: Option<Why>,
+}
+
+/// A file that the image names.
+#[derive(Debug, Serialize)]
+struct ShownReference<'a> {
+    kind: &'static str,
+    name: &'a str,
+    format: Option<&'a str>,
+    opened: bool,
+}
+
+/// The same for what is not to be had: `refused` if that is the image's fault, else `error`.
+#[derive(Debug, Serialize)]
+struct NotShown {
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Why>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Why>,
+}
+
+#[derive(Debug, Serialize)]
+struct Why {
+    reason: &'static str,
+    message: String,
+}
 
 /// Everything that is shown.
 #[derive(Debug)]
@@ -44,7 +93,7 @@ struct Facts {
     file_size: Option<u64>,
     /// Bytes that the file takes on its filesystem.
     disk_usage: Option<u64>,
-    backing_opened: bool,
+    opened: bool,
 }
 
 impl Facts {
@@ -65,7 +114,14 @@ impl Facts {
         } else {
             Ok(info.virtual_size)
         };
+        let opened = chain
+            .as_ref()
+            .is_some_and(|chain| chain.layers().len() > 1 || look.opens_references);
+        let elsewhere = |kind| matches!(kind, ReferenceKind::DataFile);
         let allocated = match chain {
+            Some(_) if !opened && info.references.iter().any(|r| elsewhere(r.kind)) => {
+                Err("its data is in another file, which was not opened")
+            }
             Some(chain) => Ok(allocated(chain, &look.place.name())?),
             None => Err(whole),
         };
@@ -84,55 +140,35 @@ impl Facts {
             allocated,
             file_size: *source_len,
             disk_usage,
-            backing_opened: chain.as_ref().is_some_and(|c| c.layers().len() > 1),
+            opened,
         })
     }
 
-    fn json(&self) -> Value {
-        let Self {
-            source,
-            info,
-            wrappers,
-            virtual_size,
-            allocated,
-            file_size,
-            disk_usage,
-            backing_opened,
-        } = self;
-        let references: Vec<Value> = info
-            .references
-            .iter()
-            .map(|reference| {
-                json!({
-                    "kind": kind_name(reference.kind),
-                    "name": reference.name,
-                    "format": reference.format,
-                    "opened": backing_opened,
-                })
-            })
-            .collect();
-        let mut object = Map::new();
-        let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
-        put("source", json!(source));
-        put("format", json!(info.format.name()));
-        put("variant", json!(some(&info.variant)));
-        put("virtualSize", json!(virtual_size.ok()));
-        if let Err(reason) = virtual_size {
-            put("virtualSizeReason", json!(reason));
+    fn json(&self) -> Shown<'_> {
+        let info = &self.info;
+        let references = info.references.iter().map(|reference| ShownReference {
+            kind: kind_name(reference.kind),
+            name: &reference.name,
+            format: reference.format.as_deref(),
+            opened: self.opened,
+        });
+        Shown {
+            source: &self.source,
+            format: info.format.name(),
+            variant: (!info.variant.is_empty()).then_some(info.variant.as_str()),
+            virtual_size: self.virtual_size.ok(),
+            virtual_size_reason: self.virtual_size.err(),
+            allocated_bytes: self.allocated.ok(),
+            allocated_bytes_reason: self.allocated.err(),
+            file_size: self.file_size,
+            disk_usage: self.disk_usage,
+            cluster_size: info.cluster_size,
+            compression: compression(info.compression),
+            wrappers: &self.wrappers,
+            features: &info.features,
+            references: references.collect(),
+            refused: None,
         }
-        put("allocatedBytes", json!(allocated.ok()));
-        if let Err(reason) = allocated {
-            put("allocatedBytesReason", json!(reason));
-        }
-        put("fileSize", json!(file_size));
-        put("diskUsage", json!(disk_usage));
-        put("clusterSize", json!(info.cluster_size));
-        put("compression", json!(compression(info.compression)));
-        put("wrappers", json!(wrappers));
-        put("features", json!(info.features));
-        put("references", json!(references));
-        put("refused", Value::Null);
-        Value::Object(object)
     }
 
     fn text(&self) -> String {
@@ -144,11 +180,12 @@ impl Facts {
             allocated,
             file_size,
             disk_usage,
-            backing_opened,
+            opened,
         } = self;
         let mut text = String::new();
         let mut put = |key: &str, value: &str| {
-            text += &format!("{:<14} {}\n", format!("{key}:"), printable(value));
+            let key = format!("{key}:");
+            text += &[&format!("{key:<14} "), printable(value).as_str(), "\n"].concat();
         };
         let known = |known: &Known| match known {
             Ok(amount) => exact(*amount),
@@ -176,7 +213,7 @@ impl Facts {
             put("features", &info.features.join(", "));
         }
         for reference in &info.references {
-            let opened = if *backing_opened { "opened" } else { "not opened" };
+            let opened = if *opened { "opened" } else { "not opened" };
             let value = format!("{} ({opened})", reference.name);
             put(&kind_name(reference.kind).replace('-', " "), &value);
         }
@@ -193,10 +230,6 @@ fn printable(text: &str) -> String {
             plain.into_iter().chain(escaped.into_iter().flatten())
         })
         .collect()
-}
-
-fn some(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
 }
 
 fn compression(compression: Compression) -> &'static str {
@@ -230,11 +263,21 @@ fn allocated(chain: &Chain, name: &str) -> Result<u64, Failure> {
     Ok(sum)
 }
 
-/// The JSON of an image that is not to be had: `refused` if it is the image's fault, else `error`.
-fn refusal(look: &Look, failure: &Failure) -> Value {
-    let why = json!({"reason": failure.reason(), "message": failure.message()});
-    let key = if failure.refuses_image() { "refused" } else { "error" };
-    json!({"source": look.place.name(), key: why})
+fn not_shown(look: &Look, failure: &Failure) -> NotShown {
+    let why = Some(Why {
+        reason: failure.reason(),
+        message: failure.message(),
+    });
+    let (refused, error) = if failure.refuses_image() {
+        (why, None)
+    } else {
+        (None, why)
+    };
+    NotShown {
+        source: look.place.name(),
+        refused,
+        error,
+    }
 }
 
 #[cfg(test)]

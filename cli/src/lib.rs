@@ -27,6 +27,7 @@ mod look;
 mod map;
 mod output;
 mod progress;
+mod run;
 mod signals;
 mod source;
 
@@ -37,7 +38,6 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::Args;
 use crate::config::Config;
-use crate::failure::Failure;
 
 /// Does what the arguments (the first is the program's name) ask for.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -45,6 +45,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
+    logging(args.verbose);
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => {
@@ -56,6 +57,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Config::Info(look) => info::run(&look),
         Config::Map(look) => map::run(&look),
         Config::Copy(copy) => copy::run(*copy),
+        Config::Run(config) => run::run(&config),
         Config::Completions(shell) => output::completions(shell),
     };
     match done {
@@ -72,4 +74,26 @@ fn usage(error: &clap::Error) -> ExitCode {
     // A closed standard output is no failure here either.
     drop(error.print());
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Warnings unless asked for more.
+fn logging(verbose: u8) {
+    let filter = match verbose {
+        0 => "warn",
+        1 => "warn,longshore=info",
+        2 => "info,longshore=debug",
+        _ => "debug,longshore=trace",
+    };
+    let crates = ["cli", "image", "importer", "launcher", "transfer"];
+    let (base, ours) = filter.split_once(",longshore=").unwrap_or((filter, filter));
+    let each = crates
+        .iter()
+        .map(|name| format!(",longshore_{name}={ours}"));
+    let filter = base.to_owned() + &each.collect::<String>();
+    let options = longshore_telemetry::Options {
+        filter,
+        ..longshore_telemetry::Options::default()
+    };
+    // Only in tests is it set up already.
+    drop(longshore_telemetry::init(&options));
 }

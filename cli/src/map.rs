@@ -2,7 +2,7 @@
 
 use longshore_image::ExtentKind;
 use longshore_image::chain::LayerExtent;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::look::Look;
@@ -42,7 +42,7 @@ pub(crate) fn run(look: &Look) -> Result<(), Failure> {
             if !first {
                 data.write(",\n")?;
             }
-            data.write(&json_line(&extent))?;
+            data.json(&Line::from(&extent))?;
         } else {
             data.line(&text_line(&extent))?;
         }
@@ -61,21 +61,38 @@ fn offset(extent: &LayerExtent) -> Option<u64> {
     }
 }
 
-fn json_line(extent: &LayerExtent) -> String {
-    let offset = offset(extent);
-    let mut line = json!({
-        "start": extent.visible.start,
-        "length": extent.visible.end.saturating_sub(extent.visible.start),
-        "depth": extent.layer,
-        "present": true,
-        "zero": offset.is_none(),
-        "data": offset.is_some(),
-        "compressed": matches!(extent.extent.kind, ExtentKind::Compressed { .. }),
-    });
-    if let Some(offset) = offset {
-        line["offset"] = json!(offset);
+/// An extent as `qemu-img map` spells it, and whether it is compressed.
+#[derive(Debug, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the fields are those of qemu-img"
+)]
+struct Line {
+    start: u64,
+    length: u64,
+    depth: usize,
+    present: bool,
+    zero: bool,
+    data: bool,
+    compressed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+}
+
+impl From<&LayerExtent> for Line {
+    fn from(extent: &LayerExtent) -> Self {
+        let offset = offset(extent);
+        Self {
+            start: extent.visible.start,
+            length: extent.visible.end.saturating_sub(extent.visible.start),
+            depth: extent.layer,
+            present: true,
+            zero: offset.is_none(),
+            data: offset.is_some(),
+            compressed: matches!(extent.extent.kind, ExtentKind::Compressed { .. }),
+            offset,
+        }
     }
-    line.to_string()
 }
 
 fn text_line(extent: &LayerExtent) -> String {
@@ -85,7 +102,7 @@ fn text_line(extent: &LayerExtent) -> String {
         ExtentKind::Compressed { .. } => "compressed",
         ExtentKind::Zero | ExtentKind::Parent => "zero",
     };
-    let offset = offset(extent).map_or("-".to_owned(), |at| at.to_string());
+    let offset = offset(extent).map_or_else(|| "-".to_owned(), |at| at.to_string());
     format!(
         "{:>16} {length:>16}  {what:<10} {offset:>18}  {:>5}",
         extent.visible.start, extent.layer

@@ -30,6 +30,17 @@ impl Data {
         self.write("\n")
     }
 
+    /// Compact JSON, without a line end.
+    pub(crate) fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.0, value).map_err(|error| failed(error.into()))
+    }
+
+    /// JSON for people to read too.
+    pub(crate) fn json_document(&mut self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        serde_json::to_writer_pretty(&mut self.0, value).map_err(|error| failed(error.into()))?;
+        self.write("\n")
+    }
+
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.0.flush().map_err(failed)
     }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longshore_transfer::{Meter, Progress, Report, Snapshot};
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use crate::bytes::bytes;
+use crate::bytes::{bytes, float, whole};
 use crate::failure::Failure;
 use crate::output;
 
@@ -24,6 +24,43 @@ pub(crate) enum Mode {
 
 /// The bar has this many steps; the share is shown in whole percents.
 const STEPS: u64 = 10_000;
+
+/// A line of `--progress json`; documented in the help of `convert`.
+#[derive(Debug, Serialize)]
+#[serde(
+    tag = "event",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+enum Event<'a> {
+    Progress {
+        fraction: Option<f64>,
+        phase: &'static str,
+        read: u64,
+        written: u64,
+        rate: u64,
+        eta_seconds: Option<u64>,
+    },
+    Done {
+        target: &'a str,
+        format: &'static str,
+        variant: &'a str,
+        wrappers: Vec<&'static str>,
+        virtual_size: u64,
+        read: u64,
+        written: u64,
+        spilled: u64,
+        passes: u32,
+        threads: usize,
+        seconds: f64,
+        finishing_seconds: f64,
+    },
+    Error {
+        reason: &'static str,
+        message: String,
+        exit_code: u8,
+    },
+}
 
 /// Shows one copy.
 pub(crate) struct Display {
@@ -71,33 +108,36 @@ impl Display {
         match &mut self.kind {
             Kind::Bar(bar) => {
                 let share = reading.fraction.unwrap_or(0.0);
-                bar.set_position((share * STEPS as f64) as u64);
-                let mut text = match reading.fraction {
-                    Some(share) => format!("{:>3}%  ", (share * 100.0) as u64),
-                    None => String::new(),
-                };
-                text += &format!("{} read", bytes(snapshot.read));
-                if finishing {
-                    text += "  finishing";
-                } else {
-                    text += &format!("  {}/s", bytes(reading.rate as u64));
-                    if let Some(eta) = reading.eta {
-                        text += &format!("  {} left", clock(eta));
+                bar.set_position(whole(share * float(STEPS)));
+                let percent = reading.fraction.map_or_else(String::new, |share| {
+                    format!("{:>3}%  ", whole(share * 100.0))
+                });
+                let pace = match (finishing, reading.eta) {
+                    (true, _) => "finishing".to_owned(),
+                    (false, None) => format!("{}/s", bytes(whole(reading.rate))),
+                    (false, Some(eta)) => {
+                        format!("{}/s  {} left", bytes(whole(reading.rate)), clock(eta))
                     }
-                }
+                };
+                let text = format!("{percent}{} read  {pace}", bytes(snapshot.read));
                 bar.set_message(text);
                 bar.tick();
             }
             Kind::Lines { .. } => {
-                let event = json!({
-                    "event": "progress",
-                    "fraction": reading.fraction,
-                    "phase": if finishing { "finishing" } else { "copying" },
-                    "read": snapshot.read,
-                    "written": snapshot.written,
-                    "rate": reading.rate as u64,
-                    "etaSeconds": reading.eta.map(|eta| eta.as_secs()),
-                });
+                let event = Event::Progress {
+                    fraction: reading.fraction,
+                    phase: if snapshot.done {
+                        "done"
+                    } else if finishing {
+                        "finishing"
+                    } else {
+                        "copying"
+                    },
+                    read: snapshot.read,
+                    written: snapshot.written,
+                    rate: whole(reading.rate),
+                    eta_seconds: reading.eta.map(|eta| eta.as_secs()),
+                };
                 self.print(&event);
             }
             Kind::LastWord | Kind::Nothing => {}
@@ -116,8 +156,8 @@ impl Display {
             }
             Kind::LastWord => output::say(&summary(report, &self.target)),
             Kind::Lines { .. } => {
-                let event = done_event(report, &self.target);
-                self.print(&event);
+                let target = self.target.clone();
+                self.print(&done_event(report, &target));
             }
             Kind::Nothing => {}
         }
@@ -128,34 +168,28 @@ impl Display {
         match &mut self.kind {
             Kind::Bar(bar) => bar.finish_and_clear(),
             Kind::Lines { .. } => {
-                let event = json!({
-                    "event": "error",
-                    "reason": failure.reason(),
-                    "message": failure.message(),
-                    "exitCode": failure.exit_code(),
-                });
+                let event = Event::Error {
+                    reason: failure.reason(),
+                    message: failure.message(),
+                    exit_code: failure.exit_code(),
+                };
                 self.print(&event);
             }
             Kind::LastWord | Kind::Nothing => {}
         }
     }
 
-    /// Says something without getting into the bar's way.
-    pub(crate) fn say(&self, line: &str) {
-        match &self.kind {
-            Kind::Bar(bar) => bar.suspend(|| output::say(line)),
-            _ => output::say(line),
-        }
-    }
-
     /// Whether anybody reads must not decide over a copy: after a failed write there are no more.
-    fn print(&mut self, event: &Value) {
+    fn print(&mut self, event: &Event<'_>) {
         let Kind::Lines { reader_gone } = &mut self.kind else {
             return;
         };
         if !*reader_gone {
             let mut stdout = io::stdout().lock();
-            let written = writeln!(stdout, "{event}").and_then(|()| stdout.flush());
+            let written = serde_json::to_writer(&mut stdout, event)
+                .map_err(io::Error::from)
+                .and_then(|()| stdout.write_all(b"\n"))
+                .and_then(|()| stdout.flush());
             *reader_gone = written.is_err();
         }
     }
@@ -198,45 +232,32 @@ fn image(report: &Report) -> String {
 
 fn summary(report: &Report, target: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
-    let rate = report.bytes_read as f64 / seconds.max(0.001);
+    let rate = float(report.bytes_read) / seconds.max(0.001);
     format!(
         "{target}: a disk of {} from {}; {} read, {} written, {seconds:.1} s, {}/s",
         bytes(report.virtual_size),
         image(report),
         bytes(report.bytes_read),
         bytes(report.bytes_written),
-        bytes(rate as u64),
+        bytes(whole(rate)),
     )
 }
 
-fn done_event(report: &Report, target: &str) -> Value {
-    let Report {
-        info,
-        wrappers,
-        virtual_size,
-        bytes_read,
-        bytes_written,
-        bytes_spilled,
-        passes,
-        threads,
-        elapsed,
-        finishing,
-    } = report;
-    json!({
-        "event": "done",
-        "target": target,
-        "format": info.format.name(),
-        "variant": info.variant,
-        "wrappers": wrappers.iter().map(|w| w.name()).collect::<Vec<_>>(),
-        "virtualSize": virtual_size,
-        "read": bytes_read,
-        "written": bytes_written,
-        "spilled": bytes_spilled,
-        "passes": passes,
-        "threads": threads,
-        "seconds": elapsed.as_secs_f64(),
-        "finishingSeconds": finishing.as_secs_f64(),
-    })
+fn done_event<'a>(report: &'a Report, target: &'a str) -> Event<'a> {
+    Event::Done {
+        target,
+        format: report.info.format.name(),
+        variant: &report.info.variant,
+        wrappers: report.wrappers.iter().map(|w| w.name()).collect(),
+        virtual_size: report.virtual_size,
+        read: report.bytes_read,
+        written: report.bytes_written,
+        spilled: report.bytes_spilled,
+        passes: report.passes,
+        threads: report.threads,
+        seconds: report.elapsed.as_secs_f64(),
+        finishing_seconds: report.finishing.as_secs_f64(),
+    }
 }
 
 #[cfg(test)]

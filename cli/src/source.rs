@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use longshore_importer::{SourceOptions, source_from};
 use longshore_transfer::{FileSource, Source, StdinSource};
 
 use crate::failure::Failure;
@@ -36,20 +37,37 @@ impl Place {
         match self {
             Self::Stdin => "standard input".to_owned(),
             Self::File(path) => path.display().to_string(),
-            Self::Remote(address) => address.clone(),
+            Self::Remote(address) => without_secrets(address),
         }
     }
 
-    /// Opens it.
-    pub(crate) fn open(&self, force_share: bool) -> Result<Box<dyn Source>, Failure> {
+    /// Opens it. A server is asked at once.
+    pub(crate) fn open(&self, options: &SourceOptions) -> Result<Box<dyn Source>, Failure> {
         match self {
-            Self::Stdin => Ok(StdinSource::open(force_share)?),
-            Self::File(path) => Ok(Box::new(FileSource::open(path, force_share)?)),
-            Self::Remote(address) => Err(Failure::Unsupported {
-                what: format!("{address}: no source of this kind is read"),
-                next: "fetch it with another tool, and give the file".to_owned(),
-            }),
+            Self::Stdin => Ok(StdinSource::open(options.force_share)?),
+            Self::File(path) => Ok(Box::new(FileSource::open(path, options.force_share)?)),
+            Self::Remote(address) => Ok(source_from(address, options)?),
         }
+    }
+}
+
+/// An address for people: user information may be a password, a query a signature.
+fn without_secrets(address: &str) -> String {
+    let plain = address.split(['?', '#']).next().unwrap_or_default();
+    without_user(plain)
+}
+
+/// An address without who asks for it. A password may contain a slash that should have been escaped,
+/// so everything up to the last `@` before the query goes.
+pub(crate) fn without_user(address: &str) -> String {
+    let end = address.find(['?', '#']).unwrap_or(address.len());
+    let (plain, rest) = address.split_at(end);
+    match plain.split_once("://") {
+        Some((scheme, place)) => {
+            let place = place.rsplit_once('@').map_or(place, |(_, host)| host);
+            format!("{scheme}://{place}{rest}")
+        }
+        None => address.to_owned(),
     }
 }
 
@@ -88,6 +106,19 @@ mod tests {
             ("oci-archive:a.tar", remote("oci-archive:a.tar")),
         ] {
             assert_eq!(Place::of(OsStr::new(word)), place, "{word}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_shown_without_secrets() {
+        for (address, shown, stored) in [
+            ("http://h/d", "http://h/d", "http://h/d"),
+            ("http://u:p@h/d?sig=1#f", "http://h/d", "http://h/d?sig=1#f"),
+            ("http://u:p/x@h/d", "http://h/d", "http://h/d"),
+            ("http://h/d?to=a@b", "http://h/d", "http://h/d?to=a@b"),
+        ] {
+            assert_eq!(without_secrets(address), shown);
+            assert_eq!(without_user(address), stored);
         }
     }
 }
