@@ -5,8 +5,8 @@
 //! Checksums are verified. What follows the last member is an error, except the padding that the
 //! format knows: zeros after gzip (tapes and pipes leave them), multiples of four zeros after xz.
 //!
-//! Each codec is a [`Codec`]: a state machine over an [`Io`]. [`Guard`] makes a [`StreamDecoder`] of
-//! it and holds what they share: an error is final, a cut stream is an error.
+//! Inside, each format is a `Codec`, a state machine over one call's `Io`; `Guard` makes a
+//! [`StreamDecoder`] of it and holds what they share: an error is final, a cut stream is an error.
 
 mod bzip2;
 mod gzip;
@@ -103,10 +103,7 @@ impl<C: Codec + 'static> Guard<C> {
     }
 }
 
-impl<C: Codec> StreamDecoder for Guard<C>
-where
-    C: 'static,
-{
+impl<C: Codec + 'static> StreamDecoder for Guard<C> {
     fn push(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
         self.check()?;
         let mut io = Io::new(input, output);
