@@ -178,7 +178,15 @@ async fn first_answer(agent: &Agent, policy: Policy) -> Result<Answer, HttpError
             continue;
         }
         let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
-            return Err(error);
+            return Err(match attempts.failed() {
+                1 => error,
+                failed => HttpError::GaveUp {
+                    received: 0,
+                    len: None,
+                    attempts: failed,
+                    source: Box::new(error),
+                },
+            });
         };
         tracing::warn!(
             attempt = attempts.failed(),

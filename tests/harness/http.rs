@@ -84,7 +84,16 @@ impl Server {
         authority: &Authority,
         pages: impl IntoIterator<Item = (&'a str, Page)>,
     ) -> Self {
-        Self::listen(pages, Some(authority.server_config()))
+        Self::start_tls_as(authority, &["localhost", "127.0.0.1"], pages)
+    }
+
+    /// The same with a certificate for these names.
+    pub fn start_tls_as<'a>(
+        authority: &Authority,
+        names: &[&str],
+        pages: impl IntoIterator<Item = (&'a str, Page)>,
+    ) -> Self {
+        Self::listen(pages, Some(authority.server_config(names)))
     }
 
     fn listen<'a>(

@@ -217,7 +217,7 @@ impl Cause {
     pub(crate) fn of(error: &(dyn StdError + 'static)) -> Self {
         tracing::debug!(error = ?error, "client error");
         let mut inner = error;
-        while let Some(next) = inner.source() {
+        while let Some(next) = inside(inner) {
             inner = next;
         }
         Self(inner.to_string())
@@ -232,19 +232,25 @@ impl fmt::Display for Cause {
 
 impl StdError for Cause {}
 
+/// The next error inwards. One in an [`std::io::Error`] is not its source but its content.
+fn inside<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref)
+    {
+        Some(content) => Some(content),
+        None => error.source(),
+    }
+}
+
 /// True if TLS refused: trying again would only refuse again.
 fn mentions_tls(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        let inside = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        if error.is::<rustls::Error>()
-            || inside.is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>)
-        {
+        if error.is::<rustls::Error>() {
             return true;
         }
-        next = error.source();
+        next = inside(error);
     }
     false
 }

@@ -160,35 +160,30 @@ impl Pass {
             Content::Part(range) => {
                 let fits = range.first == self.at && self.identity.can_check(&answer.identity);
                 if asked.is_none() || !fits {
-                    // All of it, then: a 200 can be checked.
-                    self.ranges = false;
-                    return Err(HttpError::Range {
-                        asked: format!("{}-", self.at),
-                        found: range.to_string(),
-                    });
+                    return Err(self.no_more_ranges(range.to_string()));
                 }
             }
             Content::PastEnd(total) => {
-                // An answer of unknown length broke exactly at its end.
-                if self.identity.len.is_none() && total == Some(self.at) {
-                    self.identity.check(&Identity {
-                        len: None,
-                        ..answer.identity
-                    })?;
+                // An answer of unknown length broke exactly at its end, if this is still the same.
+                let complete = self.identity.len.is_none() && total == Some(self.at);
+                if complete && self.identity.can_check(&answer.identity) {
+                    self.identity.check(&answer.identity)?;
                     return Ok(None);
                 }
-                return Err(HttpError::Changed {
-                    what: "its length",
-                    was: self
-                        .identity
-                        .len
-                        .map_or_else(|| format!("{} or more", self.at), |len| len.to_string()),
-                    now: total.map_or_else(|| "less".to_owned(), |total| total.to_string()),
-                });
+                return Err(self.no_more_ranges("416 Range Not Satisfiable".to_owned()));
             }
         }
         self.identity.check(&answer.identity)?;
         Ok(Some(answer))
+    }
+
+    /// From here on all of it is asked for: a 200 can be checked.
+    fn no_more_ranges(&mut self, found: String) -> HttpError {
+        self.ranges = false;
+        HttpError::Range {
+            asked: format!("{}-", self.at),
+            found,
+        }
     }
 
     /// Passes an answer's body on, less what the reader has.
@@ -202,21 +197,23 @@ impl Pass {
             Content::Part(range) => (range.first, Some(range.end())),
             Content::Whole | Content::PastEnd(_) => (0, answer.identity.len),
         };
-        if end.is_none() && answer.ends_with_connection() {
+        let end_is_certain = !answer.ends_with_connection();
+        if end.is_none() && !end_is_certain {
             tracing::warn!(
                 "the server announces no length: an answer that breaks off looks like a complete one"
             );
         }
         self.identity.len = self.identity.len.or(answer.identity.len);
+        let most = end.or(self.identity.len);
         // What is read again without a name for its state must be what came before.
         let mut again = (self.digest.is_some() && pos < self.at).then(Hasher::default);
         while let Some(mut bytes) = self.chunk(&mut answer).await? {
             let start = pos;
             pos = pos.saturating_add(bytes.len() as u64);
-            if let Some(end) = end
-                && pos > end
+            if let Some(most) = most
+                && pos > most
             {
-                return Err(HttpError::Overlong { expected: end });
+                return Err(HttpError::Overlong { expected: most });
             }
             if start < self.at {
                 let known = usize::try_from(self.at - start).unwrap_or(usize::MAX);
@@ -249,10 +246,18 @@ impl Pass {
                 found: pos,
             });
         }
-        if pos < self.at {
+        // The whole, and less than there was before.
+        let least = self.identity.len.unwrap_or(self.at);
+        if end.is_none() && pos < least {
+            if !end_is_certain {
+                return Err(HttpError::Truncated {
+                    expected: least,
+                    found: pos,
+                });
+            }
             return Err(HttpError::Changed {
                 what: "its length",
-                was: format!("{} or more", self.at),
+                was: least.to_string(),
                 now: pos.to_string(),
             });
         }

@@ -44,9 +44,9 @@ impl Authority {
         std::fs::write(path, &self.pem).unwrap();
     }
 
-    /// A server with a certificate for this machine.
-    pub(super) fn server_config(&self) -> Arc<rustls::ServerConfig> {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    /// A server with a certificate for `names`.
+    pub(super) fn server_config(&self, names: &[&str]) -> Arc<rustls::ServerConfig> {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

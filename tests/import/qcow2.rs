@@ -1,0 +1,181 @@
+//! QEMU's own images over HTTP: in order, and with tables that follow their data.
+
+use std::path::{Path, PathBuf};
+
+use longshore_importer::HttpError;
+use longshore_tests::data::disk;
+use longshore_tests::http::{Fault, Page, Ranges};
+use tempfile::TempDir;
+
+use super::{Import, open, options, qemu_img, serving};
+
+/// A disk and its images.
+struct Images {
+    directory: TempDir,
+    expected: Vec<u8>,
+}
+
+impl Images {
+    /// `None` without QEMU's tools.
+    fn new(len: usize) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let expected = disk(len, 1);
+        std::fs::write(directory.path().join("raw"), &expected).unwrap();
+        let made = qemu_img(
+            &["convert", "-f", "raw", "-O", "qcow2", "raw", "plain.qcow2"],
+            directory.path(),
+        );
+        made.then_some(Self {
+            directory,
+            expected,
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) {
+        assert!(qemu_img(arguments, self.directory.path()));
+    }
+
+    /// With the L1 table at the end: the disk grows so far that it has to move.
+    fn grown(&mut self) -> PathBuf {
+        let (from, to) = (self.path("plain.qcow2"), self.path("grown.qcow2"));
+        std::fs::copy(from, &to).unwrap();
+        self.run(&["resize", "-q", "grown.qcow2", "20G"]);
+        self.run(&["convert", "-O", "raw", "grown.qcow2", "grown.raw"]);
+        to
+    }
+}
+
+/// Compares two sparse files that may be larger than memory.
+fn assert_same(a: &Path, b: &Path) {
+    let out = std::process::Command::new("qemu-img")
+        .args(["compare", "-f", "raw", "-F", "raw"])
+        .args([a, b])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{out:?}");
+}
+
+#[test]
+fn images_in_order_are_read_once_over_lines_that_break() {
+    let Some(images) = Images::new(12_000_256) else {
+        return;
+    };
+    images.run(&[
+        "convert",
+        "-c",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        "raw",
+        "zlib.qcow2",
+    ]);
+    let zstd = "compression_type=zstd";
+    images.run(&[
+        "convert",
+        "-c",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        "-o",
+        zstd,
+        "raw",
+        "zstd.qcow2",
+    ]);
+    for name in ["plain.qcow2", "zlib.qcow2", "zstd.qcow2"] {
+        for ranges in [Ranges::Work, Ranges::None] {
+            let page = Page::file(&images.path(name))
+                .ranges(ranges)
+                .fault(Fault::Cut(1_500_000))
+                .fault(Fault::Status(502))
+                .fault(Fault::Cut(2_600_000));
+            let (_server, url) = serving("/disk.qcow2", page);
+            println!("{name} {ranges:?}");
+            let import = Import::from_url(&url);
+            let mut expected = images.expected.clone();
+            expected.resize(expected.len().next_multiple_of(512), 0);
+            assert_eq!(import.made(&expected).passes, 1);
+        }
+    }
+}
+
+#[test]
+fn tables_at_the_end_are_fetched_beside_the_stream_where_ranges_work() {
+    let Some(mut images) = Images::new(12_000_256) else {
+        return;
+    };
+    let grown = images.grown();
+    let (server, url) = serving(
+        "/disk.qcow2",
+        Page::file(&grown).fault(Fault::Cut(3_000_000)),
+    );
+    let import = Import::from_url(&url);
+    let report = import.outcome.as_ref().unwrap();
+    assert_eq!((report.passes, report.bytes_spilled), (1, 0));
+    assert_same(&import.target(), &images.path("grown.raw"));
+    let log = server.log();
+    let len = std::fs::metadata(&grown).unwrap().len();
+    assert!(log.sent < len + len / 4, "{} of {len} bytes sent", log.sent);
+}
+
+#[test]
+fn tables_at_the_end_are_reached_by_reading_again_where_ranges_do_not_work() {
+    let Some(mut images) = Images::new(12_000_256) else {
+        return;
+    };
+    let grown = images.grown();
+    for etag in [Some("\"v1\""), None] {
+        let page = Page::file(&grown).ranges(Ranges::None).etag(etag);
+        let page = page.fault(Fault::Nothing).fault(Fault::Cut(3_000_000));
+        let (_server, url) = serving("/disk.qcow2", page);
+        let import = Import::from_url(&url);
+        let report = import.outcome.as_ref().unwrap();
+        assert!(report.passes > 1, "{report:?}");
+        assert_eq!(report.bytes_spilled, 0);
+        assert_same(&import.target(), &images.path("grown.raw"));
+    }
+}
+
+#[test]
+fn an_image_that_changes_between_passes_leaves_no_disk() {
+    let Some(mut images) = Images::new(12_000_256) else {
+        return;
+    };
+    let grown = images.grown();
+    let mut other = std::fs::read(&grown).unwrap();
+    // A byte of data, which no table gives away.
+    let at = other.len() / 2;
+    other[at] ^= 1;
+    for (etag, later) in [(Some("\"v1\""), Some("\"v2\"")), (None, None)] {
+        let changed = Page::of(other.clone()).ranges(Ranges::None).etag(later);
+        let page = Page::file(&grown).ranges(Ranges::None).etag(etag);
+        let page = page
+            .fault(Fault::Nothing)
+            .fault(Fault::Become(Box::new(changed)));
+        let (_server, url) = serving("/disk.qcow2", page);
+        let import = Import::from_url(&url);
+        let error = import.failed();
+        assert!(matches!(error, HttpError::Changed { .. }), "{error}");
+    }
+}
+
+#[test]
+fn looking_at_an_image_reads_its_tables_and_not_its_data() {
+    let Some(mut images) = Images::new(40_000_000) else {
+        return;
+    };
+    let grown = images.grown();
+    // The stream stays silent: it must not be needed.
+    let page = Page::file(&grown).fault(Fault::Stall(0));
+    let (server, url) = serving("/disk.qcow2", page);
+    let mut source = open(&url, &options());
+    let found =
+        longshore_transfer::inspect(source.as_mut(), &longshore_transfer::Options::default());
+    assert_eq!(found.unwrap().info.virtual_size, 20 << 30);
+    assert!(server.log().sent < 3_000_000, "{}", server.log().sent);
+}
