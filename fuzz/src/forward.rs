@@ -68,15 +68,35 @@ impl Emit for Disk {
 /// Decodes `data` as a stream in one of many ways; the disk, if it is small and came out whole.
 pub(super) fn read(format: Format, data: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
     let file: Arc<dyn ReadAt> = Arc::new(data.to_vec());
-    let reopenable = dice.roll(2) == 0;
     let options = Options {
         limits: Limits::with_table_bytes(TABLE_BYTES),
         hold: Box::new(MemoryHold::new([0, 3000, 100_000, 8 << 20][dice.roll(4)])),
         side: (dice.roll(3) == 0).then_some(file),
-        reopenable,
+        reopenable: dice.roll(2) == 0,
         stream_len: (dice.roll(2) == 0).then(|| u64::try_from(data.len()).unwrap()),
     };
-    let mut decoder = decoder(format, options).ok()?;
+    run(format, data, options, dice).ok()?
+}
+
+/// Decodes `data` as a stream with everything that can help.
+pub(super) fn read_with_help(
+    format: Format,
+    data: &[u8],
+    dice: &mut Dice,
+) -> Result<Option<Vec<u8>>> {
+    let options = Options {
+        limits: Limits::with_table_bytes(4 * TABLE_BYTES),
+        hold: Box::new(MemoryHold::new(8 << 20)),
+        side: Some(Arc::new(data.to_vec())),
+        reopenable: true,
+        stream_len: Some(u64::try_from(data.len()).unwrap()),
+    };
+    run(format, data, options, dice)
+}
+
+fn run(format: Format, data: &[u8], options: Options, dice: &mut Dice) -> Result<Option<Vec<u8>>> {
+    let reopenable = options.reopenable;
+    let mut decoder = decoder(format, options)?;
     let mut disk = Disk {
         geometry: None,
         bytes: Vec::new(),
@@ -86,15 +106,15 @@ pub(super) fn read(format: Format, data: &[u8], dice: &mut Dice) -> Option<Vec<u
         let mut rest = data;
         while !rest.is_empty() {
             let (chunk, later) = rest.split_at(dice.len().min(rest.len()));
-            decoder.push(chunk, &mut disk).ok()?;
+            decoder.push(chunk, &mut disk)?;
             rest = later;
         }
-        match decoder.finish(&mut disk).ok()? {
+        match decoder.finish(&mut disk)? {
             Finish::AnotherPass => assert!(reopenable, "there is no other pass to have"),
             Finish::Done { virtual_size } => {
                 let (geometry, _) = disk.geometry.expect("a disk has a geometry");
                 assert_eq!(geometry.virtual_size, Some(virtual_size));
-                return (virtual_size <= DISK_BYTES).then_some(disk.bytes);
+                return Ok((virtual_size <= DISK_BYTES).then_some(disk.bytes));
             }
         }
     }
