@@ -15,7 +15,8 @@
 //! data files that the gate lets in, last clusters that are only partly in the file.
 //!
 //! Refused by name: encryption, the corrupt bit, unknown incompatible features, other versions and
-//! compression types. Refcounts, bitmaps and the state of suspended machines are not looked at.
+//! compression types. Refcounts (but for where they are), bitmaps and the state of suspended machines
+//! are not looked at.
 //!
 //! A backing file is opened as the format that the image names. If it names none, its content decides
 //! among raw, qcow2 and VMDK; a guest that wrote a raw disk chose that content, so a gate that opens

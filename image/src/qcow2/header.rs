@@ -1,16 +1,18 @@
 //! The header of a qcow2 image, validated: what both ways of reading agree on.
 
+mod area;
+mod features;
+
 use std::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::layout::{
-    COMPRESSION_TYPE_AT, MAGIC, RawExtension, RawFeatureName, RawHeader, RawHeaderV3, autoclear,
-    compatible, extension, incompatible,
-};
+use self::area::Area;
+use self::features::Features;
+use super::layout::{COMPRESSION_TYPE_AT, MAGIC, RawHeader, RawHeaderV3, incompatible};
 use super::map::Shape;
 use crate::cluster::ClusterCodec;
-use crate::num::{to_u64, to_usize};
+use crate::num::to_u64;
 use crate::{
     Compression, Error, ErrorKind, Format, Info, Limits, Reference, ReferenceKind, Result,
 };
@@ -24,12 +26,6 @@ const MAX_L1_BYTES: u64 = 32 << 20;
 
 /// Largest refcount table QEMU opens, in bytes.
 const MAX_REFCOUNT_BYTES: u64 = 8 << 20;
-
-/// Longest name of a backing or data file, in bytes.
-const MAX_NAME: u64 = 1023;
-
-/// Longest name of a backing format, in bytes.
-const MAX_FORMAT_NAME: usize = 15;
 
 /// A header that made sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,238 +303,4 @@ fn data_file(external: bool, name: Option<String>) -> Result<Option<Reference>> 
             "the image keeps its data in another file and does not name it",
         )),
     }
-}
-
-/// Feature bits; none before version 3.
-#[derive(Debug)]
-struct Features {
-    incompatible: u64,
-    compatible: u64,
-    autoclear: u64,
-}
-
-impl Features {
-    fn of(v3: Option<&RawHeaderV3>) -> Self {
-        Self {
-            incompatible: v3.map_or(0, |v3| v3.incompatible_features.get()),
-            compatible: v3.map_or(0, |v3| v3.compatible_features.get()),
-            autoclear: v3.map_or(0, |v3| v3.autoclear_features.get()),
-        }
-    }
-
-    fn has(&self, bit: u64) -> bool {
-        self.incompatible & bit != 0
-    }
-
-    /// Refuses what would be read wrongly, by name.
-    fn check_known(&self, area: &Area<'_>) -> Result<()> {
-        let unknown = self.incompatible & !incompatible::KNOWN;
-        if unknown != 0 {
-            let names: Vec<String> = (0..64_u8)
-                .filter(|&bit| unknown.checked_shr(u32::from(bit)).unwrap_or(0) & 1 != 0)
-                .map(|bit| match area.feature_name(bit) {
-                    Some(name) => format!("bit {bit} {name:?}"),
-                    None => format!("bit {bit}"),
-                })
-                .collect();
-            return Err(Error::unsupported(format!(
-                "the image needs features that are unknown here: {}",
-                names.join(", ")
-            ))
-            .at(72));
-        }
-        if self.has(incompatible::CORRUPT) {
-            return Err(Error::unsupported(
-                "the image is marked as corrupt: repair it with `qemu-img check -r all`",
-            )
-            .at(72));
-        }
-        Ok(())
-    }
-
-    fn words(&self, snapshots: bool) -> Vec<String> {
-        [
-            (self.has(incompatible::DIRTY), "dirty"),
-            (self.has(incompatible::EXTERNAL_DATA), "external data file"),
-            (self.has(incompatible::EXTENDED_L2), "extended l2"),
-            (
-                self.compatible & compatible::LAZY_REFCOUNTS != 0,
-                "lazy refcounts",
-            ),
-            (self.autoclear & autoclear::BITMAPS != 0, "bitmaps"),
-            (
-                self.autoclear & autoclear::RAW_EXTERNAL_DATA != 0,
-                "raw external data",
-            ),
-            (snapshots, "internal snapshots"),
-        ]
-        .into_iter()
-        .filter(|(there, _)| *there)
-        .map(|(_, word)| word.to_owned())
-        .collect()
-    }
-}
-
-/// What the extensions say, as far as it matters.
-#[derive(Debug, Default)]
-struct Extensions {
-    backing_format: Option<String>,
-    data_file: Option<String>,
-}
-
-/// The first cluster: extensions, and behind them the name of the backing file.
-#[derive(Debug)]
-struct Area<'a> {
-    head: &'a [u8],
-    /// Where extensions start and must end.
-    start: u64,
-    end: u64,
-    backing_at: u64,
-    backing_len: u64,
-    cluster_size: u64,
-}
-
-impl<'a> Area<'a> {
-    fn new(head: &'a [u8], raw: &RawHeader, header_len: u64, cluster_size: u64) -> Result<Self> {
-        let backing_at = raw.backing_file_offset.get();
-        let backing_len = u64::from(raw.backing_file_size.get());
-        if backing_at != 0 {
-            let end = backing_at.checked_add(backing_len);
-            if backing_at < header_len || end.is_none_or(|end| end > cluster_size) {
-                return Err(Error::malformed(format!(
-                    "name of the backing file at {backing_at:#x} is not between header and end of the first cluster"
-                ))
-                .at(8));
-            }
-            if backing_len > MAX_NAME {
-                return Err(Error::malformed(format!(
-                    "name of the backing file has {backing_len} bytes, more than {MAX_NAME}"
-                ))
-                .at(16));
-            }
-        }
-        Ok(Self {
-            head,
-            start: header_len,
-            end: if backing_at == 0 {
-                cluster_size
-            } else {
-                backing_at
-            },
-            backing_at,
-            backing_len,
-            cluster_size,
-        })
-    }
-
-    fn bytes(&self, at: u64, len: u64) -> Result<&'a [u8]> {
-        self.head
-            .get(to_usize(at)..to_usize(at.saturating_add(len)))
-            .ok_or_else(|| {
-                if self.head.len() < HEAD_LEN || self.cluster_size <= to_u64(HEAD_LEN) {
-                    truncated()
-                } else {
-                    Error::unsupported("the header is longer than 64 KiB").at(at)
-                }
-            })
-    }
-
-    /// Walks the extensions until `visit` had enough (it says false) or they end.
-    fn walk(&self, mut visit: impl FnMut(u32, &'a [u8], u64) -> Result<bool>) -> Result<()> {
-        let mut at = self.start;
-        while at.saturating_add(8) <= self.end {
-            let (raw, _) =
-                RawExtension::read_from_prefix(self.bytes(at, 8)?).map_err(|_| truncated())?;
-            let len = u64::from(raw.len.get());
-            if raw.kind.get() == extension::END {
-                return Ok(());
-            }
-            let data_at = at.saturating_add(8);
-            if len > self.end.saturating_sub(data_at) {
-                return Err(Error::malformed(format!(
-                    "header extension {:#x} of {len} bytes reaches past the header",
-                    raw.kind.get()
-                ))
-                .at(at));
-            }
-            if !visit(raw.kind.get(), self.bytes(data_at, len)?, data_at)? {
-                return Ok(());
-            }
-            at = data_at.saturating_add(len.div_ceil(8).saturating_mul(8));
-        }
-        Ok(())
-    }
-
-    fn extensions(&self) -> Result<Extensions> {
-        let mut found = Extensions::default();
-        self.walk(|kind, data, at| {
-            match kind {
-                extension::BACKING_FORMAT => {
-                    if data.len() > MAX_FORMAT_NAME {
-                        return Err(Error::malformed(format!(
-                            "name of the backing format has {} bytes",
-                            data.len()
-                        ))
-                        .at(at));
-                    }
-                    found.backing_format = Some(name(data, "name of the backing format", at)?);
-                }
-                extension::DATA_FILE => {
-                    if to_u64(data.len()) > MAX_NAME {
-                        return Err(Error::malformed(format!(
-                            "name of the data file has {} bytes, more than {MAX_NAME}",
-                            data.len()
-                        ))
-                        .at(at));
-                    }
-                    found.data_file = Some(name(data, "name of the data file", at)?);
-                }
-                _ => {}
-            }
-            Ok(true)
-        })?;
-        Ok(found)
-    }
-
-    /// What the image itself calls incompatible feature `bit`.
-    fn feature_name(&self, bit: u8) -> Option<String> {
-        let mut found = None;
-        // The image is refused anyway: damage on the way to a name does not matter.
-        let _: Result<()> = self.walk(|kind, data, _| {
-            if kind == extension::FEATURE_NAMES {
-                let (entries, _) = data.as_chunks::<{ size_of::<RawFeatureName>() }>();
-                found = entries
-                    .iter()
-                    .filter_map(|entry| RawFeatureName::read_from_bytes(entry).ok())
-                    .find(|entry| entry.kind == 0 && entry.bit == bit)
-                    .map(|entry| String::from_utf8_lossy(until_nul(&entry.name)).into_owned());
-            }
-            Ok(found.is_none())
-        });
-        found
-    }
-
-    fn backing_file(&self, format: Option<String>) -> Result<Option<Reference>> {
-        if self.backing_at == 0 || self.backing_len == 0 {
-            return Ok(None);
-        }
-        let bytes = self.bytes(self.backing_at, self.backing_len)?;
-        Ok(Some(Reference {
-            name: name(bytes, "name of the backing file", self.backing_at)?,
-            format,
-            kind: ReferenceKind::Backing,
-        }))
-    }
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|&b| b == 0).next().unwrap_or_default()
-}
-
-/// A name as QEMU takes it: up to the first NUL. One that is not UTF-8 would be shown and opened as
-/// something else.
-fn name(bytes: &[u8], what: &'static str, at: u64) -> Result<String> {
-    let name = std::str::from_utf8(until_nul(bytes))
-        .map_err(|_| Error::unsupported(format!("{what} is not UTF-8")).at(at))?;
-    Ok(name.to_owned())
 }

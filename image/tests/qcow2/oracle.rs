@@ -211,7 +211,9 @@ fn backing_chains_are_read_through_the_gate_only() {
     bench.io("top", &["write -P 6 120k 20k", "write -c -P 9 2M 4k"]);
     bench.img("create -f qcow2 -o extended_l2=on -b top -F qcow2 parts");
     bench.io("parts", &["write -P 7 130k 3k", "write -z 2M 2k"]);
-    for name in ["middle", "top", "parts"] {
+    bench.img("create -f qcow2 -o compat=0.10 -b middle -F qcow2 old");
+    bench.io("old", &["write -P 8 150k 90k"]);
+    for name in ["middle", "top", "parts", "old"] {
         bench.check_random(name, &bench.oracle(name));
         let bytes = bench.read(name);
         assert_eq!(kind(crate::support::open(bytes.clone())), ErrorKind::Denied);

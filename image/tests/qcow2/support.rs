@@ -121,10 +121,10 @@ impl Bench {
 /// Small chunks cost a call per byte: only where the image is small.
 pub(crate) fn chunk_sizes(len: usize) -> Vec<usize> {
     let mut sizes = vec![4096, 1 << 20];
-    if len <= 12 << 20 {
+    if len <= 8 << 20 {
         sizes.push(7);
     }
-    if len <= 3 << 20 {
+    if len <= 3 << 19 {
         sizes.push(1);
     }
     sizes

@@ -36,6 +36,14 @@ impl What {
     }
 }
 
+/// Where bytes that had gone by came from.
+#[derive(Debug, Clone, Copy)]
+enum Recalled {
+    FromHold,
+    FromSide,
+    Not,
+}
+
 impl<L: Layout> Mapped<L> {
     /// A segment that began before the window.
     pub(super) fn stray(
@@ -76,11 +84,12 @@ impl<L: Layout> Mapped<L> {
             .reserve(what.len(), "a cluster or table out of order")?;
         let end = what.at().saturating_add(what.len());
         let mut bytes = vec![0; to_usize(end.min(window.base).saturating_sub(what.at()))];
-        if !self.recall(what.at(), &mut bytes)? {
-            return Ok(None);
-        }
-        if matches!(what, What::Packed(_)) {
-            self.give_back_shared(what.at(), end, &bytes)?;
+        match (self.recall(what.at(), &mut bytes)?, what) {
+            (Recalled::Not, _) => return Ok(None),
+            (Recalled::FromHold, What::Packed(_)) => {
+                self.give_back_shared(what.at(), end, &bytes)?;
+            }
+            (Recalled::FromHold | Recalled::FromSide, _) => {}
         }
         if end > window.base {
             bytes.extend_from_slice(window.cut(window.base, end.min(self.pos)));
@@ -171,10 +180,9 @@ impl<L: Layout> Mapped<L> {
                 guest_len: n,
                 ..rest
             };
-            if self.recall(part.at, &mut bytes)? {
-                self.emit(&part, &bytes, out)?;
-            } else {
-                self.miss(part)?;
+            match self.recall(part.at, &mut bytes)? {
+                Recalled::Not => self.miss(part)?,
+                Recalled::FromHold | Recalled::FromSide => self.emit(&part, &bytes, out)?,
             }
             rest.advance(n);
         }
@@ -182,15 +190,15 @@ impl<L: Layout> Mapped<L> {
     }
 
     /// Bytes that have gone by: from the hold, else from the side.
-    fn recall(&mut self, at: u64, buf: &mut [u8]) -> Result<bool> {
+    fn recall(&mut self, at: u64, buf: &mut [u8]) -> Result<Recalled> {
         if self.options.hold.take(at, buf)? {
-            return Ok(true);
+            return Ok(Recalled::FromHold);
         }
         if let Some(side) = &self.options.side {
             side.read_padded_at(buf, at)?;
-            return Ok(true);
+            return Ok(Recalled::FromSide);
         }
-        Ok(false)
+        Ok(Recalled::Not)
     }
 
     fn miss(&mut self, segment: Segment) -> Result<()> {
