@@ -3,7 +3,9 @@
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what tests are made of fails by panicking, as tests do"
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what tests are made of fails by panicking and talks to whoever runs them, as tests do"
 )]
 #![expect(
     clippy::missing_panics_doc,

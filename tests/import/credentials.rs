@@ -9,16 +9,16 @@ use super::{Import, open, options, refused, serving};
 /// `Authorization` for jane with the password s3cret.
 const JANE: &str = "Basic amFuZTpzM2NyZXQ=";
 
-fn jane() -> Option<BasicAuth> {
-    Some(BasicAuth {
+fn jane() -> BasicAuth {
+    BasicAuth {
         user: "jane".to_owned(),
         password: "s3cret".to_owned(),
-    })
+    }
 }
 
 fn secretive() -> SourceOptions {
     SourceOptions {
-        basic_auth: jane(),
+        basic_auth: Some(jane()),
         headers: vec![parse_header("X-Token: hush").unwrap()],
         ..options()
     }
@@ -33,7 +33,7 @@ fn name_and_password_come_from_options_or_from_the_url() {
     let expected = disk(50_000, 1);
     let (_server, url) = serving("/disk.raw", Page::of(expected.clone()).auth(JANE));
     let with_options = SourceOptions {
-        basic_auth: jane(),
+        basic_auth: Some(jane()),
         ..options()
     };
     Import::of(open(&url, &with_options).as_mut()).made(&expected);

@@ -1,5 +1,9 @@
 //! Imports over HTTP, from servers that do what servers do.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking too"
+)]
 
 mod broken;
 mod credentials;
@@ -11,7 +15,7 @@ mod tls;
 
 use std::error::Error as StdError;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use longshore_importer::{HttpError, SourceOptions, source_from};
@@ -88,7 +92,8 @@ impl Import {
 /// All of a source, as a stream.
 fn read_all(source: &mut dyn Source) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
-    source.stream().unwrap().read_to_end(&mut all)?;
+    let mut stream = source.stream().map_err(std::io::Error::other)?;
+    stream.read_to_end(&mut all)?;
     Ok(all)
 }
 
@@ -145,23 +150,4 @@ fn serving(path: &str, page: Page) -> (Server, String) {
     let server = Server::start([(path, page)]);
     let url = server.url(path);
     (server, url)
-}
-
-/// Runs a tool of QEMU. A missing one fails in CI and skips elsewhere.
-fn qemu_img(arguments: &[&str], directory: &Path) -> bool {
-    let run = std::process::Command::new("qemu-img")
-        .args(arguments)
-        .current_dir(directory)
-        .output();
-    match run {
-        Ok(out) => {
-            assert!(out.status.success(), "{arguments:?}: {out:?}");
-            true
-        }
-        Err(_) if std::env::var_os("CI").is_none() => {
-            println!("skipped: qemu-img is not installed");
-            false
-        }
-        Err(e) => panic!("qemu-img: {e}"),
-    }
 }
