@@ -17,6 +17,7 @@ mod guest;
 mod http;
 mod install;
 mod paths;
+mod peers;
 mod say;
 mod shell;
 mod test;

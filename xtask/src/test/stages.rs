@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
-use crate::{demo, deps, fuzz, guest, install, paths, tidy};
+use crate::{demo, deps, fuzz, guest, install, paths, peers, tidy};
 
 pub(super) struct Stage {
     pub(super) name: &'static str,
@@ -73,6 +73,12 @@ pub(super) const STAGES: &[Stage] = &[
         run: integration,
     },
     Stage {
+        name: "peers",
+        about: "what qcow2-rs makes of images, compared with what we make of them",
+        quick: false,
+        run: peers,
+    },
+    Stage {
         name: "fuzz",
         about: "the fuzz targets build, and take their regression files under the sanitizer",
         quick: false,
@@ -101,11 +107,14 @@ fn install(_: &mut Count) -> Result<()> {
 
 fn fmt(_: &mut Count) -> Result<()> {
     cargo::plain("fmt").args(["--all", "--check"]).check()?;
-    let fuzz = paths::root().join("fuzz/Cargo.toml");
-    cargo::plain("fmt")
-        .args(["--check", "--manifest-path"])
-        .arg(fuzz)
-        .check()
+    // Workspaces of their own.
+    for manifest in ["fuzz/Cargo.toml", "benches/peers/qcow2-rs/Cargo.toml"] {
+        cargo::plain("fmt")
+            .args(["--check", "--manifest-path"])
+            .arg(paths::root().join(manifest))
+            .check()?;
+    }
+    Ok(())
 }
 
 fn clippy(_: &mut Count) -> Result<()> {
@@ -127,6 +136,12 @@ fn integration(count: &mut Count) -> Result<()> {
         .args(["--no-fail-fast", "--package", "longshore-tests"])
         .env(guest::VARIABLE, guest::make()?);
     tests(run, count)
+}
+
+/// An image is a test of its own.
+fn peers(count: &mut Count) -> Result<()> {
+    count.passed += peers::compare()?;
+    Ok(())
 }
 
 fn doc(_: &mut Count) -> Result<()> {

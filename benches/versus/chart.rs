@@ -1,0 +1,89 @@
+//! Median times as bars: plain SVG, readable on light and dark pages.
+
+use super::contender::OURS;
+use super::summary::Table;
+
+const WIDTH: f64 = 760.0;
+/// Where bars begin, and the longest bar.
+const LEFT: f64 = 190.0;
+const LONGEST: f64 = 470.0;
+const BAR: f64 = 18.0;
+const TITLE: f64 = 34.0;
+const OUR_COLOUR: &str = "#0b7a75";
+const THEIR_COLOUR: &str = "#a9b4c2";
+
+/// One group of bars for each case, each with a scale of its own.
+pub(super) fn render(tables: &[Table]) -> String {
+    let mut body = String::new();
+    let mut y = 12.0;
+    for table in tables.iter().filter(|table| !table.rows.is_empty()) {
+        text(
+            &mut body,
+            12.0,
+            y + 16.0,
+            "start\" font-weight=\"bold",
+            &table.case,
+        );
+        y += TITLE - 8.0;
+        let slowest = table.rows.iter().map(|row| row.wall).fold(0.0, f64::max);
+        for row in &table.rows {
+            let ours = row.contender == OURS;
+            let colour = if ours { OUR_COLOUR } else { THEIR_COLOUR };
+            let width = (row.wall / slowest * LONGEST).max(1.0);
+            text(&mut body, LEFT - 8.0, y + 13.0, "end", &row.contender);
+            let value = if ours {
+                format!("{:.2} s", row.wall)
+            } else {
+                format!("{:.2} s ({:.1}x)", row.wall, row.speed.value)
+            };
+            body.extend([format!("<rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{:.0}\" fill=\"{colour}\"/>\n",
+                BAR - 4.0)]);
+            text(&mut body, LEFT + width + 6.0, y + 12.0, "start", &value);
+            y += BAR;
+        }
+        y += 8.0;
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height:.0}\" \
+         viewBox=\"0 0 {WIDTH} {height:.0}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <title>Median time of a conversion to raw; shorter is better</title>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n{body}</svg>\n",
+        height = y + 4.0
+    )
+}
+
+fn text(body: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    body.extend([format!(
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"#1b1f24\" text-anchor=\"{anchor}\">{text}</text>\n"
+    )]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::versus::record::Record;
+
+    #[test]
+    fn the_slowest_bar_is_the_longest_and_ours_stands_out() {
+        let record = |contender: &str, wall| Record {
+            case: "raw@disk".into(),
+            round: 1,
+            contender: contender.into(),
+            wall,
+            user: 1.0,
+            ..Record::default()
+        };
+        let records = [record(OURS, 1.0), record("a<b", 4.0)];
+        let svg = render(&Table::all(&records));
+        assert!(svg.contains("width=\"470.0\""), "{svg}");
+        assert!(
+            svg.contains("width=\"117.5\" height=\"14\" fill=\"#0b7a75\""),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("a&lt;b") && svg.contains("4.00 s (4.0x)"),
+            "{svg}"
+        );
+    }
+}
