@@ -117,7 +117,7 @@ pub enum HttpError {
         now: String,
     },
     /// No attempt got any further.
-    #[error("gave up at byte {received}{} after {}", of(*.len), count(*.attempts))]
+    #[error("gave up {}after {}", place(*.received, *.len), count(*.attempts))]
     GaveUp {
         /// Bytes that came.
         received: u64,
@@ -263,8 +263,12 @@ fn status_text(status: u16) -> String {
     }
 }
 
-fn of(len: Option<u64>) -> String {
-    len.map_or_else(String::new, |len| format!(" of {len}"))
+fn place(received: u64, len: Option<u64>) -> String {
+    match len {
+        _ if received == 0 => String::new(),
+        Some(len) => format!("at byte {received} of {len} "),
+        None => format!("at byte {received} "),
+    }
 }
 
 fn count(attempts: u32) -> String {

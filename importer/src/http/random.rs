@@ -18,6 +18,8 @@ use super::retry::{Attempts, Policy, dice};
 
 /// What one request brings at least. Round trips cost more than these bytes.
 const BLOCK: u64 = 256 << 10;
+/// A server that gives less than this at once would take us thousands of requests.
+const LEAST: u64 = 4 << 10;
 /// Blocks kept: 2 MiB.
 const KEPT: usize = 8;
 
@@ -116,16 +118,27 @@ impl Fetch {
     /// Fetches `len` bytes, which are not 0, from `start`, with retries.
     async fn range(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
         let mut attempts = Attempts::new(self.policy, None);
+        let mut all = BytesMut::new();
         loop {
-            let error = match self.once(start, len).await {
-                Ok(bytes) => return Ok(bytes),
+            let have = all.len() as u64;
+            let error = match self.once(start + have, len - have).await {
+                Ok(bytes) if bytes.len() as u64 == len - have && all.is_empty() => {
+                    return Ok(bytes);
+                }
+                Ok(bytes) => {
+                    all.extend_from_slice(&bytes);
+                    if all.len() as u64 == len {
+                        return Ok(all.freeze());
+                    }
+                    continue;
+                }
                 Err(e) => e,
             };
             let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
                 return Err(match error.retry() {
                     Retry::Permanent => error,
                     _ => HttpError::GaveUp {
-                        received: start,
+                        received: start + have,
                         len: self.identity.len,
                         attempts: attempts.failed(),
                         source: Box::new(error),
@@ -144,7 +157,7 @@ impl Fetch {
         }
     }
 
-    /// The same in one request. Also tells whether a server does ranges at all.
+    /// The same in one request, or the first part of it from a server that gives less at once. Also tells whether a server does ranges at all.
     pub(crate) async fn once(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
         let asked = Asked {
             first: start,
@@ -156,19 +169,22 @@ impl Fetch {
             .await?;
         // A 200 comes where the content has changed, which this finds out first.
         self.identity.check(&answer.identity)?;
-        let fits = matches!(answer.content, Content::Part(range)
-            if range.first == asked.first && Some(range.last) == asked.last);
-        if !fits {
-            return Err(HttpError::Range {
-                asked: asked.to_string(),
-                found: match answer.content {
-                    Content::Part(range) => range.to_string(),
-                    Content::Whole => "the whole".to_owned(),
-                    Content::PastEnd(_) => "a refusal".to_owned(),
-                },
-            });
-        }
-        self.body(&mut answer, len).await
+        let found = match answer.content {
+            Content::Part(range) if range.first == asked.first && range.end() <= start + len => {
+                let n = range.end() - start;
+                if n == len || n >= LEAST {
+                    return self.body(&mut answer, n).await;
+                }
+                range.to_string()
+            }
+            Content::Part(range) => range.to_string(),
+            Content::Whole => "the whole".to_owned(),
+            Content::PastEnd(_) => "416 Range Not Satisfiable".to_owned(),
+        };
+        Err(HttpError::Range {
+            asked: asked.to_string(),
+            found,
+        })
     }
 
     async fn body(&self, answer: &mut Answer, len: u64) -> Result<Bytes, HttpError> {
