@@ -56,7 +56,7 @@ fn images_with_subclusters() {
 #[test]
 fn clusters_written_out_of_order() {
     matrix(
-        &["512", "64k"],
+        &["512", "4k", "64k"],
         &[
             "-m 16 -W",
             "-c -m 16 -W",
@@ -85,6 +85,15 @@ fn images_of_incompressible_and_of_tiny_compressed_clusters() {
     bench.write("raw", &vec![0x5a; SIZE]);
     bench.img("convert -f raw -O qcow2 -c -o cluster_size=4k raw tiny");
     bench.check("tiny");
+    // Many tables, and clusters of many tables in one sector.
+    let text: Vec<u8> = (0..16_u32 << 20).map(|i| (i >> 12) as u8 | 1).collect();
+    bench.write("raw", &text);
+    for codec in ["zlib", "zstd"] {
+        bench.img(&format!(
+            "convert -f raw -O qcow2 -c -m 16 -W -o cluster_size=4k,compression_type={codec} raw tiny"
+        ));
+        bench.check("tiny");
+    }
     let mut noise = disk(3, SIZE);
     for (i, b) in noise.iter_mut().enumerate() {
         *b ^= ((i * i) >> 3) as u8;

@@ -115,6 +115,7 @@ fn rewritten_images_with_snapshots_take_every_road() {
 fn backwards() -> (Vec<u8>, Vec<u8>) {
     let mut b = Builder::new(12, 300 << 12);
     let (l1, l2) = (b.l1, b.l2);
+    b.append(&vec![0; 64 << 10]);
     let mut disk = vec![0; 300 << 12];
     for index in 0..300_usize {
         let byte = (index % 251) as u8 + 1;
@@ -164,16 +165,19 @@ fn compressed_clusters_that_share_sectors_with_unknown_ones_are_not_lost() {
     // clusters alternate in every way within shared sectors.
     for pattern in 0..1 << 6_u32 {
         let mut b = Builder::new(12, 1024 << 12);
-        b.append(&vec![0; 1 << 12]);
+        // Nothing is done before the whole header may have passed.
+        b.append(&vec![0; 64 << 10]);
         let mut disk = vec![0; 1024 << 12];
         let mut late = vec![0; 1 << 12];
         for index in 0..40_usize {
             let byte = index as u8 + 1;
             let mut cluster = vec![byte; 1 << 12];
             // Some are larger than a sector.
-            let noise = if index % 5 == 0 { 1500 } else { index * 3 };
-            for (i, b) in cluster[..noise].iter_mut().enumerate() {
-                *b = ((i * i * 31) >> 4) as u8 ^ byte;
+            let noise = if index % 5 == 0 { 700 } else { index * 3 };
+            let mut state = index as u32 + 1;
+            for b in &mut cluster[..noise] {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *b = (state >> 24) as u8;
             }
             let packed = deflate(&cluster);
             let at = b.append(&packed);
@@ -182,8 +186,10 @@ fn compressed_clusters_that_share_sectors_with_unknown_ones_are_not_lost() {
                 b.l2_entry(index as u64, entry);
                 index
             } else {
-                late[index * 8..index * 8 + 8].copy_from_slice(&entry.to_be_bytes());
-                512 + index
+                // Found in the order of the file, or the other way round.
+                let place = if pattern % 4 < 2 { index } else { 40 - index };
+                late[place * 8..place * 8 + 8].copy_from_slice(&entry.to_be_bytes());
+                512 + place
             };
             disk[guest << 12..(guest + 1) << 12].copy_from_slice(&cluster);
         }

@@ -284,6 +284,9 @@ impl Emit for Disk {
             return Ok(());
         }
         let size = usize::try_from(geometry.virtual_size.unwrap()).unwrap();
+        if size > 2 << 30 {
+            return Err(Error::limit("too large for a test", 0));
+        }
         self.bytes = vec![0; size];
         self.written = vec![false; size / 512 + 1];
         self.codec = Some(ClusterDecoder::new(geometry.codec));
