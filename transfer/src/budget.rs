@@ -179,11 +179,16 @@ impl Budget {
         }
     }
 
-    /// Memory for tables, and for bytes that wait for their table.
-    pub(crate) fn tables(&mut self) -> Result<(u64, u64)> {
+    /// Memory that [`Budget::tables`] would take now.
+    pub(crate) fn table_share(&self) -> u64 {
         let engine = Self::engine_for_any_image() - TABLES_LEAST;
         let spare = self.left.saturating_sub(engine);
-        let tables = (spare / TABLES_SHARE).max(TABLES_LEAST);
+        (spare / TABLES_SHARE).max(TABLES_LEAST)
+    }
+
+    /// Takes memory for tables, and for bytes that wait for their table.
+    pub(crate) fn tables(&mut self) -> Result<(u64, u64)> {
+        let tables = self.table_share();
         self.take(tables, Self::engine(1, UNIT, UNIT), "tables")?;
         Ok((tables / 3 * 2, tables / 3))
     }

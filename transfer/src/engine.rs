@@ -134,9 +134,9 @@ pub fn transfer(
         name: source.name().into(),
     };
     let opened = Target::open(target, source.identity())?;
-    let budget = Budget::new(options.memory)?;
-    let outcome = match random_image(source, options)? {
-        Some((format, file)) => random_road(format, file, opened, options, budget, &shared),
+    let mut budget = Budget::new(options.memory)?;
+    let outcome = match random_image(source, options, &mut budget, &shared)? {
+        Some(chain) => random_road(&chain, opened, options, budget, &shared),
         None => stream_road(source, opened, target, options, budget, &shared),
     };
     let done = match outcome {
@@ -192,12 +192,14 @@ impl From<Stopped> for Outcome {
     }
 }
 
-/// The file and its format, if it is to be read at random: a local image without a wrapper, of which
-/// no digest is wanted (a digest needs every byte in order).
+/// The image, if it is to be read at random: a local one without a wrapper, of which no digest is
+/// wanted (a digest needs every byte in order), and which says no more about itself in a stream.
 fn random_image(
     source: &mut dyn Source,
     options: &Options,
-) -> Result<Option<(Format, Arc<dyn ReadAt>)>> {
+    budget: &mut Budget,
+    shared: &Shared,
+) -> Result<Option<Arc<Chain>>> {
     if options.checksum.is_some() || !source.prefers_random() {
         return Ok(None);
     }
@@ -210,10 +212,17 @@ fn random_image(
             name: source.name(),
             source: Box::new(e),
         })?;
-    match identify(&head, options.from, &source.name())? {
-        Probe::Image(format) => Ok(Some((format, file))),
-        _ => Ok(None),
+    let Probe::Image(format) = identify(&head, options.from, &source.name())? else {
+        return Ok(None);
+    };
+    // What tables may take is the same on either road, and charged on the one that is taken.
+    let limits = Limits::with_table_bytes(budget.table_share());
+    let chain = open_chain(format, file, options, &limits, shared)?;
+    if chain.top().is_some_and(|top| top.best_read_forward()) {
+        return Ok(None);
     }
+    budget.tables()?;
+    Ok(Some(Arc::new(chain)))
 }
 
 /// What `head` is, given what the caller says it is.
@@ -248,16 +257,12 @@ fn named_so(name: &str, wrapper: Wrapper) -> bool {
 }
 
 fn random_road(
-    format: Format,
-    file: Arc<dyn ReadAt>,
+    chain: &Arc<Chain>,
     mut target: Target,
     options: &Options,
     mut budget: Budget,
     shared: &Shared,
 ) -> Result<Done, Outcome> {
-    let (tables, waiting) = budget.tables()?;
-    let limits = Limits::with_table_bytes(tables + waiting);
-    let chain = Arc::new(open_chain(format, file, options, &limits, shared)?);
     let Some(top) = chain.top() else {
         return Err(Outcome::Stopped);
     };
@@ -272,8 +277,8 @@ fn random_road(
         .max_by_key(|c| c.decoder_bytes(1 << 20));
     let heaviest = heaviest.unwrap_or(longshore_image::cluster::ClusterCodec::None);
     let layout = budget.layout(options.threads, chain.cluster_size(), heaviest)?;
-    let back = Back::start(layout, &codecs, Some(&chain), target, shared)?;
-    let planned = planner::plan(&chain, &back, shared);
+    let back = Back::start(layout, &codecs, Some(chain), target, shared)?;
+    let planned = planner::plan(chain, &back, shared);
     let target = back.finish(shared);
     planned?;
     Ok(Done {
