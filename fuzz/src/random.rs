@@ -147,11 +147,21 @@ fn walk(chain: &Chain) -> Result<Vec<u8>> {
     Ok(disk)
 }
 
-/// The whole disk of a small image.
-pub(super) fn read(format: Format, file: &Arc<Vec<u8>>) -> Option<Vec<u8>> {
+/// A small image's whole disk.
+pub(super) struct Disk {
+    /// What the image calls its kind.
+    pub(super) variant: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Reads all of a small image.
+pub(super) fn read(format: Format, file: &Arc<Vec<u8>>) -> Option<Disk> {
     let limits = Limits::with_table_bytes(TABLE_BYTES);
     let image = open_image(format, file.clone(), &DenyAll, &limits).ok()?;
-    let small = image.virtual_size() <= DISK_BYTES;
-    let chain = Chain::new(image).ok()?;
-    small.then(|| walk(&chain).ok())?
+    if image.virtual_size() > DISK_BYTES {
+        return None;
+    }
+    let variant = image.info().variant;
+    let bytes = walk(&Chain::new(image).ok()?).ok()?;
+    Some(Disk { variant, bytes })
 }
