@@ -14,8 +14,9 @@ use longshore_transfer::Checksum;
 const ABOUT: &str = "\
 Longshore brings virtual machine disks where they are needed, and boots them.
 
-It reads raw, qcow2 and VMDK images, wrapped in gz, xz, zst or bz2 or not, from files, pipes and web \
-servers, and writes raw files or block devices: each byte is read once and written once, holes stay holes.";
+It reads raw, qcow2 and VMDK images, wrapped in gz, xz, zst or bz2 or not, from files, pipes and
+web servers, and writes raw files or block devices: each byte is read once and written once, holes
+stay holes.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,9 +78,9 @@ Examples:
   longshore info --json https://example.org/disk.vmdk | jq .virtualSize
   zcat disk.raw.gz | longshore info --from raw -
 
-Files that the image names (a backing file) are shown, and not opened unless --backing same-dir lets \
-them in. A compressed or streamed image is read only as far as its header: what would take more says so \
-(`allocatedBytes` is null then, with the reason beside it).
+Files that the image names (a backing file) are shown, and not opened unless --backing same-dir
+lets them in. A compressed or streamed image is read only as far as its header: what would take
+more says so (`allocatedBytes` is null then, with the reason beside it).
 
 With --json, an image that is refused is described as well, under `refused`; the exit code is 3.";
 
@@ -88,9 +89,10 @@ Examples:
   longshore map disk.qcow2
   longshore map --json disk.qcow2 | jq 'map(select(.data) | .length) | add'
 
-The JSON is a list with one extent a line, as `qemu-img map --output=json` prints it: start, length, depth \
-(0 is the image itself, 1 its backing file), present, zero, data, compressed, and offset where the bytes lie \
-in the file. If the image turns out damaged half-way, the list is not closed and the exit code is 3.";
+The JSON is a list with one extent a line, as `qemu-img map --output=json` prints it: start,
+length, depth (0 is the image itself, 1 its backing file), present, zero, data, compressed, and
+offset where the bytes lie in the file. If the image turns out damaged half-way, the list is not
+closed and the exit code is 3.";
 
 const CONVERT_EXAMPLES: &str = "\
 Examples:
@@ -99,16 +101,17 @@ Examples:
   ssh host cat disk.qcow2 | longshore convert - disk.raw --spill-limit 10Gi
   longshore convert overlay.qcow2 disk.raw --backing same-dir
 
-The format is found out from the image's content; --from says it instead, and is the safe choice for a raw \
-disk that a guest has written (a guest can make it look like anything).
+The format is found out from the image's content; --from says it instead, and is the safe choice
+for a raw disk that a guest has written (a guest can make it look like anything).
 
-A file is written as .OUT.partial and gets its name when it is whole; on failure nothing is left. A block \
-device gets its first MiB last, so that a partial disk neither boots nor probes.
+A file is written as .OUT.partial and gets its name when it is whole; on failure nothing is left.
+A block device gets its first MiB last, so that a partial disk neither boots nor probes.
 
---progress json prints one JSON object a line on standard output: {\"event\":\"progress\", fraction, phase, read, \
-written, rate, etaSeconds}, and at the end {\"event\":\"done\", ...} or {\"event\":\"error\", reason, message, exitCode}. \
-The fraction never falls, is null while nothing tells the whole, and is 1 only when the disk is complete. \
-Nobody needs to read it: a closed standard output changes nothing.
+--progress json prints one JSON object a line on standard output: {\"event\":\"progress\",
+fraction, phase, read, written, rate, etaSeconds}, and at the end {\"event\":\"done\", ...} or
+{\"event\":\"error\", reason, message, exitCode}. The fraction never falls, is null while nothing
+tells the whole, and is 1 only when the disk is complete. Nobody needs to read it: a closed
+standard output changes nothing.
 
 SIGINT and SIGTERM stop the work and remove what is partial; the exit code is 1.";
 
@@ -119,13 +122,15 @@ Examples:
   longshore import https://registry.lan/disk.qcow2 /dev/vg0/vm1 --ca lan.pem --user ann
   curl -s https://example.org/disk.raw | longshore import - disk.raw
 
-SOURCE is an http:// or https:// address, a file, or - for standard input. The digest of --checksum is that \
-of the bytes as they are served. The password of --user can be left to the environment: LONGSHORE_PASSWORD.
+SOURCE is an http:// or https:// address, a file, or - for standard input. The digest of
+--checksum is that of the bytes as they are served. The password of --user can be left to the
+environment: LONGSHORE_PASSWORD.
 
---size is what the disk has in the end, and must not be less than the image's virtual size (exit code 4).
+--size is what the disk has in the end, and must not be less than the image's virtual size (exit
+code 4).
 
-An import is durable (fsync) when it ends with exit code 0. For the target, progress and signals see \
-`longshore convert --help`.";
+An import is durable (fsync) when it ends with exit code 0. For the target, progress and signals
+see `longshore convert --help`.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -134,20 +139,22 @@ Examples:
   longshore run -f vm.yaml --set spec.template.spec.domain.memory.guest=2Gi
   longshore run -f vm.yaml --reimport demo-root
 
-The manifest has one VirtualMachine (or VirtualMachineInstance) of kubevirt.io/v1, and the DataVolumes, \
-Secrets and ConfigMaps it refers to; what has no effect here is said on standard error.
+The manifest has one VirtualMachine (or VirtualMachineInstance) of kubevirt.io/v1, and the
+DataVolumes, Secrets and ConfigMaps it refers to; what has no effect here is said on standard
+error.
 
-Each data volume is imported once, into disks/NAME.img of the state directory, and kept: later runs need no \
-network. Raising its size in the manifest grows the disk. Where the manifest names another source now, a disk \
-that no machine has used yet is imported again; one that was used is never overwritten unless --reimport names it.
+Each data volume is imported once, into disks/NAME.img of the state directory, and kept: later
+runs need no network. Raising its size in the manifest grows the disk. Where the manifest names
+another source now, a disk that no machine has used yet is imported again; one that was used is
+never overwritten unless --reimport names it.
 
-The state directory is --state, or else $XDG_STATE_HOME/longshore/NAMESPACE/NAME (~/.local/state where that is \
-not set, ./.longshore where there is no home). One run uses it at a time. Whatever moment a run is killed at, \
-the next one continues from there.
+The state directory is --state, or else $XDG_STATE_HOME/longshore/NAMESPACE/NAME (~/.local/state
+where that is not set, ./.longshore where there is no home). One run uses it at a time. Whatever
+moment a run is killed at, the next one continues from there.
 
-The guest's serial console is on standard output, and typed to on a terminal (Ctrl+] gives it back). SIGTERM \
-and SIGINT press the power button; a second signal cuts the power. The exit code is 0 if the guest powered off, \
-else 1; importing ends with 3 and 4 as `longshore import` does.";
+The guest's serial console is on standard output, and typed to on a terminal (Ctrl+] gives it
+back). SIGTERM and SIGINT press the power button; a second signal cuts the power. The exit code is
+0 if the guest powered off, else 1; importing ends with 3 and 4 as `longshore import` does.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

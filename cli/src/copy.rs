@@ -134,6 +134,8 @@ impl Job {
         loop {
             match outcome.recv_timeout(display.interval()) {
                 Ok(Ok(report)) => return Ok((report, progress)),
+                // Asked to stop, each source has its own way of saying so.
+                Ok(Err(_)) if stopping.is_some() => return Err(Error::Interrupted.into()),
                 Ok(Err(failure)) => return Err(failure),
                 Err(RecvTimeoutError::Disconnected) => return Err(Failure::Crashed),
                 Err(RecvTimeoutError::Timeout) => {}

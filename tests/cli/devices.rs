@@ -1,0 +1,175 @@
+//! Block devices, and filesystems that are too small. These take root and loop devices.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use longshore_tests::program::{have, run, said};
+
+use crate::rig::{MIB, Rig, error_of, is_root};
+
+/// A loop device over a file, detached when dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn over(file: &Path) -> Option<Self> {
+        if !is_root() || !have("losetup") {
+            return None;
+        }
+        let made = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output()
+            .unwrap();
+        if !made.status.success() {
+            eprintln!("skipped: no loop device: {}", said(&made));
+            return None;
+        }
+        let path = String::from_utf8(made.stdout).unwrap();
+        Some(Self(PathBuf::from(path.trim())))
+    }
+
+    fn name(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn a_device_full_of_old_data_holds_the_disk_and_zeros_afterwards() {
+    let rig = Rig::new();
+    rig.write("backing", &vec![0xff; 24 * MIB]);
+    let Some(device) = Loop::over(&rig.path("backing")) else {
+        return;
+    };
+    let bytes = rig.image("in.raw", 17 * MIB + 512);
+    rig.ends(&["convert", "--sync", "in.raw", device.name()], 0);
+    let disk = std::fs::read(&device.0).unwrap();
+    assert!(disk[..bytes.len()] == bytes, "the disk");
+    // An image with large holes, over what is there now.
+    let sparse = std::fs::File::create(rig.path("sparse.raw")).unwrap();
+    sparse.set_len(20 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &[7; 4096], 9 << 20).unwrap();
+    rig.ends(&["import", "sparse.raw", device.name()], 0);
+    let disk = std::fs::read(&device.0).unwrap();
+    assert!(
+        disk[..20 << 20] == rig.read("sparse.raw"),
+        "holes are zeros"
+    );
+    let pipe = rig.fed(&["convert", "--sync", "-", device.name()], &bytes);
+    assert!(pipe.status.success(), "{}", said(&pipe));
+    assert!(
+        std::fs::read(&device.0).unwrap()[..bytes.len()] == bytes,
+        "from a pipe"
+    );
+}
+
+#[test]
+fn a_device_that_is_too_small_is_4_and_is_not_touched() {
+    let rig = Rig::new();
+    rig.write("backing", &vec![0xff; 2 * MIB]);
+    let Some(device) = Loop::over(&rig.path("backing")) else {
+        return;
+    };
+    rig.image("in.raw", 3 * MIB);
+    let output = rig.ends(&["convert", "in.raw", device.name()], 4);
+    assert!(error_of(&output).contains(device.name()));
+    assert!(std::fs::read(&device.0).unwrap().iter().all(|b| *b == 0xff));
+    rig.ends(&["convert", device.name(), device.name()], 1);
+}
+
+#[test]
+fn a_copy_to_a_device_that_is_cut_short_leaves_nothing_that_boots() {
+    let rig = Rig::new();
+    rig.write("backing", &vec![0xff; 16 * MIB]);
+    let Some(device) = Loop::over(&rig.path("backing")) else {
+        return;
+    };
+    // More than the device holds, and only the end of the stream tells.
+    let output = rig.fed(&["convert", "-", device.name()], &vec![0xee; 17 * MIB]);
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    let head = std::fs::read(&device.0).unwrap();
+    assert!(
+        head[..MIB].iter().all(|b| *b == 0),
+        "the first MiB comes last"
+    );
+}
+
+/// A small filesystem, unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn small(rig: &Rig) -> Option<Self> {
+        if !is_root() || !have("mkfs.ext4") {
+            return None;
+        }
+        let file = std::fs::File::create(rig.path("fs")).unwrap();
+        file.set_len(16 << 20).unwrap();
+        run(Command::new("mkfs.ext4").arg("-q").arg(rig.path("fs")));
+        let at = rig.path("mnt");
+        std::fs::create_dir(&at).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(rig.path("fs"))
+            .arg(&at)
+            .output()
+            .unwrap();
+        if !mounted.status.success() {
+            eprintln!("skipped: no loop mount: {}", said(&mounted));
+            return None;
+        }
+        Some(Self(at))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != "lost+found").collect()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_filesystem_is_4_and_keeps_nothing() {
+    let rig = Rig::new();
+    let Some(mount) = Mount::small(&rig) else {
+        return;
+    };
+    let noise = vec![0xa5; 40 * MIB];
+    rig.write("in.raw", &noise);
+    for args in [
+        &["import", "in.raw", "mnt/out.raw"][..],
+        &["convert", "in.raw", "mnt/out.raw"],
+        &["convert", "--cache", "none", "in.raw", "mnt/out.raw"],
+        &[
+            "convert",
+            "--preallocate",
+            "falloc",
+            "in.raw",
+            "mnt/out.raw",
+        ],
+    ] {
+        let output = rig.ends(args, 4);
+        assert!(
+            error_of(&output).contains("no space left"),
+            "{}",
+            said(&output)
+        );
+        assert_eq!(mount.names(), Vec::<String>::new(), "{args:?}");
+    }
+    let output = rig.fed(&["import", "-", "mnt/out.raw"], &noise);
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert_eq!(mount.names(), Vec::<String>::new());
+}

@@ -1,0 +1,104 @@
+//! Images that a running QEMU holds.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
+
+use longshore_tests::program::have;
+
+use crate::rig::{MIB, Rig, error_of};
+
+/// A `qemu-io` that has an image open for writing until it is dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn of(rig: &Rig, image: &str) -> Self {
+        let mut child = Command::new("qemu-io")
+            .args(["-f", "raw", image])
+            .current_dir(rig.dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // When it answers it has opened the image.
+        let stdin = child.stdin.as_mut().unwrap();
+        stdin.write_all(b"length\n").unwrap();
+        stdin.flush().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(line.contains("MiB"), "{line}");
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_image_that_qemu_writes_is_not_read_unless_forced() {
+    let rig = Rig::new();
+    if !have("qemu-io") {
+        return;
+    }
+    let bytes = rig.image("in.raw", MIB);
+    let holder = Holder::of(&rig, "in.raw");
+    for args in [&["convert", "in.raw", "out.raw"][..], &["info", "in.raw"]] {
+        let output = rig.ends(args, 1);
+        assert!(
+            error_of(&output).contains("--force-share"),
+            "{}",
+            error_of(&output)
+        );
+    }
+    assert_eq!(rig.names(), ["in.raw"]);
+    rig.ends(&["convert", "--force-share", "in.raw", "out.raw"], 0);
+    assert!(rig.read("out.raw") == bytes);
+    drop(holder);
+    rig.ends(&["convert", "in.raw", "out.raw"], 0);
+}
+
+#[test]
+fn a_target_that_qemu_uses_is_not_replaced() {
+    let rig = Rig::new();
+    if !have("qemu-io") {
+        return;
+    }
+    rig.image("in.raw", MIB);
+    let bytes = vec![9; MIB];
+    rig.write("out.raw", &bytes);
+    let _holder = Holder::of(&rig, "out.raw");
+    rig.ends(&["convert", "in.raw", "out.raw"], 1);
+    assert!(rig.read("out.raw") == bytes);
+    assert_eq!(rig.names(), ["in.raw", "out.raw"]);
+}
+
+#[test]
+fn two_copies_to_one_target_do_not_mix() {
+    let rig = Rig::new();
+    let bytes = rig.image("in.raw", MIB);
+    let mut first = rig
+        .command(&["convert", "-", "out.raw"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = first.stdin.take().unwrap();
+    crate::rig::eventually("the first copy", || {
+        rig.path(".out.raw.partial").exists().then_some(())
+    });
+    // The first one's name is there before its lock.
+    crate::rig::eventually("the refusal of the second", || {
+        let output = rig.longshore(&["convert", "in.raw", "out.raw"]);
+        (output.status.code() == Some(1)).then_some(())
+    });
+    stdin.write_all(&bytes).unwrap();
+    drop(stdin);
+    assert!(first.wait().unwrap().success());
+    assert!(rig.read("out.raw") == bytes);
+}

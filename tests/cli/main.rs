@@ -1,0 +1,16 @@
+//! The command as people and scripts meet it: exit codes, what it prints, what it leaves behind.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking too, and skips name themselves"
+)]
+
+mod contract;
+mod devices;
+mod kills;
+mod locks;
+mod look;
+mod progress;
+mod rig;
+mod run;

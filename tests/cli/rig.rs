@@ -1,0 +1,143 @@
+//! A directory to work in, and the program in it.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use longshore_tests::data;
+use longshore_tests::program::{longshore, said};
+
+/// Longer than anything takes here, however busy the machine; tests fail by it, never pass by it.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
+
+pub(crate) const MIB: usize = 1 << 20;
+
+pub(crate) struct Rig(tempfile::TempDir);
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A raw image of noise, zeros and text.
+    pub(crate) fn image(&self, name: &str, len: usize) -> Vec<u8> {
+        let bytes = data::disk(len, 7);
+        self.write(name, &bytes);
+        bytes
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = longshore();
+        command.args(args).current_dir(self.dir());
+        command.stdin(Stdio::null());
+        command.env_remove("LONGSHORE_PASSWORD");
+        command
+    }
+
+    pub(crate) fn longshore(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs it, and checks how it ends.
+    pub(crate) fn ends(&self, args: &[&str], code: i32) -> Output {
+        let output = self.longshore(args);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{args:?}: {}",
+            said(&output)
+        );
+        output
+    }
+
+    /// Runs it with something on its standard input, through a pipe.
+    pub(crate) fn fed(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // The program may have had enough; what it says of that is checked elsewhere.
+                let _ = stdin.write_all(input);
+            });
+            child.wait_with_output().unwrap()
+        })
+    }
+
+    /// Names of everything in the directory, hidden files too.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// The line that says what went wrong.
+pub(crate) fn error_of(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find(|line| line.starts_with("error: "));
+    line.unwrap_or_else(|| panic!("no error line: {}", said(output)))
+        .to_owned()
+}
+
+pub(crate) fn json_of(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Sends a signal by its name.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success(), "kill -{name}");
+}
+
+/// Tries until it is so; fails at the deadline.
+pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let given_up = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(Instant::now() < given_up, "{what}: not within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Tests that mount and make devices. Where there is no right to, a skip that names itself.
+pub(crate) fn is_root() -> bool {
+    let root =
+        std::os::unix::fs::MetadataExt::uid(&File::open("/proc/self").unwrap().metadata().unwrap())
+            == 0;
+    if !root {
+        eprintln!("skipped: this takes root");
+    }
+    root
+}
