@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// A small image and few rounds: to try the harness, not to publish
     #[arg(long)]
     quick: bool,
+    /// Only make the images, at low priority, for a later run
+    #[arg(long)]
+    prepare: bool,
     /// Where images and results on disk are kept [default: ~/.cache/longshore/versus]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -122,6 +125,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         fixture::FULL
     };
     let fixture = Fixture::ready(&base, size)?;
+    if args.prepare {
+        say::line(&fixture.facts);
+        return Ok(());
+    }
     let results = results(args, &base)?;
     let rounds = args
         .rounds

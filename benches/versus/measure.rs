@@ -44,6 +44,8 @@ impl Bench<'_> {
             .arg("--")
             .arg(program)
             .args(contender.args(self.image, &self.input, &self.output))
+            // A failure has to fit into a line.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -152,12 +154,12 @@ pub(super) fn equal(one: &Path, other: &Path) -> Result<()> {
         let (left, right) = (&mut left[..length], &mut right[..length]);
         one.read_exact_at(left, at).context("reading a result")?;
         other.read_exact_at(right, at).context("reading a result")?;
-        if let Some(index) = left
-            .iter()
-            .zip(&*right)
-            .position(|(left, right)| left != right)
-        {
-            bail!("the result differs at {}", at + index as u64);
+        if left != right {
+            let same = left
+                .iter()
+                .zip(&*right)
+                .take_while(|(left, right)| left == right);
+            bail!("the result differs at {}", at + same.count() as u64);
         }
         at += length as u64;
     }
