@@ -30,6 +30,9 @@ const SECTOR: usize = 2048;
 const FIRST_DIRECTORY: u32 = 23;
 const PRIMARY_PATH_TABLE: u32 = 19;
 const JOLIET_PATH_TABLE: u32 = 21;
+/// The least an image has. Busybox's `findfs` and `blkid` read 68 KiB before they look for any file
+/// system, and take a disk that is shorter for an unreadable one (measured with 1.35).
+const LEAST_SECTORS: u32 = 64;
 /// More than a configuration disk has, and few enough for short names to stay apart.
 const MAX_FILES: usize = 64;
 
@@ -122,7 +125,7 @@ pub fn image(label: &str, files: &[File<'_>]) -> Result<Vec<u8>, IsoError> {
 
     let volume = Volume {
         label,
-        sectors: next,
+        sectors: next.max(LEAST_SECTORS),
     };
     let primary = Tree {
         root: primary_root,
@@ -155,6 +158,7 @@ pub fn image(label: &str, files: &[File<'_>]) -> Result<Vec<u8>, IsoError> {
     for file in files {
         put(file.bytes);
     }
+    image.resize(image.len().max(LEAST_SECTORS as usize * SECTOR), 0);
     Ok(image)
 }
 

@@ -192,3 +192,8 @@ fn the_same_files_give_the_same_bytes_and_whole_sectors() {
     assert_eq!(usize::try_from(count).unwrap() * SECTOR, one.len());
     assert!(image("empty", &[]).unwrap().len() > 16 * SECTOR);
 }
+
+#[test]
+fn the_smallest_image_is_long_enough_for_busybox_to_recognise() {
+    assert!(image("cidata", &[]).unwrap().len() >= 0x11000);
+}

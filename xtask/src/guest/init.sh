@@ -65,7 +65,8 @@ grep -q longshore.stay /proc/cmdline && stay=yes
 # Disks appear a moment after their driver; by now all have, and having no such disk is no fault.
 if cidata=$(by_label 1 cidata CIDATA); then
     if mount -t iso9660 -o ro "$cidata" /mnt/cidata 2> /dev/null || mount -t vfat -o ro "$cidata" /mnt/cidata; then
-        hostname=$(sed -n 's/^local-hostname: *//p' /mnt/cidata/meta-data | tr -d '"')
+        # YAML, of which JSON is a part.
+        hostname=$(sed -n 's/.*local-hostname"\{0,1\}: *"\{0,1\}\([^",}]*\).*/\1/p' /mnt/cidata/meta-data)
         say "cloud-init disk $cidata"
         say "hostname ${hostname:-(none)}"
         [ -n "$hostname" ] && hostname "$hostname"
