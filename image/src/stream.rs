@@ -50,6 +50,16 @@ pub trait StreamDecoder: Send + Debug {
     fn finish(&mut self, output: &mut [u8]) -> Result<Option<usize>>;
 }
 
+/// Bytes of memory that the least decoder takes for the first part of a stream which begins with
+/// `head`, as far as that shows; later parts may take more.
+pub fn memory_for(wrapper: Wrapper, head: &[u8]) -> Option<u64> {
+    match wrapper {
+        Wrapper::Xz => xz::memory_for(head),
+        Wrapper::Zstd => zstd::memory_for(head),
+        Wrapper::Gzip | Wrapper::Bzip2 => None,
+    }
+}
+
 /// A decoder for `wrapper`.
 pub fn decoder(wrapper: Wrapper, options: StreamOptions) -> Result<Box<dyn StreamDecoder>> {
     Ok(match wrapper {

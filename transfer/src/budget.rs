@@ -158,12 +158,13 @@ impl Budget {
         Ok(CHUNKS)
     }
 
-    /// Takes memory for a decompressor, and returns how much it may use.
-    pub(crate) fn wrapper(&mut self, wrapper: Wrapper) -> Result<u64> {
+    /// Takes memory for a decompressor, and returns how much it may use. `needed` is what its stream
+    /// is known to take; half of what is spare is for more threads, and for windows that grow later on.
+    pub(crate) fn wrapper(&mut self, wrapper: Wrapper, needed: Option<u64>) -> Result<u64> {
         let spare = self.left.saturating_sub(Self::engine_for_any_image());
         let allowed = match wrapper {
             Wrapper::Gzip | Wrapper::Bzip2 => spare.min(SMALL_WINDOW),
-            _ => spare,
+            _ => (spare / 2).max(needed.unwrap_or(0).min(spare)),
         };
         self.take(allowed, Self::engine_for_any_image(), "decompressing")?;
         Ok(allowed)
@@ -257,8 +258,8 @@ mod tests {
     fn an_xz_dictionary_of_64_mib_fits_into_the_default_and_the_engine_still_runs() {
         let mut budget = Budget::new(Memory::default()).unwrap();
         budget.chunks().unwrap();
-        let allowed = budget.wrapper(Wrapper::Xz).unwrap();
-        assert!(allowed >= 66 << 20, "{allowed}");
+        let allowed = budget.wrapper(Wrapper::Xz, Some(65 << 20)).unwrap();
+        assert!(allowed >= 65 << 20, "{allowed}");
         budget.tables().unwrap();
         assert!(
             budget

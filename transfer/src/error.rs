@@ -91,7 +91,7 @@ pub enum Error {
         computed: String,
     },
     /// The memory budget is too small for what was asked.
-    #[error("{what} takes {} MiB of memory and {} MiB are allowed: give --memory {}M or more", needed.div_ceil(1 << 20), allowed >> 20, needed.div_ceil(1 << 20))]
+    #[error("{what} takes {} MiB of memory and {} MiB are allowed: give --memory {}Mi or more", needed.div_ceil(1 << 20), allowed >> 20, needed.div_ceil(1 << 20))]
     Memory {
         /// For what.
         what: String,

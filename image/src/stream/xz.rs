@@ -20,6 +20,13 @@ const HEADER: usize = 12;
 /// More threads than this help nobody, and each has a stack.
 const MAX_THREADS: usize = 64;
 
+/// Memory for the first block of a stream that begins with `head`.
+pub(super) fn memory_for(head: &[u8]) -> Option<u64> {
+    let block = head.get(HEADER..)?;
+    let words = usize::from(*block.first()?).checked_add(1)?;
+    needs::memory_for(block.get(..words.checked_mul(4)?)?)
+}
+
 pub(super) struct Xz {
     options: StreamOptions,
     state: State,

@@ -15,6 +15,14 @@ use super::{Codec, StreamOptions, too_large};
 use crate::num::to_u64;
 use crate::{Error, Result};
 
+/// Memory for the first frame of a stream that begins with `head`.
+pub(super) fn memory_for(head: &[u8]) -> Option<u64> {
+    match frame::parse(head, 0) {
+        Ok(Head::Frame(frame)) => Some(frame.memory()),
+        _ => None,
+    }
+}
+
 pub(super) struct Zstd {
     memory: u64,
     state: State,

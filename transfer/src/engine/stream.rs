@@ -131,7 +131,7 @@ impl Stream {
     ) -> Result<(Self, StreamOptions)> {
         budget.chunks()?;
         let options = StreamOptions {
-            memory: budget.wrapper(wrapper)?,
+            memory: budget.wrapper(wrapper, stream::memory_for(wrapper, &self.head))?,
             threads,
         };
         let refused = budget.wrapper_refused(wrapper.name(), 0);

@@ -42,8 +42,9 @@ impl Tail {
     }
 }
 
-/// Asks liblzma, by giving it no memory at all and then trying limits.
-fn memory_for(header: &[u8]) -> Option<u64> {
+/// What the block with this header takes: asks liblzma, by giving it no memory at all and then trying
+/// limits.
+pub(super) fn memory_for(header: &[u8]) -> Option<u64> {
     let mut stream = Stream::new_stream_decoder(1, 0).ok()?;
     stream.process(&STREAM_HEADER, &mut [], Action::Run).ok()?;
     match stream.process(header, &mut [], Action::Run) {
