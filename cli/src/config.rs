@@ -301,3 +301,6 @@ fn at_least_one(
         bytes => Ok(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests;

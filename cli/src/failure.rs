@@ -187,7 +187,7 @@ impl Failure {
             }
             Self::Source(error) => source_next_step(error).map(str::to_owned),
             Self::NotRandom { .. } => {
-                Some("`longshore convert` it to a raw file, or unpack it, and map that".to_owned())
+                Some("make a raw file of it with `longshore import`, and map that".to_owned())
             }
             Self::State(error) => error.next_step(),
             Self::Disk { name, source } => match &**source {

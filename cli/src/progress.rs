@@ -121,7 +121,6 @@ impl Display {
                 };
                 let text = format!("{percent}{} read  {pace}", bytes(snapshot.read));
                 bar.set_message(text);
-                bar.tick();
             }
             Kind::Lines { .. } => {
                 let event = Event::Progress {

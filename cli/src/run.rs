@@ -1,7 +1,7 @@
 //! `run`: a manifest's disks, then its machine.
 //!
 //! ```text
-//! manifest -> state directory (locked) -> disks (imported or kept) -> plan -> accelerator -> QEMU -> exit code
+//! manifest -> state directory (locked) -> accelerator -> plan -> disks (imported or kept) -> QEMU -> exit code
 //! ```
 //!
 //! What is on disk when we die, at each step, is described where it is written: `disk` for the disks,
@@ -80,6 +80,7 @@ pub(crate) fn run(config: &RunConfig) -> Result<(), Failure> {
         }
     }
     let state = state::State::claim(config.state.as_deref(), &manifest.vm)?;
+    let plan = boot::prepare(config, &manifest, &state, &wanted.data_volumes)?;
     let mut disks = Vec::new();
     {
         let signals = Signals::take()?;
@@ -109,7 +110,7 @@ pub(crate) fn run(config: &RunConfig) -> Result<(), Failure> {
             return Err(longshore_transfer::Error::Interrupted.into());
         }
     }
-    boot::boot(config, &manifest, &state, &disks, limit)
+    boot::boot(plan, &disks, limit)
 }
 
 /// The copy was interrupted by our limit and by nobody else.

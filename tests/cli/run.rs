@@ -295,3 +295,17 @@ fn manifests_that_make_no_sense_are_told_what_is_wrong() {
     let output = rig.ends(&["run", "-f", "vm.yaml", "--state", "state"], 1);
     assert!(said(&output).contains("spec.oddity"), "{}", said(&output));
 }
+
+#[test]
+fn a_machine_that_cannot_run_is_refused_before_anything_is_imported() {
+    let Some(bench) = Bench::new() else { return };
+    for set in [
+        "spec.runStrategy=Halted",
+        "spec.template.spec.domain.memory.guest=1",
+    ] {
+        let output = bench.run(&["--set", set]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    }
+    assert_eq!(bench.asked(), 0);
+    assert!(!bench.img().exists());
+}

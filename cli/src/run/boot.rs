@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use longshore_crds::Manifest;
 use longshore_launcher::accel;
-use longshore_launcher::plan::{DiskKind, DiskPath, Host, plan};
-use longshore_launcher::supervisor::{self, ConsoleMode, Options};
+use longshore_launcher::plan::imports::DataVolumeImport;
+use longshore_launcher::plan::{DiskKind, DiskPath, Host, Plan, plan};
+use longshore_launcher::supervisor::{self, ConsoleMode, Options, RunError};
 
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::state::State;
 use super::{Limit, RunConfig};
 use crate::failure::Failure;
@@ -20,23 +21,23 @@ use crate::output;
 /// Found by its name, as a shell would.
 const QEMU: &str = "qemu-system-x86_64";
 
-/// Runs the machine to its end.
-pub(super) fn boot(
+/// Plans the machine before its disks are there: what cannot run is refused before an import that
+/// takes hours, not after it.
+pub(super) fn prepare(
     config: &RunConfig,
     manifest: &Manifest,
     state: &State,
-    disks: &[Disk],
-    limit: Option<Limit>,
-) -> Result<(), Failure> {
+    volumes: &[DataVolumeImport],
+) -> Result<Plan, Failure> {
+    find(QEMU)?;
     let verdict = accel::resolve(config.accel, accel::cache::default_path().as_deref())?;
-    output::say(&format!("{verdict}"));
     let host = Host {
         accelerator: verdict.accelerator,
         qemu: PathBuf::from(QEMU),
         state_dir: state.dir().to_owned(),
         cpus: std::thread::available_parallelism()
             .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-        disks: paths(config, manifest, disks),
+        disks: paths(config, manifest, state, volumes),
         allow_host_disks: config.allow_host_disks,
         forwards: Vec::new(),
     };
@@ -44,6 +45,12 @@ pub(super) fn boot(
     for notice in &plan.notices {
         output::say(&format!("note: {notice}"));
     }
+    output::say(&verdict.to_string());
+    Ok(plan)
+}
+
+/// Runs the machine to its end.
+pub(super) fn boot(plan: Plan, disks: &[Disk], limit: Option<Limit>) -> Result<(), Failure> {
     for disk in disks {
         disk.mark_used()?;
     }
@@ -72,13 +79,30 @@ pub(super) fn boot(
     })
 }
 
-/// Where the content of each volume is.
-fn paths(config: &RunConfig, manifest: &Manifest, disks: &[Disk]) -> BTreeMap<String, DiskPath> {
+/// Looks for a program as a shell would.
+fn find(program: &str) -> Result<(), RunError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
+        return Ok(());
+    }
+    Err(RunError::NoQemu {
+        program: program.into(),
+        source: std::io::Error::new(std::io::ErrorKind::NotFound, "it is not in PATH"),
+    })
+}
+
+/// Where the content of each volume is, or will be.
+fn paths(
+    config: &RunConfig,
+    manifest: &Manifest,
+    state: &State,
+    data_volumes: &[DataVolumeImport],
+) -> BTreeMap<String, DiskPath> {
     let mut paths = BTreeMap::new();
-    for disk in disks {
-        for volume in &disk.volumes {
+    for data_volume in data_volumes {
+        for volume in &data_volume.volumes {
             let path = DiskPath {
-                path: disk.path.clone(),
+                path: disk::path_of(state.disks(), &data_volume.name),
                 kind: DiskKind::File,
             };
             paths.insert(volume.clone(), path);

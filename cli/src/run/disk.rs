@@ -35,10 +35,12 @@ use crate::source::without_user;
 /// A disk that is ready.
 #[derive(Debug)]
 pub(super) struct Disk {
-    pub(super) path: PathBuf,
-    /// Volumes of the machine that have it as their content.
-    pub(super) volumes: Vec<String>,
     record: PathBuf,
+}
+
+/// `NAME.img`.
+pub(super) fn path_of(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.img"))
 }
 
 impl Disk {
@@ -70,7 +72,7 @@ impl Importer<'_> {
         volume: DataVolumeImport,
         reimport: bool,
     ) -> Result<Disk, Failure> {
-        let path = self.directory.join(format!("{}.img", volume.name));
+        let path = path_of(self.directory, &volume.name);
         let record_path = record::path_of(self.directory, &volume.name);
         let origin = origin(&volume.source);
         let length = length_of(&path)?;
@@ -114,8 +116,6 @@ impl Importer<'_> {
             }
         }
         Ok(Disk {
-            path,
-            volumes: volume.volumes,
             record: record_path,
         })
     }
