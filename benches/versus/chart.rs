@@ -8,37 +8,39 @@ const WIDTH: f64 = 760.0;
 const LEFT: f64 = 190.0;
 const LONGEST: f64 = 470.0;
 const BAR: f64 = 18.0;
-const TITLE: f64 = 34.0;
+const TITLE: f64 = 26.0;
 const OUR_COLOUR: &str = "#0b7a75";
 const THEIR_COLOUR: &str = "#a9b4c2";
+
+/// How a text stands at its point.
+const HEADING: &str = "text-anchor=\"start\" font-weight=\"bold\"";
+const BEFORE: &str = "text-anchor=\"end\"";
+const BEHIND: &str = "text-anchor=\"start\"";
 
 /// One group of bars for each case, each with a scale of its own.
 pub(super) fn render(tables: &[Table]) -> String {
     let mut body = String::new();
     let mut y = 12.0;
     for table in tables.iter().filter(|table| !table.rows.is_empty()) {
-        text(
-            &mut body,
-            12.0,
-            y + 16.0,
-            "start\" font-weight=\"bold",
-            &table.case,
-        );
-        y += TITLE - 8.0;
+        text(&mut body, 12.0, y + 16.0, HEADING, &table.case);
+        y += TITLE;
         let slowest = table.rows.iter().map(|row| row.wall).fold(0.0, f64::max);
         for row in &table.rows {
             let ours = row.contender == OURS;
             let colour = if ours { OUR_COLOUR } else { THEIR_COLOUR };
             let width = (row.wall / slowest * LONGEST).max(1.0);
-            text(&mut body, LEFT - 8.0, y + 13.0, "end", &row.contender);
+            text(&mut body, LEFT - 8.0, y + 13.0, BEFORE, &row.contender);
             let value = if ours {
                 format!("{:.2} s", row.wall)
             } else {
                 format!("{:.2} s ({:.1}x)", row.wall, row.speed.value)
             };
-            body.extend([format!("<rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{:.0}\" fill=\"{colour}\"/>\n",
-                BAR - 4.0)]);
-            text(&mut body, LEFT + width + 6.0, y + 12.0, "start", &value);
+            let height = BAR - 4.0;
+            body.extend([format!(
+                "<rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{height:.0}\" \
+                 fill=\"{colour}\"/>\n"
+            )]);
+            text(&mut body, LEFT + width + 6.0, y + 12.0, BEHIND, &value);
             y += BAR;
         }
         y += 8.0;
@@ -52,10 +54,10 @@ pub(super) fn render(tables: &[Table]) -> String {
     )
 }
 
-fn text(body: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
+fn text(body: &mut String, x: f64, y: f64, style: &str, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     body.extend([format!(
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"#1b1f24\" text-anchor=\"{anchor}\">{text}</text>\n"
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"#1b1f24\" {style}>{text}</text>\n"
     )]);
 }
 

@@ -206,9 +206,12 @@ fn make(folder: &Path, size: Size) -> Result<()> {
         }
         let found =
             fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
-        let how = image.make.join(" ");
+        let how = match image.make {
+            [] => "mke2fs -d".to_owned(),
+            options => format!("qemu-img convert {}", options.join(" ")),
+        };
         facts.add(&format!(
-            "{}: {} bytes, {} allocated (qemu-img convert {how})",
+            "{}: {} bytes, {} allocated ({how})",
             image.name,
             found.len(),
             found.blocks() * 512
