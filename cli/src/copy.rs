@@ -4,6 +4,8 @@
 //! neither waits for a source that does not answer.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -110,8 +112,11 @@ impl Job {
         let (sender, outcome) = sync_channel(1);
         let partial = partial_of(&target.path);
         let (shared_progress, shared_cancel) = (progress.clone(), cancel.clone());
+        let begun = Arc::new(AtomicBool::new(false));
+        let shared_begun = Arc::clone(&begun);
         let copy = move || {
             let mut source = open(&shared_cancel)?;
+            shared_begun.store(true, Ordering::Release);
             transfer(
                 source.as_mut(),
                 &target,
@@ -145,7 +150,9 @@ impl Job {
                 cancel.cancel();
                 let since = *stopping.get_or_insert(now);
                 if received > 1 || now.duration_since(since) > PATIENCE {
-                    remove(partial.as_deref());
+                    if begun.load(Ordering::Acquire) {
+                        remove(partial.as_deref());
+                    }
                     return Err(Error::Interrupted.into());
                 }
             } else {
@@ -163,7 +170,8 @@ fn partial_of(target: &Path) -> Option<PathBuf> {
     Some(target.with_file_name(name))
 }
 
-/// The copy is stuck in a read, and holds the lock on its partial file: nobody else's is removed.
+/// The copy has its source, and is stuck reading it; so it holds the lock on its partial file, and
+/// nobody else's is removed.
 fn remove(partial: Option<&Path>) {
     if let Some(partial) = partial {
         // Mostly it is not there: a device, or a copy that has not begun.
