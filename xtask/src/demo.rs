@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// Boot this disk image instead of the small guest made here (needs a way to reach it)
     #[arg(long)]
     url: Option<String>,
-    /// Leave the VM running with its console attached, until it is powered off inside or Ctrl-C
+    /// Leave the VM running with its console attached, until it powers off (Ctrl+] lets go of the console, Ctrl-C then ends the VM)
     #[arg(long)]
     keep: bool,
     /// How to run the VM's processors
@@ -144,7 +144,7 @@ impl Plan<'_> {
         });
         say::line(&format!(
             "\nWhat happened, in {}.{} s:\n\
-             - {} of compressed qcow2 came over HTTP in {requests} requests{disk};\n\
+             - {} of compressed qcow2 came over HTTP (requests: {requests}){disk};\n\
              - a Linux guest booted from it, and found its files to be those that went in;\n\
              - it read its cloud-init data and powered itself off: longshore ended with exit code 0.\n\
              `cargo xtask demo --keep` stays at its shell; `longshore run -f examples/vm.yaml` is all there is to it.",
