@@ -1,6 +1,6 @@
 //! Compressed streams.
 
-use longshore_image::stream::{StreamOptions, decoder};
+use longshore_image::stream::{StreamOptions, decoder, memory_for};
 use longshore_image::{Error, ErrorKind, Probe, Wrapper, probe};
 
 use super::dice::Dice;
@@ -27,8 +27,15 @@ pub fn stream(data: &[u8]) {
         // Threads take long to start: now and then is enough.
         threads: if dice.roll(8) == 0 { 3 } else { 1 },
     };
+    // What the head says is what the refusal of the first part says, or the first part was not refused.
+    let head = memory_for(wrapper, data);
     let (first, one) = decode(wrapper, data, options, &mut dice);
     let (second, other) = decode(wrapper, data, options, &mut dice);
+    if let (Some(head), End::Failed(e), true) = (head, &one, first.is_empty())
+        && let Some(needed) = e.needed()
+    {
+        assert!(needed >= head || head <= options.memory, "{needed}, {head}");
+    }
     match (&one, &other) {
         (End::Whole, End::Whole) => assert!(first == second, "outputs differ"),
         // Chunks decide how far beyond the limit each looks; what both saw is the same.

@@ -7,8 +7,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
 
-use longshore_image::stream::{StreamOptions, decoder};
-use longshore_image::{Error, ErrorKind, Wrapper};
+use longshore_image::stream::{StreamOptions, decoder, memory_for};
+use longshore_image::{Error, ErrorKind, PROBE_LEN, Wrapper};
 
 use crate::support::{WRAPPERS, decode, have, noise, pipe};
 
@@ -151,6 +151,10 @@ fn refused_below_its_need(wrapper: Wrapper, command: &str, data: &[u8], threads:
         (e.needed().unwrap(), e.to_string())
     };
     let (needed, text) = refusal(with(100).unwrap_err());
+    // The head alone says the same, where formats say it there.
+    let said = memory_for(wrapper, &packed[..packed.len().min(PROBE_LEN)]);
+    let expected = matches!(wrapper, Wrapper::Xz | Wrapper::Zstd).then_some(needed);
+    assert_eq!(said, expected, "{command}");
     let mib = needed.div_ceil(MIB);
     assert!(text.contains(&format!("needs {mib} MiB")), "{text}");
     assert_eq!(
