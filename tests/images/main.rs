@@ -1,5 +1,10 @@
 //! Images as other writers make them, through the program, against `qemu-img convert -O raw`.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking too"
+)]
+#![expect(clippy::print_stderr, reason = "measured peaks are worth reading")]
 
 mod matrix;
 mod memory;

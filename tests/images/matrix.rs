@@ -67,7 +67,8 @@ impl Qcow2 {
     fn make(self, bench: &Bench, history: History, disk_len: usize) {
         let mut options = format!("compat={},cluster_size={}", self.version, self.cluster);
         if let Some(codec) = self.codec.filter(|codec| *codec != "zlib") {
-            options += &format!(",compression_type={codec}");
+            options += ",compression_type=";
+            options += codec;
         }
         if self.extended {
             options += ",extended_l2=on";

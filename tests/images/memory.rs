@@ -22,19 +22,22 @@ fn measured(bench: &Bench, args: &[&str], stdin: Option<&Path>) -> (u64, Output)
         .arg(program)
         .args(args);
     time.current_dir(bench.path(""));
-    time.stdin(match stdin {
-        // Through a pipe: a redirected file would be read at random.
-        Some(path) => {
-            let mut cat = Command::new("cat")
-                .arg(path)
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            Stdio::from(cat.stdout.take().unwrap())
-        }
-        None => Stdio::null(),
+    // Through a pipe: a redirected file would be read at random.
+    let mut cat = stdin.map(|path| {
+        Command::new("cat")
+            .arg(path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
     });
+    let pipe = cat.as_mut().and_then(|cat| cat.stdout.take());
+    time.stdin(pipe.map_or_else(Stdio::null, Stdio::from));
     let output = time.output().unwrap();
+    // Our end of the pipe goes first: after a refusal `cat` would wait for ever.
+    drop(time);
+    if let Some(mut cat) = cat {
+        cat.wait().unwrap();
+    }
     let text = std::fs::read_to_string(&report).unwrap();
     let kib: u64 = text.lines().last().unwrap().trim().parse().unwrap();
     (kib * 1024, output)

@@ -45,9 +45,8 @@ impl Content {
         };
         for (n, block) in bytes.chunks_mut(12_288).enumerate() {
             let kind = match self {
-                Self::Empty => 0,
                 Self::Sparse if n % 40 == 7 => 1,
-                Self::Sparse => 0,
+                Self::Empty | Self::Sparse => 0,
                 Self::Incompressible => 1,
                 Self::Compressible => 2,
                 Self::Unaligned => n % 3,
