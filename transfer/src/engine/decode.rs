@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use longshore_image::ReadAtExt;
 use longshore_image::chain::Chain;
 use longshore_image::cluster::{ClusterCodec, ClusterDecoder};
 
 use super::Shared;
+use super::writer::Sink;
 use crate::cancel::Stopped;
 use crate::pool::Pool;
 use crate::zeros::data_runs;
@@ -56,7 +57,7 @@ pub(super) struct Packed {
     pub(super) input: Range<usize>,
 }
 
-/// Decoded bytes on their way to the writer.
+/// Decoded bytes on their way to the target.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) buf: Vec<u8>,
@@ -69,7 +70,7 @@ pub(super) struct Batch {
 /// One decoding thread.
 pub(super) struct Worker {
     pub(super) tasks: Receiver<Task>,
-    pub(super) batches: Sender<Batch>,
+    pub(super) sink: Arc<Sink>,
     pub(super) inputs: Pool,
     pub(super) outputs: Pool,
     pub(super) chain: Option<Arc<Chain>>,
@@ -95,7 +96,7 @@ impl Worker {
                     return Err(self.shared.failure.fail(e));
                 }
             };
-            self.batches.send(batch).map_err(|_| Stopped)?;
+            self.sink.deliver(batch)?;
         }
         Ok(())
     }

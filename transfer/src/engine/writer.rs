@@ -1,12 +1,15 @@
-//! The back half of every transfer: decoding threads and the one writer.
+//! The back half of every transfer: decoding threads that take turns at writing.
 //!
-//! One writer, because buffered writes to one inode take turns anyway (measured: two writers took the
-//! same time and twice the CPU, `../shared/reference/performance.md`).
+//! One writes at a time, because buffered writes to one inode take turns anyway (measured: two writers
+//! took the same time and twice the CPU, `../shared/reference/performance.md`). Whoever has decoded
+//! something and finds nobody writing writes what is there, its own first of all while it is still in
+//! that core's cache; whoever finds somebody writing leaves the bytes to them and decodes on.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use longshore_image::chain::Chain;
 use longshore_image::cluster::ClusterCodec;
 
@@ -18,13 +21,76 @@ use crate::pool::Pool;
 use crate::target::Target;
 use crate::{Error, Result};
 
-/// Running decoders and writer; tasks go in by [`Back::send`].
+/// Where batches go: a target, and what waits for whoever is writing.
+pub(super) struct Sink {
+    target: Mutex<Option<Target>>,
+    waiting: Mutex<VecDeque<Batch>>,
+    pool: Pool,
+    shared: Shared,
+}
+
+impl Sink {
+    /// Writes `batch`, or leaves it to the thread that is writing now. What waits never outlives the
+    /// last call: its number is bounded by the pool its buffers come from.
+    pub(super) fn deliver(&self, batch: Batch) -> Result<(), Stopped> {
+        self.waiting().push_back(batch);
+        loop {
+            let mut target = match self.target.try_lock() {
+                Ok(target) => target,
+                Err(TryLockError::WouldBlock) => return Ok(()),
+                Err(TryLockError::Poisoned(_)) => return Err(Stopped),
+            };
+            let target_open = target.as_mut().ok_or(Stopped)?;
+            while let Some(batch) = self.next() {
+                self.write(target_open, batch)?;
+            }
+            drop(target);
+            // Somebody may have come between our last look and the unlocking, and have gone again.
+            if self.waiting().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, VecDeque<Batch>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Option<Batch> {
+        self.waiting().pop_front()
+    }
+
+    fn write(&self, target: &mut Target, batch: Batch) -> Result<(), Stopped> {
+        self.shared.check()?;
+        let before = target.bytes_written();
+        for (guest, run) in batch.runs {
+            target
+                .write(guest, &batch.buf[run])
+                .map_err(|e| self.shared.failure.fail(e))?;
+        }
+        let progress = &self.shared.progress;
+        progress.add_written(target.bytes_written() - before);
+        progress.add_resolved(batch.resolved);
+        self.pool.put(batch.buf);
+        Ok(())
+    }
+
+    /// The target, once no thread can deliver any more.
+    fn close(&self) -> Option<Target> {
+        self.target
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+/// Running decoders; tasks go in by [`Back::send`].
 pub(super) struct Back {
     tasks: Option<Sender<Task>>,
     inputs: Pool,
     outputs: Pool,
     workers: Vec<JoinHandle<Result<(), Stopped>>>,
-    writer: Option<JoinHandle<Result<Target, Stopped>>>,
+    sink: Arc<Sink>,
     layout: Layout,
 }
 
@@ -40,12 +106,17 @@ impl Back {
         let inputs = Pool::new(layout.buffers, layout.unit_in, &shared.failure);
         let outputs = Pool::new(layout.buffers, layout.unit_out, &shared.failure);
         let (task_tx, task_rx) = bounded(layout.threads * 2);
-        let (batch_tx, batch_rx) = bounded(layout.buffers);
+        let sink = Arc::new(Sink {
+            target: Mutex::new(Some(target)),
+            waiting: Mutex::default(),
+            pool: outputs.clone(),
+            shared: shared.clone(),
+        });
         let mut workers = Vec::with_capacity(layout.threads);
         for n in 0..layout.threads {
             let worker = Worker {
                 tasks: task_rx.clone(),
-                batches: batch_tx.clone(),
+                sink: Arc::clone(&sink),
                 inputs: inputs.clone(),
                 outputs: outputs.clone(),
                 chain: chain.cloned(),
@@ -54,18 +125,12 @@ impl Back {
             };
             workers.push(spawn(format!("decode-{n}"), move || worker.run())?);
         }
-        drop(batch_tx);
-        let pool = outputs.clone();
-        let for_writer = shared.clone();
-        let writer = spawn("write".to_owned(), move || {
-            write(target, &batch_rx, &pool, &for_writer)
-        })?;
         Ok(Self {
             tasks: Some(task_tx),
             inputs,
             outputs,
             workers,
-            writer: Some(writer),
+            sink,
             layout,
         })
     }
@@ -107,7 +172,7 @@ impl Back {
         for worker in self.workers.drain(..) {
             content &= matches!(worker.join(), Ok(Ok(())));
         }
-        let target = self.writer.take()?.join().ok()?.ok()?;
+        let target = self.sink.close()?;
         content.then_some(target)
     }
 }
@@ -128,25 +193,4 @@ pub(super) fn spawn<T: Send + 'static>(
         .name(name)
         .spawn(body)
         .map_err(|source| Error::Thread { source })
-}
-
-fn write(
-    mut target: Target,
-    batches: &Receiver<Batch>,
-    pool: &Pool,
-    shared: &Shared,
-) -> Result<Target, Stopped> {
-    while let Ok(batch) = batches.recv() {
-        shared.check()?;
-        let before = target.bytes_written();
-        for (guest, run) in batch.runs {
-            target
-                .write(guest, &batch.buf[run])
-                .map_err(|e| shared.failure.fail(e))?;
-        }
-        shared.progress.add_written(target.bytes_written() - before);
-        shared.progress.add_resolved(batch.resolved);
-        pool.put(batch.buf);
-    }
-    Ok(target)
 }
