@@ -159,8 +159,9 @@ impl Bench {
 pub(crate) fn compare(out: &Path, expected: &[u8], case: &str) {
     let found = std::fs::read(out).unwrap();
     assert_eq!(found.len(), expected.len(), "{case}: size");
-    if let Some(at) = found.iter().zip(expected).position(|(a, b)| a != b) {
-        panic!("{case}: first difference at {at:#x}");
+    if found != expected {
+        let at = found.iter().zip(expected).position(|(a, b)| a != b);
+        panic!("{case}: first difference at {at:#x?}");
     }
     let blocks = expected
         .chunks(4096)
