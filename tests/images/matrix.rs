@@ -85,15 +85,17 @@ impl Qcow2 {
         bench.qemu_img(&args);
         match history {
             History::Resized => {
-                // Far enough that a larger L1 table is needed, which goes to the end of the file.
+                // A few L2 tables further: a larger L1 table is needed, which goes to the end of the file.
                 let grown = match self.cluster {
-                    "512" => "64M",
-                    "4k" => "4G",
-                    "64k" => "1T",
-                    _ => "16T",
+                    "512" => "8M",
+                    "4k" => "32M",
+                    "16k" => "256M",
+                    "64k" => "4G",
+                    "256k" => "64G",
+                    _ => "4T",
                 };
                 bench.qemu_img(&["resize", "-q", "image.qcow2", grown]);
-                // Comparing terabytes of zeros takes too long: back to something smaller, tables stay.
+                // Comparing gigabytes of zeros takes too long: back to something smaller, tables stay.
                 let back = format!("{}", disk_len.next_multiple_of(1 << 20) + (1 << 20));
                 bench.qemu_img(&["resize", "-q", "--shrink", "image.qcow2", &back]);
             }
