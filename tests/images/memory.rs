@@ -135,7 +135,7 @@ fn a_window_beyond_the_budget_is_refused_with_the_amount_that_does() {
         return;
     }
     let bench = Bench::new();
-    bench.file("disk.raw", &Content::Unaligned.bytes(96 << 20));
+    bench.file("disk.raw", &Content::Unaligned.bytes(160 << 20));
     let packed = std::fs::File::create(bench.path("disk.raw.zst")).unwrap();
     let mut zstd = Command::new("zstd");
     zstd.args(["-q", "-3", "--long=27", "-c"])
