@@ -206,13 +206,7 @@ fn random_image(
     let Some(file) = source.random() else {
         return Ok(None);
     };
-    let mut head = vec![0; PROBE_LEN.min(usize::try_from(file.len()).unwrap_or(PROBE_LEN))];
-    file.read_exact_at(&mut head, 0)
-        .map_err(|e| Error::Source {
-            name: source.name(),
-            source: Box::new(e),
-        })?;
-    let Probe::Image(format) = identify(&head, options.from, &source.name())? else {
+    let Probe::Image(format) = identify_file(file.as_ref(), options, &shared.name)? else {
         return Ok(None);
     };
     // What tables may take is the same on either road, and charged on the one that is taken.
@@ -223,6 +217,17 @@ fn random_image(
     }
     budget.tables()?;
     Ok(Some(Arc::new(chain)))
+}
+
+/// What a file starts with, given what the caller says it is.
+fn identify_file(file: &dyn ReadAt, options: &Options, name: &str) -> Result<Probe> {
+    let mut head = vec![0; PROBE_LEN.min(usize::try_from(file.len()).unwrap_or(PROBE_LEN))];
+    file.read_exact_at(&mut head, 0)
+        .map_err(|e| Error::Source {
+            name: name.to_owned(),
+            source: Box::new(e),
+        })?;
+    identify(&head, options.from, name)
 }
 
 /// What `head` is, given what the caller says it is.

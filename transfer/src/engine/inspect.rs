@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use longshore_image::chain::Chain;
 use longshore_image::forward::{self, Emit, Geometry, PieceKind};
-use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, PROBE_LEN, Probe, Wrapper};
+use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, Probe, Wrapper};
 
-use super::{Options, Outcome, Shared, Unwrapped, identify, open_chain, unwrap_all};
+use super::{Options, Outcome, Shared, Unwrapped, identify_file, open_chain, unwrap_all};
 use crate::budget::Budget;
 use crate::cancel::Failure;
 use crate::{Cancel, Error, Progress, Result, Source};
@@ -35,29 +35,22 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
     };
     let mut budget = Budget::new(options.memory)?;
     let source_len = source.len();
-    if let Some(file) = source.random() {
-        let len = PROBE_LEN.min(usize::try_from(file.len()).unwrap_or(PROBE_LEN));
-        let mut head = vec![0; len];
-        file.read_exact_at(&mut head, 0)
-            .map_err(|e| Error::Source {
-                name: source.name(),
-                source: Box::new(e),
-            })?;
-        if let Probe::Image(format) = identify(&head, options.from, &shared.name)? {
-            let (tables, waiting) = budget.tables()?;
-            let limits = Limits::with_table_bytes(tables + waiting);
-            let chain = open_chain(format, file, options, &limits, &shared)?;
-            let info = chain.top().map(|top| top.info());
-            let Some(info) = info else {
-                return Err(Error::Interrupted);
-            };
-            return Ok(Inspection {
-                info,
-                wrappers: Vec::new(),
-                source_len,
-                chain: Some(chain),
-            });
-        }
+    if let Some(file) = source.random()
+        && let Probe::Image(format) = identify_file(file.as_ref(), options, &shared.name)?
+    {
+        let (tables, waiting) = budget.tables()?;
+        let limits = Limits::with_table_bytes(tables + waiting);
+        let chain = open_chain(format, file, options, &limits, &shared)?;
+        let info = chain.top().map(|top| top.info());
+        let Some(info) = info else {
+            return Err(Error::Interrupted);
+        };
+        return Ok(Inspection {
+            info,
+            wrappers: Vec::new(),
+            source_len,
+            chain: Some(chain),
+        });
     }
     let outcome = stream_header(source, options, budget, &shared);
     // Stages that are still at work find their pools closed.
