@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    longshore_transfer::give_memory_back();
     // Before anything could open a TLS connection; it fails only if that was done already.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     longshore_cli::main(std::env::args_os())

@@ -170,12 +170,12 @@ impl Budget {
         Ok(allowed)
     }
 
-    /// `error` of a decompressor that was allowed `allowed` bytes and said that it needs `needed`, as
-    /// the amount to ask for.
-    pub(crate) fn wrapper_refused(&self, name: &str, needed: u64) -> Error {
+    /// What a decompressor's refusal means for the whole budget. Its own need is not known before it
+    /// has refused, and is added then.
+    pub(crate) fn wrapper_refused(&self, name: &str) -> Error {
         Error::Memory {
             what: format!("decompressing this {name} stream"),
-            needed: needed + BASE + Self::engine_for_any_image() + (CHUNK * CHUNKS * 2) as u64,
+            needed: BASE + Self::engine_for_any_image() + (CHUNK * CHUNKS * 2) as u64,
             allowed: self.total,
         }
     }

@@ -45,4 +45,5 @@ pub use crate::error::{Error, Result};
 pub use crate::file::{DirectoryGate, LocalFile};
 pub use crate::progress::{Meter, Progress, Snapshot};
 pub use crate::source::{FileSource, Source, StdinSource};
+pub use crate::sys::give_memory_back;
 pub use crate::target::{Cache, Preallocate, TargetSpec};

@@ -7,6 +7,19 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// Keeps the memory of this process to what it uses: buffers of 256 KiB and more go back to the kernel
+/// when they are freed. Left alone, glibc raises that mark with every large buffer it frees, and xz,
+/// whose blocks grow, then keeps the heap of all of them. To be called before threads start.
+pub fn give_memory_back() {
+    const THRESHOLD: libc::c_int = 256 << 10;
+    // SAFETY: mallopt takes two integers, and its effect is confined to the allocator. It fails only
+    // for values out of range, and then nothing changes.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD)
+    };
+}
+
 /// Starts write-out of `len` bytes at `offset`; with `wait` also waits for it. No promise of
 /// durability is taken from it: that is fsync's.
 pub(crate) fn write_out(fd: BorrowedFd<'_>, offset: u64, len: u64, wait: bool) -> io::Result<()> {

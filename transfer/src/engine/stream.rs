@@ -134,7 +134,7 @@ impl Stream {
             memory: budget.wrapper(wrapper, stream::memory_for(wrapper, &self.head))?,
             threads,
         };
-        let refused = budget.wrapper_refused(wrapper.name(), 0);
+        let refused = budget.wrapper_refused(wrapper.name());
         Ok((
             self.unwrap_with(wrapper, options, refused, shared)?,
             options,
