@@ -105,7 +105,7 @@ impl Back {
     ) -> Result<Self> {
         let inputs = Pool::new(layout.buffers, layout.unit_in, &shared.failure);
         let outputs = Pool::new(layout.buffers, layout.unit_out, &shared.failure);
-        let (task_tx, task_rx) = bounded(layout.threads * 2);
+        let (task_tx, task_rx) = bounded(layout.buffers);
         let sink = Arc::new(Sink {
             target: Mutex::new(Some(target)),
             waiting: Mutex::default(),
