@@ -117,10 +117,10 @@ impl Facts {
         let opened = chain
             .as_ref()
             .is_some_and(|chain| chain.layers().len() > 1 || look.opens_references);
-        let elsewhere = |kind| matches!(kind, ReferenceKind::DataFile);
+        let elsewhere = |kind| matches!(kind, ReferenceKind::DataFile | ReferenceKind::Extent);
         let allocated = match chain {
             Some(_) if !opened && info.references.iter().any(|r| elsewhere(r.kind)) => {
-                Err("its data is in another file, which was not opened")
+                Err("its data is in other files, which were not opened")
             }
             Some(chain) => Ok(allocated(chain, &look.place.name())?),
             None => Err(whole),

@@ -8,11 +8,11 @@ use crate::{Error, ErrorKind, ReadAt, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReferenceKind {
-    /// A qcow2 backing file: what the image does not hold is read from there.
+    /// A backing file, or parent: what the image does not hold is read from there.
     Backing,
     /// A qcow2 external data file.
     DataFile,
-    /// A VMDK extent or parent.
+    /// A VMDK extent: part of the disk.
     Extent,
 }
 
@@ -35,7 +35,7 @@ pub trait OpenGate: Send + Sync + std::fmt::Debug {
     /// The gate for references inside the file that `reference` names (relative names change base).
     fn nested(&self, reference: &Reference) -> Arc<dyn OpenGate>;
 
-    /// True to do without the parent that `reference` names: what it holds reads as zeros. Only for
+    /// True to do without the parent or extent that `reference` names: what it holds reads as zeros. Only for
     /// those who look at the image itself and never at the disk's bytes.
     fn leaves_out(&self, _reference: &Reference) -> bool {
         false

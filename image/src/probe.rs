@@ -53,14 +53,6 @@ pub fn probe(head: &[u8]) -> Probe {
         (b"\xfd7zXZ\0", 0, Probe::Wrapper(Wrapper::Xz)),
         (b"\x28\xb5\x2f\xfd", 0, Probe::Wrapper(Wrapper::Zstd)),
         (b"QFI\xfb", 0, Probe::Image(Format::Qcow2)),
-        (b"KDMV", 0, Probe::Image(Format::Vmdk)),
-        (b"# Disk DescriptorFile", 0, Probe::Image(Format::Vmdk)),
-        (b"COWD", 0, Probe::Unsupported("vmdk of ESX 2 (COWD)")),
-        (
-            b"\xbe\xba\xfe\xca\x00\x00\x00\x00",
-            0,
-            Probe::Unsupported("vmdk seSparse"),
-        ),
         (b"vhdxfile", 0, Probe::Unsupported("vhdx")),
         (b"conectix", 0, Probe::Unsupported("vhd")),
         (b"\x7f\x10\xda\xbe", 64, Probe::Unsupported("vdi")),
@@ -72,6 +64,10 @@ pub fn probe(head: &[u8]) -> Probe {
         if head.get(at..).is_some_and(|rest| rest.starts_with(magic)) {
             return found;
         }
+    }
+    // Sparse extents of three kinds, and descriptors, which are text.
+    if crate::vmdk::is_one(head) {
+        return Probe::Image(Format::Vmdk);
     }
     // zstd also has skippable frames, which pzstd and others put first.
     if let Some(&[0x50..=0x5f, 0x2a, 0x4d, 0x18]) = head.first_chunk::<4>() {

@@ -60,21 +60,27 @@ impl Image for Raw {
 
     fn extents(&self, range: Range<u64>) -> Extents<'_> {
         let range = range.start..range.end.min(self.file.len());
-        coalesce(Holes {
-            file: &self.file,
-            range,
-            data: None,
-            failed: false,
-        })
+        coalesce(Holes::new(&self.file, range))
     }
 }
 
-/// Walks data and holes of a file.
-struct Holes<'a> {
+/// Walks data and holes of a file, not joined yet.
+pub(crate) struct Holes<'a> {
     file: &'a Arc<dyn ReadAt>,
     range: Range<u64>,
     data: Option<Range<u64>>,
     failed: bool,
+}
+
+impl<'a> Holes<'a> {
+    pub(crate) fn new(file: &'a Arc<dyn ReadAt>, range: Range<u64>) -> Self {
+        Self {
+            file,
+            range,
+            data: None,
+            failed: false,
+        }
+    }
 }
 
 impl Iterator for Holes<'_> {

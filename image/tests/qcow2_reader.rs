@@ -16,6 +16,8 @@ mod hostile;
 mod oracle;
 #[path = "qcow2/properties.rs"]
 mod properties;
+#[path = "support/qemu.rs"]
+mod qemu;
 #[path = "qcow2/roads.rs"]
 mod roads;
 #[path = "qcow2/support.rs"]

@@ -6,6 +6,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "measured peaks are worth reading")]
 
+mod files;
 mod matrix;
 mod memory;
 mod oracle;

@@ -122,7 +122,10 @@ impl ReadAt for LocalFile {
 /// command line, where the person who runs it asked for it.
 #[derive(Debug, Clone)]
 pub struct DirectoryGate {
-    directory: PathBuf,
+    /// What is let in lies here.
+    root: PathBuf,
+    /// What names are relative to: the directory of the file that has them.
+    base: PathBuf,
     force_share: bool,
 }
 
@@ -130,16 +133,18 @@ impl DirectoryGate {
     /// Lets in files of the directory that holds `image`, and of its subdirectories.
     pub fn beside(image: &Path, force_share: bool) -> Self {
         let directory = image.parent().filter(|p| !p.as_os_str().is_empty());
+        let root = directory.unwrap_or_else(|| Path::new(".")).to_owned();
         Self {
-            directory: directory.unwrap_or_else(|| Path::new(".")).to_owned(),
+            base: root.clone(),
+            root,
             force_share,
         }
     }
 
     fn resolve(&self, name: &str) -> io::Result<PathBuf> {
-        let base = self.directory.canonicalize()?;
-        let path = base.join(name).canonicalize()?;
-        if path.starts_with(&base) {
+        let root = self.root.canonicalize()?;
+        let path = self.base.join(name).canonicalize()?;
+        if path.starts_with(&root) {
             Ok(path)
         } else {
             Err(io::Error::new(
@@ -159,15 +164,16 @@ impl OpenGate for DirectoryGate {
             _ => "extent file",
         };
         let path = self.resolve(&reference.name).map_err(|e| {
-            Error::new(
-                ErrorKind::Denied,
-                format!("the {what} {:?} was not let in", reference.name),
-            )
-            .with_source(e)
+            // What is not there is nobody's attempt to get in.
+            let (kind, how) = match e.kind() {
+                io::ErrorKind::NotFound => (ErrorKind::Io, "was not found"),
+                _ => (ErrorKind::Denied, "was not let in"),
+            };
+            Error::new(kind, format!("the {what} {:?} {how}", reference.name)).with_source(e)
         })?;
         let file = LocalFile::open(&path, self.force_share).map_err(|e| {
             Error::new(
-                ErrorKind::Denied,
+                ErrorKind::Io,
                 format!("the {what} {:?} did not open", reference.name),
             )
             .with_source(e)
@@ -175,7 +181,13 @@ impl OpenGate for DirectoryGate {
         Ok(Arc::new(file))
     }
 
-    fn nested(&self, _reference: &Reference) -> Arc<dyn OpenGate> {
-        Arc::new(self.clone())
+    fn nested(&self, reference: &Reference) -> Arc<dyn OpenGate> {
+        let mut nested = self.clone();
+        if let Ok(path) = self.resolve(&reference.name)
+            && let Some(directory) = path.parent()
+        {
+            directory.clone_into(&mut nested.base);
+        }
+        Arc::new(nested)
     }
 }

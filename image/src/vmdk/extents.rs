@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::image::Sparse;
+use super::grains::Grains;
 use super::layout::{MARKER_LEN, SECTOR};
 use super::map::{self, Grain};
 use crate::num::{to_u64, to_usize};
@@ -15,7 +15,9 @@ const SLICE: u64 = 64 << 10;
 /// Extents of a range, not joined yet.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
-    image: &'a Sparse,
+    extent: &'a Grains,
+    /// What a grain is that is in no table.
+    missing: ExtentKind,
     /// Where the walk is on the disk, and where it ends.
     range: Range<u64>,
     /// Bytes of the file from an offset on: some grain tables.
@@ -27,9 +29,10 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(image: &'a Sparse, range: Range<u64>) -> Self {
+    pub(super) fn new(extent: &'a Grains, range: Range<u64>, missing: ExtentKind) -> Self {
         Self {
-            image,
+            extent,
+            missing,
             range,
             slice: Vec::new(),
             slice_at: 0,
@@ -40,7 +43,7 @@ impl<'a> Walk<'a> {
 
     /// Takes in the table at the start of the range, and goes on behind it.
     fn next_table(&mut self) -> Result<()> {
-        let header = self.image.header();
+        let header = self.extent.header();
         let table = self
             .range
             .start
@@ -52,10 +55,10 @@ impl<'a> Walk<'a> {
             .min(header.virtual_size());
         let wanted = self.range.start..end.min(self.range.end);
         self.range.start = end;
-        let Some(at) = self.image.table(table) else {
+        let Some(at) = self.extent.table(table) else {
             self.pending.push(Extent {
                 guest: wanted,
-                kind: self.image.unallocated(),
+                kind: self.missing,
             });
             return Ok(());
         };
@@ -63,7 +66,7 @@ impl<'a> Walk<'a> {
         let skip = to_usize(at.saturating_sub(self.slice_at));
         let bytes = self.slice.get(skip..).unwrap_or_default();
         let mut extents = Vec::with_capacity(to_usize(header.gtes()));
-        for entry in map::grains(header, table, bytes, self.image.file_len()) {
+        for entry in map::grains(header, table, bytes, self.extent.file().len()) {
             let (guest, grain) = entry?;
             if guest.end <= wanted.start {
                 continue;
@@ -79,7 +82,7 @@ impl<'a> Walk<'a> {
 
     /// Where the bytes of these grains of one table are; last one first.
     fn place(&self, grains: &[(Range<u64>, Grain)], wanted: &Range<u64>) -> Vec<Extent> {
-        let header = self.image.header();
+        let header = self.extent.header();
         let mut starts = Vec::new();
         if header.is_stream() {
             starts.extend(grains.iter().filter_map(|(_, grain)| match grain {
@@ -93,7 +96,7 @@ impl<'a> Walk<'a> {
             .rev()
             .filter_map(|(guest, grain)| {
                 let kind = match *grain {
-                    Grain::Unallocated => self.image.unallocated(),
+                    Grain::Unallocated => self.missing,
                     Grain::Zero => ExtentKind::Zero,
                     Grain::At(at) if header.is_stream() => self.packed(at, &starts),
                     Grain::At(at) => ExtentKind::Data { at },
@@ -111,7 +114,7 @@ impl<'a> Walk<'a> {
     /// take a read per grain. It ends at the next grain at the latest, and the decoder stops by itself.
     fn packed(&self, at: u64, starts: &[u64]) -> ExtentKind {
         let next = starts.get(starts.partition_point(|&start| start <= at));
-        let most = self.image.header().max_packed();
+        let most = self.extent.header().max_packed();
         let start = at.saturating_add(MARKER_LEN);
         let len = next.map_or(most, |next| next.saturating_sub(start).min(most));
         ExtentKind::Compressed {
@@ -122,7 +125,7 @@ impl<'a> Walk<'a> {
 
     /// Reads the table at offset `at`, and those that follow in the directory as well as in the file.
     fn load(&mut self, table: u64, at: u64) -> Result<()> {
-        let header = self.image.header();
+        let header = self.extent.header();
         let len = to_u64(header.table_bytes());
         let have = self.slice_at..self.slice_at.saturating_add(to_u64(self.slice.len()));
         if have.start <= at && at.saturating_add(len) <= have.end {
@@ -134,18 +137,17 @@ impl<'a> Walk<'a> {
             let follows = end.next_multiple_of(SECTOR);
             let wanted = next.saturating_mul(header.table_span()) < self.range.end;
             if !wanted
-                || self.image.table(next) != Some(follows)
+                || self.extent.table(next) != Some(follows)
                 || follows.saturating_add(step).saturating_sub(at) > SLICE
             {
                 break;
             }
             end = follows.saturating_add(len);
         }
-        self.slice = self.image.data_file().read_vec_at(
-            at,
-            to_usize(end.saturating_sub(at)),
-            "grain tables",
-        )?;
+        self.slice =
+            self.extent
+                .file()
+                .read_vec_at(at, to_usize(end.saturating_sub(at)), "grain tables")?;
         self.slice_at = at;
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! Which kind of VMDK passes by: decided when its header and descriptor have.
 
 use super::descriptor::Descriptor;
+use super::disk::check_cowd_alone;
 use super::header::Header;
+use super::kind::{Kind, lone_extent, not_this_format};
 use super::sparse::SparseLayout;
 use super::stream::Stream;
-use super::{geometry, refuse_text};
+use super::{geometry, refuse_text, several};
 use crate::forward::{Decoder, Emit, Finish, Mapped, Options};
 use crate::num::{to_u64, to_usize};
 use crate::{DenyAll, Error, ErrorKind, OpenGate, Result};
@@ -46,19 +48,20 @@ impl Forward {
         eof: bool,
         out: &mut dyn Emit,
     ) -> Result<Step> {
-        if buf.starts_with(b"#") {
-            if buf.len() < MAX_TEXT && !eof {
-                return Ok(Step::Wait(MAX_TEXT));
-            }
-            return Err(refuse_text(buf));
-        }
         if buf.len() < Header::LEN && !eof {
             return Ok(Step::Wait(Header::LEN));
         }
         let Some(limits) = options.as_ref().map(|o| o.limits.clone()) else {
             return Err(found_bad());
         };
-        let header = Header::parse(buf, &limits)?;
+        let header = match Kind::of(buf) {
+            Kind::Sparse => Header::parse(buf, &limits)?,
+            Kind::Cowd => Header::parse_cowd(buf, &limits)?,
+            Kind::SeSparse => return Err(lone_extent("a seSparse extent of an ESX host")),
+            Kind::Text if buf.len() < MAX_TEXT && !eof => return Ok(Step::Wait(MAX_TEXT)),
+            Kind::Text => return Err(refuse_text(buf)),
+            Kind::Other => return Err(not_this_format()),
+        };
         let text = match header.descriptor() {
             Some(text) if text.end > MAX_HEAD => {
                 return Err(Error::unsupported(
@@ -81,7 +84,13 @@ impl Forward {
             None => &[],
         };
         let descriptor = Descriptor::parse(text)?;
-        descriptor.check_single_file(header.is_stream())?;
+        if header.is_cowd() {
+            check_cowd_alone(&header)?;
+        } else if header.virtual_size() == 0 && several::are_meant(&descriptor) {
+            return Err(refuse_text(text));
+        } else {
+            descriptor.check_single_file(header.is_stream())?;
+        }
         if let Some(parent) = descriptor.parent()? {
             // There is no way to read a second file along with a stream.
             DenyAll.open(&parent)?;

@@ -1,16 +1,16 @@
-//! The sparse header, checked. The footer of a stream is one too.
+//! The headers of sparse extents, checked: hosted ones (the footer of a stream is one too) and COWD.
 
 use std::ops::Range;
 
 use zerocopy::FromBytes;
 
 use super::layout::{
-    COMPRESSION_DEFLATE, COMPRESSION_NONE, FLAG_COMPRESSED, FLAG_MARKERS, FLAG_NEWLINE_TEST,
-    FLAG_REDUNDANT, FLAG_ZEROED_GRAIN, FLAGS_INCOMPATIBLE, GD_AT_END, MAGIC, NEWLINE_TEST, SECTOR,
-    SparseHeader,
+    COMPRESSION_DEFLATE, COMPRESSION_NONE, COWD_GTES, COWD_ROOT, CowdHeader, FLAG_COMPRESSED,
+    FLAG_MARKERS, FLAG_NEWLINE_TEST, FLAG_REDUNDANT, FLAG_ZEROED_GRAIN, FLAGS_INCOMPATIBLE,
+    GD_AT_END, MAGIC, NEWLINE_TEST, SECTOR, SparseHeader,
 };
 use crate::num::{mul, to_usize};
-use crate::{Error, ErrorKind, Limits, Result};
+use crate::{Error, Limits, Result};
 
 /// What the formats allow: 512 entries. QEMU refuses more, too.
 const MAX_GTES: u32 = 512;
@@ -49,6 +49,8 @@ pub(super) struct Header {
     overhead: u64,
     descriptor: Option<Range<u64>>,
     unclean: bool,
+    cowd: bool,
+    delta: bool,
 }
 
 impl Header {
@@ -58,7 +60,9 @@ impl Header {
     /// Checks the header at the start of `head`. Nothing is compared with the length of the file here: a
     /// stream may not know it.
     pub(super) fn parse(head: &[u8], limits: &Limits) -> Result<Self> {
-        refuse_others(head)?;
+        if !head.starts_with(&MAGIC) {
+            return Err(super::kind::not_this_format());
+        }
         let (raw, _) = SparseHeader::read_from_prefix(head)
             .map_err(|_| Error::malformed("the file ends inside its header: it is truncated"))?;
         if !(1..=3).contains(&raw.version.get()) {
@@ -83,11 +87,7 @@ impl Header {
         let compressed = flags & FLAG_COMPRESSED != 0;
 
         let grain = raw.grain_size.get();
-        if !grain.is_power_of_two() || grain > MAX_GRAIN {
-            return Err(Error::malformed(format!(
-                "a grain size of {grain} sectors is not possible"
-            )));
-        }
+        check_grain(grain)?;
         if compressed && grain > MAX_COMPRESSED_GRAIN {
             return Err(Error::unsupported(format!(
                 "compressed grains of {grain} sectors are not read, up to {MAX_COMPRESSED_GRAIN} are"
@@ -130,7 +130,51 @@ impl Header {
             overhead: raw.overhead.get(),
             descriptor: descriptor(raw.descriptor_offset.get(), raw.descriptor_size.get())?,
             unclean: raw.unclean_shutdown != 0,
+            cowd: false,
+            delta: false,
         })
+    }
+
+    /// Checks the header of a COWD extent at the start of `head`. Its version is not looked at, nor what
+    /// comes behind the directory, as QEMU does not either.
+    pub(super) fn parse_cowd(head: &[u8], limits: &Limits) -> Result<Self> {
+        let (raw, _) = CowdHeader::read_from_prefix(head)
+            .map_err(|_| Error::malformed("the file ends inside its header: it is truncated"))?;
+        let grain = u64::from(raw.grain_size.get());
+        check_grain(grain)?;
+        let capacity = u64::from(raw.capacity.get());
+        limits.check_virtual_size(capacity.saturating_mul(SECTOR))?;
+        let tables = capacity.div_ceil(grain.saturating_mul(u64::from(COWD_GTES)));
+        if u64::from(raw.gd_entries.get()) < tables {
+            return Err(Error::malformed(format!(
+                "a grain directory of {} entries is too short for a disk of {capacity} sectors",
+                raw.gd_entries
+            )));
+        }
+        Ok(Self {
+            flags: 0,
+            capacity,
+            grain,
+            gtes: COWD_GTES,
+            tables,
+            directory: Directory::At(u64::from(raw.gd_offset.get())),
+            redundant: None,
+            overhead: 0,
+            descriptor: None,
+            unclean: false,
+            cowd: true,
+            delta: raw.flags.get() & COWD_ROOT == 0 && raw.parent.first() != Some(&0),
+        })
+    }
+
+    /// A COWD extent, and not a hosted one.
+    pub(super) fn is_cowd(&self) -> bool {
+        self.cowd
+    }
+
+    /// A COWD extent that names a parent in its header, as ESX 2 knew it.
+    pub(super) fn is_cowd_delta(&self) -> bool {
+        self.delta
     }
 
     /// This header with the directory that its footer knows; the rest must be as it was.
@@ -274,25 +318,13 @@ impl Header {
     }
 }
 
-/// Names the relatives that are not read here.
-fn refuse_others(head: &[u8]) -> Result<()> {
-    if head.starts_with(&MAGIC) {
-        return Ok(());
+fn check_grain(grain: u64) -> Result<()> {
+    if !grain.is_power_of_two() || grain > MAX_GRAIN {
+        return Err(Error::malformed(format!(
+            "a grain size of {grain} sectors is not possible"
+        )));
     }
-    if head.starts_with(b"COWD") {
-        return Err(Error::unsupported(
-            "this is a sparse extent of an ESX host (COWD), which is not read",
-        ));
-    }
-    if head.starts_with(b"\xbe\xba\xfe\xca\0\0\0\0") {
-        return Err(Error::unsupported(
-            "this is a seSparse extent of an ESX host, which is not read",
-        ));
-    }
-    Err(Error::new(
-        ErrorKind::NotThisFormat,
-        "this is not a VMDK: neither its magic number nor a descriptor is at the start",
-    ))
+    Ok(())
 }
 
 fn check_compression(flags: u32, algorithm: u16) -> Result<()> {

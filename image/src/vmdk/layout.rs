@@ -95,3 +95,30 @@ pub(super) const MARKER_PROGRESS: u32 = 4;
 
 /// Grain table entry of a grain of zeros, where [`FLAG_ZEROED_GRAIN`] says so.
 pub(super) const GTE_ZEROED: u32 = 1;
+
+/// `COWDisk_Header`: at the start of a sparse extent of an ESX host; its first sector of four. The names
+/// are those of the "Virtual Disk Format 5.0"; offsets and sizes are in sectors.
+#[derive(Debug, Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct CowdHeader {
+    pub(super) magic: [u8; 4],
+    pub(super) version: U32,
+    pub(super) flags: U32,
+    /// Size of the disk.
+    pub(super) capacity: U32,
+    pub(super) grain_size: U32,
+    pub(super) gd_offset: U32,
+    pub(super) gd_entries: U32,
+    pub(super) free_sector: U32,
+    /// Name of the parent; of a disk without ([`COWD_ROOT`]) its geometry.
+    pub(super) parent: [u8; 480],
+}
+
+const _: () = assert!(size_of::<CowdHeader>() == 512);
+
+/// `magicNumber` of [`CowdHeader`].
+pub(super) const COWD_MAGIC: [u8; 4] = *b"COWD";
+/// Entries of every grain table of a COWD extent.
+pub(super) const COWD_GTES: u32 = 4096;
+/// `flags` of [`CowdHeader`]: the disk has no parent.
+pub(super) const COWD_ROOT: u32 = 1;

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use longshore_image::{ErrorKind, Extent, ExtentKind, Limits, all_extents};
 
-use crate::support::{Bench, Forward, InDir, disk, kind, options};
+use crate::support::{Bench, Forward, disk, kind, options};
 
 /// A disk of a size that ends inside every cluster, in sectors.
 const SIZE: usize = (5 << 19) + 7 * 512;
 
 /// Converts `raw` with each of the `flavours` in each of the cluster sizes, and compares.
 fn matrix(clusters: &[&str], flavours: &[&str]) {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(7, SIZE));
     for cluster in clusters {
         for (i, flavour) in flavours.iter().enumerate() {
@@ -81,7 +83,9 @@ fn preallocated_images() {
 
 #[test]
 fn images_of_incompressible_and_of_tiny_compressed_clusters() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &vec![0x5a; SIZE]);
     bench.img("convert -f raw -O qcow2 -c -o cluster_size=4k raw tiny");
     bench.check("tiny");
@@ -105,7 +109,9 @@ fn images_of_incompressible_and_of_tiny_compressed_clusters() {
 
 #[test]
 fn empty_images_and_images_of_nothing() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.img("create -f qcow2 empty 5M");
     bench.check("empty");
     bench.img("create -f qcow2 nothing 0");
@@ -118,7 +124,9 @@ fn empty_images_and_images_of_nothing() {
 
 #[test]
 fn an_empty_image_of_8_tib_is_one_extent_and_costs_next_to_nothing() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.img("create -f qcow2 huge 8T");
     let gate = longshore_image::DenyAll;
     let limits = Limits::with_table_bytes(1 << 20);
@@ -134,7 +142,9 @@ fn an_empty_image_of_8_tib_is_one_extent_and_costs_next_to_nothing() {
 
 #[test]
 fn zero_clusters_and_discarded_ones() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     for options in [
         "cluster_size=64k",
         "cluster_size=512",
@@ -160,7 +170,9 @@ fn zero_clusters_and_discarded_ones() {
 
 #[test]
 fn resized_images_whose_l1_moved_behind_the_data() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(11, 1 << 20));
     for (cluster, codec) in [("512", ""), ("512", "-c"), ("4k", ""), ("4k", "-c")] {
         bench.img(&format!(
@@ -177,7 +189,9 @@ fn resized_images_whose_l1_moved_behind_the_data() {
 
 #[test]
 fn internal_snapshots_are_ignored() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(13, 3 << 20));
     for options in ["cluster_size=64k", "cluster_size=4k", "extended_l2=on"] {
         bench.img(&format!("convert -f raw -O qcow2 -o {options} raw snap"));
@@ -198,7 +212,9 @@ fn internal_snapshots_are_ignored() {
 
 #[test]
 fn a_dirty_image_is_read_and_says_so() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(17, 1 << 20));
     bench.img("convert -f raw -O qcow2 -o lazy_refcounts=on raw dirty");
     let mut bytes = bench.read("dirty");
@@ -212,7 +228,9 @@ fn a_dirty_image_is_read_and_says_so() {
 
 #[test]
 fn backing_chains_are_read_through_the_gate_only() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("base.raw", &disk(19, (1 << 20) + 512));
     bench.img("create -f qcow2 -b base.raw -F raw middle 3M");
     bench.io("middle", &["write -P 5 100k 100k", "write -z 512k 100k"]);
@@ -232,7 +250,9 @@ fn backing_chains_are_read_through_the_gate_only() {
 
 #[test]
 fn a_backing_file_without_a_format_is_probed_as_qemu_does() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("base.raw", &disk(23, 1 << 20));
     bench.img("convert -f raw -O qcow2 base.raw base.qcow2");
     for (base, format) in [("base.raw", "raw"), ("base.qcow2", "qcow2")] {
@@ -251,7 +271,9 @@ fn a_backing_file_without_a_format_is_probed_as_qemu_does() {
 
 #[test]
 fn external_data_files_are_read_through_the_gate_only() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     for raw in ["off", "on"] {
         bench.img(&format!(
             "create -f qcow2 -o data_file=data,data_file_raw={raw} external 3001k"
@@ -268,7 +290,7 @@ fn external_data_files_are_read_through_the_gate_only() {
         let bytes = bench.read("external");
         assert_eq!(kind(crate::support::open(bytes.clone())), ErrorKind::Denied);
         assert_eq!(kind(Forward::new(options()).run(&bytes)), ErrorKind::Denied);
-        let gate = InDir(bench.path("."));
+        let gate = bench.gate();
         let image =
             longshore_image::qcow2::open(Arc::new(bytes), &gate, &Limits::default()).unwrap();
         let info = image.info();
@@ -280,7 +302,9 @@ fn external_data_files_are_read_through_the_gate_only() {
 
 #[test]
 fn geometry_and_info_are_the_same_both_ways() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(29, 1 << 20));
     bench.img("convert -f raw -O qcow2 -c -o compression_type=zstd,extended_l2=on raw image");
     let bytes = bench.read("image");

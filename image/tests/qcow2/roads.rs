@@ -65,7 +65,9 @@ fn refused_without_any_help(bytes: &[u8]) {
 
 #[test]
 fn an_l1_behind_all_data_takes_every_road() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(31, 600 << 10));
     for (cluster, codec) in [("512", ""), ("512", "-c"), ("4k", ""), ("4k", "-c")] {
         bench.img(&format!(
@@ -95,7 +97,9 @@ fn an_l1_behind_all_data_takes_every_road() {
 
 #[test]
 fn rewritten_images_with_snapshots_take_every_road() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(37, 1 << 20));
     for options in [
         "cluster_size=4k",
@@ -208,7 +212,9 @@ fn compressed_clusters_that_share_sectors_with_unknown_ones_are_not_lost() {
 
 #[test]
 fn what_is_known_not_to_be_the_disks_is_not_held() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("qcow2") else {
+        return;
+    };
     bench.write("raw", &disk(41, 5 << 20));
     bench.img("convert -f raw -O qcow2 -o cluster_size=2M raw image");
     let bytes = bench.read("image");

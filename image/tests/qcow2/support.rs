@@ -1,8 +1,6 @@
 //! What the qcow2 tests share: the oracle, and both ways of reading into memory.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use longshore_image::chain::Chain;
@@ -11,81 +9,12 @@ use longshore_image::forward::{
     self, Emit, Finish, Geometry, Hold, MemoryHold, Options, PieceKind,
 };
 use longshore_image::{
-    DenyAll, Error, ErrorKind, ExtentKind, Image, Limits, OpenGate, ReadAt, ReadAtExt, Reference,
-    Result,
+    DenyAll, Error, ErrorKind, ExtentKind, Image, Limits, ReadAt, ReadAtExt, Result,
 };
 
-/// A directory of its own, and the tools that make images in it.
-pub(crate) struct Bench {
-    dir: tempfile::TempDir,
-}
+pub(crate) use crate::qemu::Bench;
 
 impl Bench {
-    /// None, with the name of what is missing, on a machine without the tools; a failure under CI.
-    pub(crate) fn new() -> Option<Self> {
-        for tool in ["qemu-img", "qemu-io"] {
-            if Command::new(tool).arg("--version").output().is_err() {
-                assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
-                eprintln!("skipped: {tool} is missing");
-                return None;
-            }
-        }
-        let dir = tempfile::tempdir().unwrap();
-        Some(Self { dir })
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
-    }
-
-    /// Runs `tool` with words split at spaces, in the directory.
-    pub(crate) fn run(&self, tool: &str, args: &str) {
-        let words: Vec<&str> = args.split_whitespace().collect();
-        self.run_words(tool, &words);
-    }
-
-    pub(crate) fn run_words(&self, tool: &str, words: &[&str]) {
-        let out = Command::new(tool)
-            .args(words)
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "{tool} {words:?}: {}{}",
-            String::from_utf8_lossy(&out.stdout),
-            String::from_utf8_lossy(&out.stderr)
-        );
-    }
-
-    pub(crate) fn img(&self, args: &str) {
-        self.run("qemu-img", args);
-    }
-
-    /// Runs qemu-io commands on `name`.
-    pub(crate) fn io(&self, name: &str, commands: &[&str]) {
-        let mut words = vec!["-f", "qcow2"];
-        for command in commands {
-            words.extend(["-c", command]);
-        }
-        words.push(name);
-        self.run_words("qemu-io", &words);
-    }
-
-    /// What qemu-img says the disk's bytes are.
-    pub(crate) fn oracle(&self, name: &str) -> Vec<u8> {
-        self.img(&format!("convert -f qcow2 -O raw {name} {name}.oracle"));
-        self.read(&format!("{name}.oracle"))
-    }
-
     /// Both ways of reading `name` give what qemu-img gives.
     pub(crate) fn check(&self, name: &str) {
         let expected = self.oracle(name);
@@ -94,8 +23,7 @@ impl Bench {
     }
 
     pub(crate) fn check_random(&self, name: &str, expected: &[u8]) {
-        let gate = InDir(self.dir.path().to_owned());
-        let image = longshore_image::qcow2::open(self.file(name), &gate, &Limits::default())
+        let image = longshore_image::qcow2::open(self.file(name), &self.gate(), &Limits::default())
             .unwrap_or_else(|e| panic!("{name}: {e:?}"));
         same(name, &random(&image).unwrap(), expected);
     }
@@ -138,22 +66,6 @@ pub(crate) fn same(what: &str, seen: &[u8], expected: &[u8]) {
             "{what}: byte {at:#x} is {:#x} instead of {:#x}",
             seen[at], expected[at]
         );
-    }
-}
-
-/// Lets everything in its directory in.
-#[derive(Debug)]
-pub(crate) struct InDir(pub(crate) PathBuf);
-
-impl OpenGate for InDir {
-    fn open(&self, reference: &Reference) -> Result<Arc<dyn ReadAt>> {
-        let bytes = std::fs::read(self.0.join(Path::new(&reference.name)))
-            .map_err(|e| Error::io("opening a reference", e))?;
-        Ok(Arc::new(bytes))
-    }
-
-    fn nested(&self, _: &Reference) -> Arc<dyn OpenGate> {
-        Arc::new(Self(self.0.clone()))
     }
 }
 

@@ -34,7 +34,9 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn what_qemu_img_converts_reads_as_qemu_img_reads_it() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vmdk") else {
+        return;
+    };
     for (name, disk) in contents() {
         bench.write("raw", &disk);
         for options in [
@@ -54,7 +56,9 @@ fn what_qemu_img_converts_reads_as_qemu_img_reads_it() {
 
 #[test]
 fn streams_written_out_of_order_by_qemu_img_read_the_same() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vmdk") else {
+        return;
+    };
     bench.write("raw", &pattern(11, 20 * MIB));
     bench.img("convert -f raw -O vmdk -m 16 -W -o subformat=streamOptimized raw disk.vmdk");
     bench.check("disk.vmdk");
@@ -64,7 +68,9 @@ fn streams_written_out_of_order_by_qemu_img_read_the_same() {
 
 #[test]
 fn sparse_images_rewritten_out_of_order_read_the_same() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vmdk") else {
+        return;
+    };
     for zeroed in ["off", "on"] {
         bench.img(&format!(
             "create -f vmdk -o subformat=monolithicSparse,zeroed_grain={zeroed} disk.vmdk 90M"
@@ -78,7 +84,9 @@ fn sparse_images_rewritten_out_of_order_read_the_same() {
 
 #[test]
 fn a_stream_that_qemu_went_on_writing_has_gaps_and_reads_the_same() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vmdk") else {
+        return;
+    };
     bench.img("create -f vmdk -o subformat=streamOptimized disk.vmdk 9M");
     bench.io("disk.vmdk", &["write -P 1 1M 64k"]);
     bench.io("disk.vmdk", &["write -P 2 64k 64k"]);
@@ -88,7 +96,9 @@ fn a_stream_that_qemu_went_on_writing_has_gaps_and_reads_the_same() {
 
 #[test]
 fn qemu_agrees_with_the_builder_about_streams_of_other_tools() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vmdk") else {
+        return;
+    };
     let grains: Vec<(u64, Vec<u8>)> = [3, 1, 700, 0, 1200]
         .into_iter()
         .map(|n| (n * 128, pattern(n, 65536)))
@@ -113,7 +123,9 @@ fn qemu_agrees_with_the_builder_about_streams_of_other_tools() {
 
 #[test]
 fn info_says_what_the_image_is_both_ways() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vmdk") else {
+        return;
+    };
     bench.write("raw", &pattern(1, MIB));
     for (name, cluster, compression) in [
         (

@@ -5,7 +5,9 @@ use longshore_image::{Extent, ExtentKind, all_extents};
 use proptest::prelude::*;
 
 use crate::builder::{Builder, SECTOR, Tables, pattern};
-use crate::support::{open, options, push_all, random, same};
+use crate::esx_builder::{Se, cowd, sesparse};
+use crate::files::descriptor;
+use crate::support::{open, options, push_all, random, read_chain, same};
 
 #[derive(Debug, Clone)]
 struct Sample {
@@ -138,5 +140,85 @@ proptest! {
         }
         // Beyond the disk there is nothing.
         prop_assert_eq!(image.extents(size..u64::MAX).count(), 0);
+    }
+}
+
+/// A part of a disk of several files: its line, its file, its bytes of the disk.
+fn part(kind: u8, sectors: u64, picks: &[u64], number: usize) -> (String, Vec<u8>, Vec<u8>) {
+    let name = format!("{number}.vmdk");
+    let mut disk = vec![0; sectors as usize * SECTOR];
+    let grain = match kind {
+        2 => 16,
+        3 => 4,
+        _ => 8,
+    };
+    let mut chosen: Vec<u64> = picks.iter().map(|p| p % sectors.div_ceil(grain)).collect();
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen.sort_by_key(|n| n.wrapping_mul(0x9E37_79B9));
+    let grains: Vec<(u64, Vec<u8>)> = chosen
+        .into_iter()
+        .map(|n| (n * grain, pattern(n + 1, grain as usize * SECTOR)))
+        .collect();
+    for (lba, data) in &grains {
+        let start = *lba as usize * SECTOR;
+        let end = (start + data.len()).min(disk.len());
+        disk[start..end].copy_from_slice(&data[..end - start]);
+    }
+    let (word, bytes) = match kind {
+        0 => {
+            return (
+                format!("RW {sectors} ZERO"),
+                Vec::new(),
+                vec![0; disk.len()],
+            );
+        }
+        1 => {
+            let mut bytes = vec![0xEE; 3 * SECTOR];
+            bytes.extend(&disk);
+            return (format!("RW {sectors} FLAT \"{name}\" 3"), bytes, disk);
+        }
+        2 => ("SPARSE", Builder::sparse(sectors).build(&grains).bytes),
+        3 => ("VMFSSPARSE", cowd(sectors as u32, 4, &grains).bytes),
+        _ => {
+            let grains: Vec<_> = grains
+                .into_iter()
+                .map(|(lba, data)| (lba / 8, Se::Data(data)))
+                .collect();
+            ("SESPARSE", sesparse(sectors, &grains).bytes)
+        }
+    };
+    (format!("RW {sectors} {word} \"{name}\""), bytes, disk)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn parts_of_any_kind_cover_the_disk_and_any_window_of_it(
+        parts in prop::collection::vec((0..5_u8, 1_u64..600, prop::collection::vec(any::<u64>(), 0..6)), 1..8),
+        a in any::<prop::sample::Index>(),
+        b in any::<prop::sample::Index>(),
+    ) {
+        let mut lines = Vec::new();
+        let mut disk = Vec::new();
+        let mut files = crate::rules_files::Files::default();
+        for (number, (kind, sectors, picks)) in parts.iter().enumerate() {
+            let (line, bytes, part) = part(*kind, *sectors, picks, number);
+            lines.push(line);
+            disk.extend(part);
+            files = files.with(&format!("{number}.vmdk"), &bytes);
+        }
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let image = files.open(&descriptor("custom", &lines)).unwrap();
+        let whole = all_extents(image.as_ref()).unwrap();
+        check_invariant(&whole, 0..disk.len() as u64);
+        let (a, b) = (a.index(disk.len() + 1) as u64, b.index(disk.len() + 1) as u64);
+        let range = a.min(b)..a.max(b);
+        let window: Vec<Extent> = image.extents(range.clone()).collect::<Result<_, _>>().unwrap();
+        check_invariant(&window, range.clone());
+        let clipped: Vec<Extent> = whole.iter().filter_map(|extent| extent.clip(&range)).collect();
+        prop_assert_eq!(clipped, window);
+        same(&read_chain(image).unwrap(), &disk, "the disk");
     }
 }

@@ -569,8 +569,11 @@ fn relatives_are_refused_by_name() {
         Denied,
     );
     let text = "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n";
-    both_fail(text.as_bytes(), Unsupported);
-    both_fail(b"COWD\x01\0\0\0", Unsupported);
+    both_fail(text.as_bytes(), Malformed);
+    let text = format!("{text}RW 1 FLAT \"x\" 0\n");
+    random_fails(text.as_bytes(), Denied);
+    forward_fails(text.as_bytes(), Unsupported);
+    both_fail(b"COWD\x01\0\0\0", Malformed);
     both_fail(b"\xbe\xba\xfe\xca\0\0\0\0\x01\0\0\0", Unsupported);
     both_fail(b"QFI\xfb\0\0\0\x03", NotThisFormat);
     both_fail(&[], NotThisFormat);

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
+use longshore_image::chain::Chain;
 use longshore_image::cluster::{ClusterCodec, ClusterDecoder};
 use longshore_image::forward::{Emit, Finish, Geometry, MemoryHold, Options, PieceKind};
 use longshore_image::{
     DenyAll, ErrorKind, ExtentKind, Image, Limits, ReadAt, ReadAtExt, Result, vmdk,
 };
+
+pub(crate) use crate::qemu::Bench;
 
 /// Opens `bytes`, trusting nobody.
 pub(crate) fn open(bytes: &[u8]) -> Result<Arc<dyn Image>> {
@@ -203,81 +204,54 @@ pub(crate) fn both_read(bytes: &[u8], expected: &[u8]) {
     }
 }
 
-/// A directory of its own, and the tools that make images in it.
-pub(crate) struct Bench {
-    dir: tempfile::TempDir,
-}
-
 impl Bench {
-    /// None, with the name of what is missing, on a machine without the tools; a failure under CI.
-    pub(crate) fn new() -> Option<Self> {
-        for tool in ["qemu-img", "qemu-io"] {
-            if Command::new(tool).arg("--version").output().is_err() {
-                assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
-                eprintln!("skipped: {tool} is missing");
-                return None;
-            }
-        }
-        Some(Self {
-            dir: tempfile::tempdir().unwrap(),
-        })
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
-    }
-
-    pub(crate) fn run(&self, tool: &str, words: &[&str]) {
-        let (ok, text) = self.try_run(tool, words);
-        assert!(ok, "{tool} {words:?}: {text}");
-    }
-
-    pub(crate) fn try_run(&self, tool: &str, words: &[&str]) -> (bool, String) {
-        let out = Command::new(tool)
-            .args(words)
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&out.stdout),
-            String::from_utf8_lossy(&out.stderr)
-        );
-        (out.status.success(), text)
-    }
-
-    pub(crate) fn img(&self, words: &str) {
-        self.run("qemu-img", &words.split_whitespace().collect::<Vec<_>>());
-    }
-
-    pub(crate) fn io(&self, name: &str, commands: &[&str]) {
-        let mut words = vec!["-f", "vmdk"];
-        for command in commands {
-            words.extend(["-c", command]);
-        }
-        words.push(name);
-        self.run("qemu-io", &words);
-    }
-
-    /// What qemu-img reads of `name`.
-    pub(crate) fn oracle(&self, name: &str) -> Vec<u8> {
-        self.img(&format!("convert -f vmdk -O raw {name} {name}.oracle"));
-        self.read(&format!("{name}.oracle"))
-    }
-
     /// Both ways read of `name` what qemu-img reads.
     #[track_caller]
     pub(crate) fn check(&self, name: &str) {
         both_read(&self.read(name), &self.oracle(name));
     }
+
+    /// The disk of `name`, extents and parents let in, is what qemu-img reads.
+    #[track_caller]
+    pub(crate) fn check_files(&self, name: &str) {
+        let found = self.files(name).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        same(&found, &self.oracle(name), name);
+    }
+
+    /// The disk of `name`, extents and parents let in.
+    pub(crate) fn files(&self, name: &str) -> Result<Vec<u8>> {
+        let file: Arc<dyn ReadAt> = Arc::new(self.read(name));
+        read_chain(vmdk::open(file, &self.gate(), &Limits::default())?)
+    }
+}
+
+/// The disk of a chain of images.
+pub(crate) fn read_chain(top: Arc<dyn Image>) -> Result<Vec<u8>> {
+    let chain = Chain::new(top)?;
+    let mut disk = vec![0; chain.virtual_size() as usize];
+    let mut next = 0;
+    for found in chain.extents() {
+        let found = found?;
+        assert_eq!(found.visible.start, next, "a gap or an overlap");
+        next = found.visible.end;
+        let out = &mut disk[found.visible.start as usize..found.visible.end as usize];
+        let layer = chain.layer(found.layer)?;
+        match found.extent.kind {
+            ExtentKind::Zero => {}
+            ExtentKind::Parent => panic!("a chain has no parent left"),
+            ExtentKind::Data { at } => layer.data().read_padded_at(out, at)?,
+            ExtentKind::Compressed { at, len } => {
+                let there = layer.data().len().saturating_sub(at).min(u64::from(len));
+                let packed = layer.data().read_vec_at(at, there as usize, "a grain")?;
+                let skip = (found.visible.start - found.extent.guest.start) as usize;
+                let mut grain = vec![0; skip + out.len()];
+                ClusterDecoder::new(layer.cluster_codec()).decode(&packed, &mut grain)?;
+                out.copy_from_slice(&grain[skip..]);
+            }
+        }
+    }
+    assert_eq!(next, chain.virtual_size(), "extents do not reach the end");
+    Ok(disk)
 }
 
 /// Reads a stream without keeping its disk; returns how many bytes of it there were.
