@@ -77,6 +77,8 @@ Examples:
   longshore info disk.qcow2
   longshore info --json https://example.org/disk.vmdk | jq .virtualSize
   zcat disk.raw.gz | longshore info --from raw -
+  longshore info appliance.ova                  # lists its disks
+  longshore info appliance.ova#vmdisk1
 
 Files that the image names (a backing file) are shown, and not opened unless --backing same-dir
 lets them in. A compressed or streamed image is read only as far as its header: what would take
@@ -121,9 +123,11 @@ Examples:
   longshore import https://example.org/disk.img.xz disk.raw --size 20Gi --checksum sha256:9f86d0...
   longshore import https://registry.lan/disk.qcow2 /dev/vg0/vm1 --ca lan.pem --user ann
   curl -s https://example.org/disk.raw | longshore import - disk.raw
+  longshore import https://example.org/appliance.ova#vmdisk1 disk.raw
 
 SOURCE is an http:// or https:// address, a file, or - for standard input. The digest of
---checksum is that of the bytes as they are served. The password of --user can be left to the
+--checksum is that of the bytes as they are served; of an archive (.ova, .tar), that of the disk's
+file in it, which is also checked against the archive's manifest. The password of --user can be left to the
 environment: LONGSHORE_PASSWORD.
 
 --size is what the disk has in the end, and must not be less than the image's virtual size (exit

@@ -1,5 +1,7 @@
 //! `info`: what an image is.
 
+mod archive;
+
 use std::os::unix::fs::MetadataExt as _;
 
 use longshore_image::chain::Chain;
@@ -15,6 +17,9 @@ use crate::source::Place;
 
 /// Prints it.
 pub(crate) fn run(look: &Look) -> Result<(), Failure> {
+    if let Some(contents) = look.place.contents(&look.source_options)? {
+        return archive::print(look, &contents);
+    }
     let found = look
         .inspect()
         .and_then(|inspection| Facts::of(look, &inspection));

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use longshore_importer::{SourceOptions, source_from};
-use longshore_transfer::{FileSource, Source, StdinSource};
+use longshore_importer::{Contents, SourceOptions, contents_of, source_from, source_from_path};
+use longshore_transfer::{Source, StdinSource};
 
 use crate::failure::Failure;
 
@@ -41,11 +41,23 @@ impl Place {
         }
     }
 
+    /// What is in it, if it is an archive and no disk of it was chosen.
+    pub(crate) fn contents(&self, options: &SourceOptions) -> Result<Option<Contents>, Failure> {
+        match self {
+            Self::Stdin => Ok(None),
+            Self::File(path) => match path.to_str() {
+                Some(path) => Ok(contents_of(path, options)?),
+                None => Ok(None),
+            },
+            Self::Remote(address) => Ok(contents_of(address, options)?),
+        }
+    }
+
     /// Opens it. A server is asked at once.
     pub(crate) fn open(&self, options: &SourceOptions) -> Result<Box<dyn Source>, Failure> {
         match self {
             Self::Stdin => Ok(StdinSource::open(options.force_share)?),
-            Self::File(path) => Ok(Box::new(FileSource::open(path, options.force_share)?)),
+            Self::File(path) => Ok(source_from_path(path, options)?),
             Self::Remote(address) => Ok(source_from(address, options)?),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{HttpError, Retry};
+use crate::{ArchiveError, HttpError, Retry};
 
 /// Result of opening a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,6 +59,14 @@ pub enum Error {
         /// The cause.
         source: HttpError,
     },
+    /// An archive does not give the disk that was asked for.
+    #[error("could not open {name}")]
+    Archive {
+        /// The archive without secrets.
+        name: String,
+        /// The cause.
+        source: ArchiveError,
+    },
     /// A file or standard input could not be opened.
     #[error(transparent)]
     Local(#[from] longshore_transfer::Error),
@@ -74,6 +82,7 @@ impl Error {
             Self::Ca { .. } => "InvalidCertificates",
             Self::Client { .. } => "ClientSetupFailed",
             Self::Open { source, .. } => source.reason(),
+            Self::Archive { source, .. } => source.reason(),
             Self::Local(e) => e.reason(),
         }
     }
@@ -91,6 +100,11 @@ impl Error {
         match self {
             Self::Url { .. } | Self::Header { .. } => 2,
             Self::NotYet { .. } | Self::Ca { .. } | Self::Client { .. } | Self::Open { .. } => 1,
+            Self::Archive { source, .. } => match source {
+                ArchiveError::Read { .. } => 1,
+                ArchiveError::Choose { .. } | ArchiveError::NoSuchDisk { .. } => 2,
+                _ => 3,
+            },
             Self::Local(e) => e.exit_code(),
         }
     }

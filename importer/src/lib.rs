@@ -1,16 +1,20 @@
-//! Where disk images come from: files, standard input and web servers.
+//! Where disk images come from: files, standard input, web servers, and archives in any of these.
 //!
 //! Everything here ends as a [`longshore_transfer::Source`]; what the bytes mean is the business of
 //! `longshore-image`, and where they go that of `longshore-transfer`.
 
+mod archive;
 mod error;
 mod http;
 mod local;
 mod options;
 
+pub use crate::archive::{ArchiveError, Contents, Disk};
 pub use crate::error::{Error, Result};
 pub use crate::http::error::{Cause, HttpError, Retry};
 pub use crate::options::{BasicAuth, SourceOptions, parse_header};
+
+use std::path::Path;
 
 use longshore_transfer::Source;
 
@@ -18,8 +22,36 @@ use crate::http::HttpSource;
 
 /// The source that `spec` names: `http(s)://...`, the path of a file, or `-` for standard input.
 ///
-/// A web server is asked at once, so whoever gets a source knows that it answers.
+/// Of an archive (a name that ends in `.ova` or `.tar`) one disk is the source: the one that follows a
+/// `#` at the end, or the only one there is. A web server is asked at once, so whoever gets a source
+/// knows that it answers.
 pub fn source_from(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    match archive::split_member(spec) {
+        Some((archive, member)) => archive::open_member(plain(archive, options)?, member),
+        None => plain(spec, options),
+    }
+}
+
+/// The same for a file, block device or pipe, whatever its path looks like. A `#` in the name of a file
+/// that exists is part of the name.
+pub fn source_from_path(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    match path.to_str().and_then(archive::split_member) {
+        Some((archive, member)) if member.is_none() || !path.exists() => {
+            archive::open_member(local::file_source(Path::new(archive), options)?, member)
+        }
+        _ => local::file_source(path, options),
+    }
+}
+
+/// What is in the archive that `spec` names; `None` if it names none, or one disk of it.
+pub fn contents_of(spec: &str, options: &SourceOptions) -> Result<Option<Contents>> {
+    match archive::split_member(spec) {
+        Some((archive, None)) => Ok(Some(archive::contents(plain(archive, options)?.as_mut())?)),
+        _ => Ok(None),
+    }
+}
+
+fn plain(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
     match scheme(spec) {
         Some(scheme) if matches!(scheme.as_str(), "http" | "https") => {
             Ok(Box::new(HttpSource::open(spec, options)?))

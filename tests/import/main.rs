@@ -5,6 +5,7 @@
     reason = "helpers of tests fail by panicking too"
 )]
 
+mod archives;
 mod broken;
 mod credentials;
 mod http;

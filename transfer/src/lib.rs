@@ -39,7 +39,7 @@ mod zeros;
 
 pub use crate::budget::{DEFAULT_MEMORY, Memory};
 pub use crate::cancel::Cancel;
-pub use crate::checksum::{Algorithm, Checksum};
+pub use crate::checksum::{Algorithm, Checksum, Hasher};
 pub use crate::engine::{Inspection, Options, Report, inspect, transfer};
 pub use crate::error::{Error, Result};
 pub use crate::file::{DirectoryGate, LocalFile};

@@ -211,10 +211,11 @@ fn read(
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    let error = Error::Source {
+                    // A reader that knows better what went wrong says so.
+                    let error = e.downcast::<Error>().unwrap_or_else(|e| Error::Source {
                         name: shared.name.to_string(),
                         source: Box::new(e),
-                    };
+                    });
                     return Err(shared.failure.fail(error));
                 }
             }

@@ -1,0 +1,361 @@
+//! One disk of an archive, as a source.
+//!
+//! The archive's stream is read in order and once: what is in front of the disk is skipped, the disk is
+//! handed on and hashed, and its end is only told once its digest is right. Where the manifest comes
+//! after the disk (`VirtualBox`) and could not be read in advance, the rest of the archive is read too.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+
+use longshore_image::ReadAt;
+use longshore_transfer::{Algorithm, Checksum, Error as TransferError, Hasher, Source};
+
+use super::manifest::Manifest;
+use super::ovf::Envelope;
+use super::walk::{Entry, Walk};
+use super::{ArchiveError, Disk, MOST_TEXT, has_suffix};
+
+/// Which disk is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted(Option<String>);
+
+impl Wanted {
+    pub(super) fn new(member: Option<&str>) -> Self {
+        Self(member.map(str::to_owned))
+    }
+
+    /// The disk, if it can be imported.
+    pub(super) fn choose(&self, disks: &[Disk]) -> Result<Disk, ArchiveError> {
+        let ids = || disks.iter().map(|disk| disk.id.clone()).collect();
+        let disk = if let Some(wanted) = &self.0 {
+            let by_name = disks
+                .iter()
+                .find(|disk| disk.id == *wanted || disk.file.as_ref() == Some(wanted));
+            let by_number = || disks.get(wanted.parse::<usize>().ok()?.checked_sub(1)?);
+            by_name
+                .or_else(by_number)
+                .ok_or_else(|| ArchiveError::NoSuchDisk {
+                    wanted: wanted.clone(),
+                    disks: ids(),
+                })?
+        } else {
+            let mut usable = disks.iter().filter(|disk| disk.refused.is_none());
+            match (usable.next(), usable.next(), disks) {
+                (Some(only), None, _) | (None, _, [only]) => only,
+                (Some(_), Some(_), _) => return Err(ArchiveError::Choose { disks: ids() }),
+                (None, ..) => {
+                    return Err(ArchiveError::malformed(
+                        "it holds no disk that can be imported",
+                    ));
+                }
+            }
+        };
+        match disk.refused {
+            Some(why) => Err(ArchiveError::Unsupported {
+                what: format!("disk {} ({why})", disk.id),
+                next: "import another disk, or export the machine again as one self-contained OVA",
+            }),
+            None => Ok(disk.clone()),
+        }
+    }
+}
+
+/// The chosen disk.
+pub(super) struct Member {
+    inner: Box<dyn Source>,
+    wanted: Wanted,
+    /// Where the disk is and what it must be, if the archive could be looked at in advance.
+    known: Option<Known>,
+}
+
+struct Known {
+    disk: Disk,
+    range: Range<u64>,
+    manifest: Option<Manifest>,
+}
+
+impl Member {
+    /// The disk at `place` (offset, length) of an archive that was looked through.
+    pub(super) fn at(
+        inner: Box<dyn Source>,
+        disk: Disk,
+        place: (u64, u64),
+        manifest: Option<Manifest>,
+    ) -> Self {
+        let wanted = Wanted(Some(disk.id.clone()));
+        let range = place.0..place.0.saturating_add(place.1);
+        Self {
+            inner,
+            wanted,
+            known: Some(Known {
+                disk,
+                range,
+                manifest,
+            }),
+        }
+    }
+
+    /// A disk that will be found as the archive passes.
+    pub(super) fn in_stream(inner: Box<dyn Source>, wanted: Wanted) -> Self {
+        Self {
+            inner,
+            wanted,
+            known: None,
+        }
+    }
+}
+
+impl Source for Member {
+    fn name(&self) -> String {
+        match &self.wanted.0 {
+            Some(member) => format!("{}#{member}", self.inner.name()),
+            None => self.inner.name(),
+        }
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.known
+            .as_ref()
+            .map(|known| known.range.end.saturating_sub(known.range.start))
+    }
+
+    /// For tables on the side, and for looking: it is not checked against the manifest.
+    fn random(&self) -> Option<Arc<dyn ReadAt>> {
+        let known = self.known.as_ref()?;
+        Some(Arc::new(Part {
+            file: self.inner.random()?,
+            range: known.range.clone(),
+        }))
+    }
+
+    fn reopenable(&self) -> bool {
+        self.inner.reopenable()
+    }
+
+    fn stream(&mut self) -> longshore_transfer::Result<Box<dyn Read + Send>> {
+        let name = self.name();
+        // In a local file nothing in front of the disk has to pass.
+        let walk = match self.inner.random() {
+            Some(file) if self.inner.prefers_random() => Walk::file(file),
+            _ => Walk::stream(self.inner.stream()?),
+        };
+        let manifest = self.known.as_ref().and_then(|known| known.manifest.clone());
+        let disk = self.known.as_ref().map(|known| known.disk.clone());
+        Ok(Box::new(Reading {
+            name,
+            walk,
+            wanted: self.wanted.clone(),
+            disk,
+            looked_through: self.known.is_some(),
+            manifest,
+            state: State::Before,
+        }))
+    }
+
+    fn identity(&self) -> Option<(u64, u64)> {
+        self.inner.identity()
+    }
+}
+
+/// A range of a file as a file.
+#[derive(Debug)]
+struct Part {
+    file: Arc<dyn ReadAt>,
+    range: Range<u64>,
+}
+
+impl ReadAt for Part {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.len()) {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        self.file.read_exact_at(buf, self.range.start + offset)
+    }
+
+    fn len(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+}
+
+/// The disk's bytes as the archive passes.
+struct Reading {
+    name: String,
+    walk: Walk,
+    wanted: Wanted,
+    disk: Option<Disk>,
+    /// All that the manifest could say is known.
+    looked_through: bool,
+    manifest: Option<Manifest>,
+    state: State,
+}
+
+enum State {
+    Before,
+    Inside { file: String, digests: Digests },
+    Done,
+}
+
+/// What the manifest asks for, or what it may ask for once it comes.
+struct Digests(Vec<(Algorithm, Hasher)>);
+
+impl Digests {
+    fn of(algorithms: &[Algorithm]) -> Self {
+        let hashers = algorithms.iter().map(|&a| (a, Hasher::new(a)));
+        Self(hashers.collect())
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        for (_, hasher) in &mut self.0 {
+            hasher.update(bytes);
+        }
+    }
+
+    /// Compares with `expected`; false if it was not computed.
+    fn check(self, name: &str, expected: &Checksum) -> Result<bool, TransferError> {
+        let found = self.0.into_iter().find(|(a, _)| *a == expected.algorithm);
+        let Some((_, hasher)) = found else {
+            return Ok(false);
+        };
+        let computed = hasher.hex();
+        if computed == expected.hex {
+            return Ok(true);
+        }
+        Err(TransferError::Checksum {
+            name: name.to_owned(),
+            algorithm: expected.algorithm.name(),
+            expected: expected.hex.clone(),
+            computed,
+        })
+    }
+}
+
+impl Reading {
+    /// Goes to the disk. Descriptor and manifest are taken in on the way.
+    fn find(&mut self) -> Result<State, ArchiveError> {
+        let mut first = true;
+        let mut descriptor: Option<(String, Vec<u8>)> = None;
+        loop {
+            let Some(entry) = self.walk.next_file()? else {
+                let disk = self.disk.take();
+                return Err(disk.map_or_else(
+                    || ArchiveError::malformed("it holds no disk"),
+                    |disk| disk.missing(),
+                ));
+            };
+            if self.disk.is_none() && first && has_suffix(&entry.name, "ovf") {
+                let text = self.walk.text(MOST_TEXT)?;
+                let disks = Envelope::parse(&text)?.disks(&[]);
+                self.disk = Some(self.wanted.choose(&disks)?);
+                descriptor = Some((entry.name, text));
+            } else if has_suffix(&entry.name, "mf") && !self.looked_through {
+                let manifest = Manifest::parse(&self.walk.text(MOST_TEXT)?)?;
+                if let Some((file, text)) = &descriptor {
+                    check_text(&manifest, file, text)?;
+                }
+                self.manifest = Some(manifest);
+            } else if self.is_wanted(&entry) {
+                return Ok(self.enter(entry));
+            }
+            first = false;
+        }
+    }
+
+    fn is_wanted(&self, entry: &Entry) -> bool {
+        match (&self.disk, &self.wanted.0) {
+            (Some(disk), _) => disk.file.as_ref() == Some(&entry.name),
+            (None, Some(wanted)) => *wanted == entry.name,
+            // A plain tar in a stream: its first file, and `finish` sees to it that it is the only one.
+            (None, None) => true,
+        }
+    }
+
+    fn enter(&self, entry: Entry) -> State {
+        let expected = self.manifest.as_ref().and_then(|m| m.digest(&entry.name));
+        let digests = match expected {
+            Some(expected) => Digests::of(&[expected.algorithm]),
+            None if self.manifest.is_some() => {
+                tracing::warn!(
+                    file = entry.name,
+                    "the manifest does not name the disk: it can't be checked"
+                );
+                Digests::of(&[])
+            }
+            None if self.looked_through => Digests::of(&[]),
+            // It may still come, and these two are what writers use.
+            None => Digests::of(&[Algorithm::Sha1, Algorithm::Sha256]),
+        };
+        State::Inside {
+            file: entry.name,
+            digests,
+        }
+    }
+
+    /// The disk has ended: looks whether it was what it should be.
+    fn finish(&mut self, file: &str, digests: Digests) -> io::Result<()> {
+        if self.manifest.is_none() && !self.looked_through {
+            while let Some(entry) = self.walk.next_file().map_err(io::Error::other)? {
+                if has_suffix(&entry.name, "mf") {
+                    let text = self.walk.text(MOST_TEXT).map_err(io::Error::other)?;
+                    self.manifest = Some(Manifest::parse(&text).map_err(io::Error::other)?);
+                    break;
+                }
+                if self.disk.is_none() && self.wanted.0.is_none() {
+                    let disks = vec![file.to_owned(), entry.name, "...".to_owned()];
+                    return Err(io::Error::other(ArchiveError::Choose { disks }));
+                }
+            }
+        }
+        let Some(expected) = self.manifest.as_ref().and_then(|m| m.digest(file)) else {
+            return Ok(());
+        };
+        let checked = digests
+            .check(&self.name, expected)
+            .map_err(io::Error::other)?;
+        if !checked {
+            tracing::warn!(
+                algorithm = expected.algorithm.name(),
+                "the disk was not checked: the manifest comes after it in a stream and asks for another digest"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The descriptor itself is in the manifest too.
+pub(super) fn check_text(manifest: &Manifest, file: &str, text: &[u8]) -> Result<(), ArchiveError> {
+    let Some(expected) = manifest.digest(file) else {
+        return Ok(());
+    };
+    let mut digests = Digests::of(&[expected.algorithm]);
+    digests.update(text);
+    match digests.check(file, expected) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(ArchiveError::malformed(e.to_string())),
+    }
+}
+
+impl Read for Reading {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match &mut self.state {
+                State::Before => self.state = self.find().map_err(io::Error::other)?,
+                State::Inside { digests, .. } => {
+                    let read = self.walk.read(buf)?;
+                    digests.update(&buf[..read]);
+                    if read > 0 || buf.is_empty() {
+                        return Ok(read);
+                    }
+                    let State::Inside { file, digests } =
+                        std::mem::replace(&mut self.state, State::Done)
+                    else {
+                        return Ok(0);
+                    };
+                    self.finish(&file, digests)?;
+                }
+                State::Done => return Ok(0),
+            }
+        }
+    }
+}

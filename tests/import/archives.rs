@@ -1,0 +1,381 @@
+//! Disks out of OVA and tar archives, from files and servers.
+
+use std::path::Path;
+use std::process::Command;
+
+use longshore_importer::{ArchiveError, Error};
+use longshore_tests::data::disk;
+use longshore_tests::http::{Page, Ranges};
+use longshore_tests::program::{have, longshore, run};
+use longshore_transfer::{Algorithm, Error as TransferError, Hasher};
+use tempfile::TempDir;
+
+use super::{Import, chain, open, options, serving};
+
+/// Where the manifest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manifest {
+    /// Behind the descriptor, as the specification and `VMware` have it.
+    Second(Algorithm),
+    /// At the end, as `VirtualBox` has it.
+    Last(Algorithm),
+    None,
+}
+
+/// An appliance in the making: a descriptor and files.
+struct Appliance {
+    dir: TempDir,
+    disks: String,
+    references: String,
+    files: Vec<String>,
+}
+
+impl Appliance {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            disks: String::new(),
+            references: String::new(),
+            files: Vec::new(),
+        }
+    }
+
+    fn disk(mut self, id: &str, file: &str, bytes: &[u8], attributes: &str) -> Self {
+        std::fs::write(self.dir.path().join(file), bytes).unwrap();
+        let reference = format!(r#"<File ovf:id="{file}" ovf:href="{file}" {attributes}/>"#);
+        self.references.push_str(&reference);
+        let described = format!(
+            r#"<Disk ovf:diskId="{id}" ovf:fileRef="{file}" ovf:capacity="3"
+                ovf:capacityAllocationUnits="byte * 2^20"/>"#
+        );
+        self.disks.push_str(&described);
+        self.files.push(file.to_owned());
+        self
+    }
+
+    fn extra_disk(mut self, element: &str) -> Self {
+        self.disks += element;
+        self
+    }
+
+    fn pack(&self, manifest: Manifest) -> Vec<u8> {
+        let descriptor = format!(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
+            <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"
+                      xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1">
+            <References>{}</References>
+            <DiskSection><Info>Virtual disks</Info>{}</DiskSection></Envelope>"#,
+            self.references, self.disks
+        );
+        std::fs::write(self.dir.path().join("vm.ovf"), descriptor).unwrap();
+        let mut members = vec!["vm.ovf".to_owned()];
+        members.extend(self.files.iter().cloned());
+        if let Manifest::Second(algorithm) | Manifest::Last(algorithm) = manifest {
+            let lines: String = members
+                .iter()
+                .map(|file| digest_line(self.dir.path(), file, algorithm))
+                .collect();
+            std::fs::write(self.dir.path().join("vm.mf"), lines).unwrap();
+            let at = match manifest {
+                Manifest::Second(_) => 1,
+                _ => members.len(),
+            };
+            members.insert(at, "vm.mf".to_owned());
+        }
+        tar(self.dir.path(), &members)
+    }
+
+    /// Changes a file without changing what a manifest made before says of it.
+    fn damage(archive: &mut [u8], bytes: &[u8]) {
+        let at = archive
+            .windows(bytes.len())
+            .position(|window| window == bytes)
+            .unwrap();
+        archive[at] ^= 1;
+    }
+}
+
+fn digest_line(dir: &Path, file: &str, algorithm: Algorithm) -> String {
+    let mut hasher = Hasher::new(algorithm);
+    hasher.update(&std::fs::read(dir.join(file)).unwrap());
+    let name = algorithm.name().to_uppercase();
+    format!("{name}({file})= {}\n", hasher.hex())
+}
+
+fn tar(dir: &Path, members: &[String]) -> Vec<u8> {
+    run(Command::new("tar")
+        .current_dir(dir)
+        .args(["--format=ustar", "-cf", "-", "--"])
+        .args(members))
+}
+
+const EVERY_MANIFEST: [Manifest; 5] = [
+    Manifest::Second(Algorithm::Sha1),
+    Manifest::Second(Algorithm::Sha512),
+    Manifest::Last(Algorithm::Sha1),
+    Manifest::Last(Algorithm::Sha256),
+    Manifest::None,
+];
+
+/// Runs `check` with the archive as a file, on a server with ranges, and on one without.
+fn everywhere(archive: &[u8], suffix: &str, check: impl Fn(&str)) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(format!("vm.{suffix}"));
+    std::fs::write(&path, archive).unwrap();
+    check(path.to_str().unwrap());
+    for ranges in [Ranges::Work, Ranges::None] {
+        let page = Page::of(archive.to_vec()).ranges(ranges);
+        let (_server, url) = serving(&format!("/vm.{suffix}"), page);
+        check(&url);
+    }
+}
+
+#[test]
+fn a_disk_is_chosen_by_id_file_or_number_and_checked_wherever_the_manifest_is() {
+    let (first, second) = (disk(700_001, 1), disk(1_300_000, 2));
+    let appliance = Appliance::new()
+        .disk("vmdisk1", "a.img", &first, "")
+        .disk("vmdisk2", "b.img", &second, "");
+    for manifest in EVERY_MANIFEST {
+        everywhere(&appliance.pack(manifest), "ova", |place| {
+            println!("{manifest:?} {place}");
+            for (choice, expected) in [
+                ("vmdisk1", &first),
+                ("a.img", &first),
+                ("vmdisk2", &second),
+                ("2", &second),
+            ] {
+                Import::from_url(&format!("{place}#{choice}")).made(expected);
+            }
+        });
+    }
+}
+
+#[test]
+fn the_only_disk_needs_no_choosing_and_two_do() {
+    let only = disk(300_000, 3);
+    let appliance = Appliance::new().disk("vmdisk1", "a.img", &only, "");
+    let blank = appliance.extra_disk(r#"<Disk ovf:diskId="blank" ovf:capacity="1"/>"#);
+    everywhere(&blank.pack(Manifest::None), "ova", |place| {
+        Import::from_url(place).made(&only);
+    });
+    let two = blank.disk("vmdisk2", "b.img", &only, "");
+    everywhere(&two.pack(Manifest::None), "ova", |place| {
+        let text = failure(place);
+        assert!(
+            text.contains("vmdisk1") && text.contains("vmdisk2"),
+            "{text}"
+        );
+        let text = failure(&format!("{place}#other"));
+        assert!(text.contains("no disk \"other\""), "{text}");
+        let text = failure(&format!("{place}#blank"));
+        assert!(text.contains("starts empty"), "{text}");
+    });
+}
+
+/// What goes wrong with an import that leaves nothing behind.
+fn failure(place: &str) -> String {
+    let mut source = match longshore_importer::source_from(place, &options()) {
+        Err(e) => return chain(&e),
+        Ok(source) => source,
+    };
+    let import = Import::of(source.as_mut());
+    let error = import.outcome.as_ref().unwrap_err();
+    assert!(!import.target().exists(), "{place}");
+    chain(error)
+}
+
+#[test]
+fn a_disk_or_descriptor_that_is_not_what_the_manifest_says_is_refused_and_leaves_nothing() {
+    let bytes = disk(400_000, 4);
+    let appliance = Appliance::new().disk("vmdisk1", "a.img", &bytes, "");
+    for manifest in EVERY_MANIFEST {
+        if manifest == Manifest::None {
+            continue;
+        }
+        let mut archive = appliance.pack(manifest);
+        Appliance::damage(&mut archive, &bytes[1000..1100]);
+        everywhere(&archive, "ova", |place| {
+            let mut source = open(place, &options());
+            let import = Import::of(source.as_mut());
+            let error = import.outcome.as_ref().unwrap_err();
+            assert!(
+                matches!(error, TransferError::Checksum { .. }),
+                "{manifest:?} {place}: {}",
+                chain(error)
+            );
+            assert!(!import.target().exists());
+        });
+    }
+    let mut archive = appliance.pack(Manifest::Second(Algorithm::Sha256));
+    Appliance::damage(&mut archive, b"Virtual disks");
+    everywhere(&archive, "ova", |place| {
+        let text = failure(place);
+        assert!(text.contains("checksum mismatch of vm.ovf"), "{text}");
+    });
+}
+
+#[test]
+fn an_archive_that_ends_early_is_refused_wherever_it_ends() {
+    let appliance = Appliance::new().disk("vmdisk1", "a.img", &disk(60_000, 5), "");
+    let whole = appliance.pack(Manifest::Second(Algorithm::Sha256));
+    let descriptor = whole.windows(5).position(|w| w == b"<?xml").unwrap();
+    for end in [
+        0,
+        100,
+        512,
+        descriptor + 100,
+        descriptor + 2048,
+        20_000,
+        60_000,
+    ] {
+        everywhere(&whole[..end], "ova", |place| {
+            let text = failure(place);
+            assert!(!text.contains("panicked"), "{end} {place}: {text}");
+        });
+    }
+}
+
+#[test]
+fn images_and_compressed_streams_inside_are_converted_on_the_way() {
+    if !have("qemu-img") {
+        return;
+    }
+    let expected = disk(3 << 20, 6);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("disk.raw"), &expected).unwrap();
+    let convert = |args: &[&str]| {
+        run(Command::new("qemu-img")
+            .current_dir(dir.path())
+            .arg("convert")
+            .args(args));
+        std::fs::read(dir.path().join("disk.img")).unwrap()
+    };
+    let stream = convert(&[
+        "-Ovmdk",
+        "-osubformat=streamOptimized",
+        "disk.raw",
+        "disk.img",
+    ]);
+    let qcow2 = convert(&["-Oqcow2", "-c", "disk.raw", "disk.img"]);
+    let packed = run(Command::new("gzip")
+        .arg("-c")
+        .arg(dir.path().join("disk.img")));
+    let appliance = Appliance::new()
+        .disk("so", "so.vmdk", &stream, "")
+        .disk("q", "q.qcow2", &qcow2, "")
+        .disk("gz", "q.gz", &packed, r#"ovf:compression="gzip""#);
+    for manifest in EVERY_MANIFEST {
+        everywhere(&appliance.pack(manifest), "ova", |place| {
+            for choice in ["so", "q", "gz"] {
+                Import::from_url(&format!("{place}#{choice}")).made(&expected);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_plain_tar_gives_its_only_file_or_the_named_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (disk(200_000, 7), disk(100_000, 8));
+    std::fs::write(dir.path().join("a.raw"), &first).unwrap();
+    std::fs::write(dir.path().join("b.raw"), &second).unwrap();
+    everywhere(&tar(dir.path(), &["a.raw".to_owned()]), "tar", |place| {
+        Import::from_url(place).made(&first);
+    });
+    let both = tar(dir.path(), &["./a.raw".to_owned(), "b.raw".to_owned()]);
+    everywhere(&both, "tar", |place| {
+        Import::from_url(&format!("{place}#b.raw")).made(&second);
+        let text = failure(place);
+        assert!(text.contains("choose one"), "{place}: {text}");
+    });
+}
+
+#[test]
+fn archives_that_readers_could_take_two_ways_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.raw"), disk(50_000, 9)).unwrap();
+    let once = tar(dir.path(), &["a.raw".to_owned()]);
+    let mut twice = once[..512 + 50_176].to_vec();
+    twice.extend_from_slice(&once);
+    everywhere(&twice, "tar", |place| {
+        let text = failure(&format!("{place}#b"));
+        assert!(text.contains("two files are named"), "{text}");
+    });
+    std::fs::File::create(dir.path().join("holes"))
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    let sparse = run(Command::new("tar").current_dir(dir.path()).args([
+        "--sparse",
+        "--format=gnu",
+        "-cf",
+        "-",
+        "holes",
+    ]));
+    everywhere(&sparse, "tar", |place| {
+        let text = failure(place);
+        assert!(text.contains("sparse"), "{text}");
+    });
+    everywhere(&disk(10_000, 10), "ova", |place| {
+        let text = failure(place);
+        assert!(text.contains("could not read"), "{text}");
+    });
+}
+
+#[test]
+fn info_lists_the_disks_of_an_archive() {
+    let appliance = Appliance::new()
+        .disk("vmdisk1", "a.img", &disk(70_000, 11), "")
+        .disk(
+            "vmdisk2",
+            "b.img",
+            &disk(80_000, 12),
+            r#"ovf:chunkSize="10""#,
+        );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.ova");
+    std::fs::write(&path, appliance.pack(Manifest::Last(Algorithm::Sha1))).unwrap();
+    let json = run(longshore().args(["info", "--json"]).arg(&path));
+    let shown: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(shown["format"], "ova");
+    assert_eq!(shown["manifest"], true);
+    assert_eq!(shown["disks"][0]["id"], "vmdisk1");
+    assert_eq!(shown["disks"][0]["file"], "a.img");
+    assert_eq!(shown["disks"][0]["fileSize"], 70_000);
+    assert_eq!(shown["disks"][0]["virtualSize"], 3 << 20);
+    assert_eq!(shown["disks"][0]["refused"], serde_json::Value::Null);
+    assert_eq!(
+        shown["disks"][1]["refused"],
+        "its file is split into chunks"
+    );
+    let text = String::from_utf8(run(longshore().arg("info").arg(&path))).unwrap();
+    assert!(text.contains("#vmdisk1: a.img"), "{text}");
+    let chosen = run(longshore()
+        .args(["info", "--json"])
+        .arg(format!("{}#vmdisk1", path.display())));
+    let chosen: serde_json::Value = serde_json::from_slice(&chosen).unwrap();
+    assert_eq!(chosen["format"], "raw");
+    assert_eq!(chosen["virtualSize"], 70_000);
+}
+
+#[test]
+fn the_reason_of_a_refusal_is_the_archives() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.ova");
+    let appliance = Appliance::new()
+        .disk("a", "a.img", &disk(1000, 1), "")
+        .disk("b", "b.img", &disk(1000, 2), "");
+    std::fs::write(&path, appliance.pack(Manifest::None)).unwrap();
+    let Err(error) = longshore_importer::source_from(path.to_str().unwrap(), &options()) else {
+        unreachable!("two disks")
+    };
+    assert!(matches!(
+        &error,
+        Error::Archive {
+            source: ArchiveError::Choose { .. },
+            ..
+        }
+    ));
+    assert_eq!((error.reason(), error.exit_code()), ("DiskNotChosen", 2));
+}
