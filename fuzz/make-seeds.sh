@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 rm -rf seeds
-mkdir -p seeds/{qcow2_open,vmdk_open,stream,agree}
+mkdir -p seeds/{qcow2_open,vmdk_open,stream,agree,vhd,vdi}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -55,6 +55,13 @@ convert_small vmdk "$v/stream" -o subformat=streamOptimized
 convert_small vmdk "$v/flat" -o subformat=monolithicFlat && rm -f seeds/vmdk_open/*-flat* # its descriptor alone
 qemu-img create -q -f vmdk "$v/empty" 1M
 qemu-img create -q -f vmdk -o subformat=streamOptimized "$v/empty-stream" 1M
+
+# Their blocks are MiBs: only small ones, and what `fuzz/vhd-seeds.py` builds with blocks of a few KiB.
+convert_small vpc seeds/vhd/fixed -o subformat=fixed
+convert_small vpc seeds/vhd/fixed-size -o subformat=fixed,force_size=on
+qemu-img create -q -f vpc -o force_size=on seeds/vhd/empty 40M
+qemu-img create -q -f vdi seeds/vdi/empty 9M
+python3 vhd-seeds.py
 
 s=seeds/stream
 gzip -9 <"$raw" >"$s/gz"

@@ -14,9 +14,9 @@ use longshore_transfer::Checksum;
 const ABOUT: &str = "\
 Longshore brings virtual machine disks where they are needed, and boots them.
 
-It reads raw, qcow2 and VMDK images, wrapped in gz, xz, zst or bz2 or not, from files, pipes and
-web servers, and writes raw files or block devices: each byte is read once and written once, holes
-stay holes.";
+It reads raw, qcow2, VMDK, VHD and VDI images, wrapped in gz, xz, zst or bz2 or not, from files,
+pipes and web servers, and writes raw files or block devices: each byte is read once and written
+once, holes stay holes.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -104,7 +104,8 @@ Examples:
   longshore convert overlay.qcow2 disk.raw --backing same-dir
 
 The format is found out from the image's content; --from says it instead, and is the safe choice
-for a raw disk that a guest has written (a guest can make it look like anything).
+for a raw disk that a guest has written (a guest can make it look like anything). A VHD is as large
+as qemu-img takes it for, or as --from vhd:chs (its geometry) or vhd:current-size says.
 
 A file is written as .OUT.partial and gets its name when it is whole; on failure nothing is left.
 A block device gets its first MiB last, so that a partial disk neither boots nor probes.
@@ -206,6 +207,16 @@ pub(crate) enum FormatArg {
     Raw,
     Qcow2,
     Vmdk,
+    /// VHD, its size by who made it
+    #[value(alias = "vpc")]
+    Vhd,
+    /// VHD, its size by its geometry
+    #[value(name = "vhd:chs", alias = "vpc:chs")]
+    VhdChs,
+    /// VHD, its size by its current size
+    #[value(name = "vhd:current-size", alias = "vpc:current-size")]
+    VhdCurrentSize,
+    Vdi,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

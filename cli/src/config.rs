@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_crds::Quantity;
+use longshore_image::vhd::SizeRule;
 use longshore_image::{DenyAll, Format, OpenGate};
 use longshore_importer::{BasicAuth, SourceOptions, parse_header};
 use longshore_launcher::accel::Accel;
@@ -192,6 +193,10 @@ fn options(args: ImageArgs, place: &Place) -> Result<Options, UsageError> {
             FormatArg::Raw => Format::Raw,
             FormatArg::Qcow2 => Format::Qcow2,
             FormatArg::Vmdk => Format::Vmdk,
+            FormatArg::Vhd => Format::Vhd(SizeRule::Creator),
+            FormatArg::VhdChs => Format::Vhd(SizeRule::Geometry),
+            FormatArg::VhdCurrentSize => Format::Vhd(SizeRule::CurrentSize),
+            FormatArg::Vdi => Format::Vdi,
         }),
         gate,
         ..Options::default()

@@ -5,7 +5,7 @@ mod archive;
 use std::os::unix::fs::MetadataExt as _;
 
 use longshore_image::chain::Chain;
-use longshore_image::{Compression, ExtentKind, Format, Info, ReferenceKind};
+use longshore_image::{Compression, ExtentKind, Info, ReferenceKind};
 use longshore_transfer::Inspection;
 use serde::Serialize;
 
@@ -105,20 +105,14 @@ impl Facts {
     fn of(look: &Look, inspection: &Inspection) -> Result<Self, Failure> {
         let Inspection {
             info,
+            virtual_size,
             wrappers,
             source_len,
             chain,
         } = inspection;
         let whole = "only known once the whole stream was read; `longshore convert` tells it";
-        let virtual_size = if chain.is_none() && info.format == Format::Raw {
-            // A raw disk is as long as its stream, and a compressed stream does not say.
-            match (wrappers.is_empty(), source_len) {
-                (true, Some(len)) => Ok(*len),
-                _ => Err(whole),
-            }
-        } else {
-            Ok(info.virtual_size)
-        };
+        // A raw disk is as long as its stream, and a compressed stream does not say.
+        let virtual_size = virtual_size.ok_or(whole);
         let opened = chain
             .as_ref()
             .is_some_and(|chain| chain.layers().len() > 1 || look.opens_references);

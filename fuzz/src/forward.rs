@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use longshore_image::cluster::ClusterDecoder;
 use longshore_image::forward::{
-    Emit, Finish, Geometry, MAX_PASSES, MemoryHold, Options, PieceKind, decoder,
+    Decoder, Emit, Finish, Geometry, MAX_PASSES, MemoryHold, Options, PieceKind, decoder,
 };
-use longshore_image::{Error, Format, Limits, ReadAt, Result};
+use longshore_image::vhd::raw_or_fixed;
+use longshore_image::{Error, Format, Limits, ReadAt, Result, TAIL_LEN, probe_tail};
 
 use super::dice::Dice;
 use super::{DISK_BYTES, TABLE_BYTES};
@@ -22,11 +23,13 @@ struct Disk {
 impl Emit for Disk {
     fn geometry(&mut self, geometry: &Geometry) -> Result<()> {
         assert!(self.geometry.is_none(), "the geometry came twice");
-        let size = geometry
-            .virtual_size
-            .expect("these formats know their size");
+        // Only fixed disks show their size at the end.
+        let size = geometry.virtual_size.unwrap_or(DISK_BYTES);
         assert!(size <= Limits::MAX_VIRTUAL_SIZE);
-        assert_eq!(geometry.info.virtual_size, size);
+        assert_eq!(
+            geometry.info.virtual_size,
+            geometry.virtual_size.unwrap_or(0)
+        );
         self.bytes = vec![0; usize::try_from(size.min(DISK_BYTES)).unwrap()];
         self.geometry = Some((geometry.clone(), ClusterDecoder::new(geometry.codec)));
         Ok(())
@@ -36,7 +39,10 @@ impl Emit for Disk {
         let (geometry, decoder) = self.geometry.as_mut().expect("the geometry comes first");
         let len = guest.end.checked_sub(guest.start).expect("a range");
         assert!(len > 0, "an empty piece");
-        assert!(Some(guest.end) <= geometry.virtual_size, "{guest:?}");
+        assert!(
+            geometry.virtual_size.is_none_or(|size| guest.end <= size),
+            "{guest:?}"
+        );
         self.emitted += len;
         if self.emitted > 4 * DISK_BYTES {
             return Err(Error::limit("enough was seen", self.emitted));
@@ -94,9 +100,35 @@ pub(super) fn read_with_help(
     run(format, data, options, dice)
 }
 
+/// A stream of which nobody said what it is: a fixed VHD if its end is that of one, or the bytes as they
+/// are.
+pub(super) fn probed(data: &[u8], dice: &mut Dice) {
+    let len = u64::try_from(data.len()).unwrap();
+    let options = Options {
+        stream_len: (dice.roll(2) == 0).then_some(len),
+        ..Options::one_pass(Limits::with_table_bytes(TABLE_BYTES))
+    };
+    let disk = push(raw_or_fixed(&options), false, data, dice);
+    let tail = &data[data.len().saturating_sub(TAIL_LEN)..];
+    match (disk, probe_tail(tail, len)) {
+        (Ok(Some(disk)), None) => assert!(disk == data, "a raw disk changed"),
+        (Ok(Some(disk)), Some(_)) => assert!(data.starts_with(&disk), "a fixed disk changed"),
+        (Err(_), None) => panic!("a raw disk was refused"),
+        _ => {}
+    }
+}
+
 fn run(format: Format, data: &[u8], options: Options, dice: &mut Dice) -> Result<Option<Vec<u8>>> {
     let reopenable = options.reopenable;
-    let mut decoder = decoder(format, options)?;
+    push(decoder(format, options)?, reopenable, data, dice)
+}
+
+fn push(
+    mut decoder: Box<dyn Decoder>,
+    reopenable: bool,
+    data: &[u8],
+    dice: &mut Dice,
+) -> Result<Option<Vec<u8>>> {
     let mut disk = Disk {
         geometry: None,
         bytes: Vec::new(),
@@ -113,7 +145,12 @@ fn run(format: Format, data: &[u8], options: Options, dice: &mut Dice) -> Result
             Finish::AnotherPass => assert!(reopenable, "there is no other pass to have"),
             Finish::Done { virtual_size } => {
                 let (geometry, _) = disk.geometry.expect("a disk has a geometry");
-                assert_eq!(geometry.virtual_size, Some(virtual_size));
+                assert!(
+                    geometry
+                        .virtual_size
+                        .is_none_or(|size| size == virtual_size)
+                );
+                disk.bytes.truncate(usize::try_from(virtual_size).unwrap());
                 return Ok((virtual_size <= DISK_BYTES).then_some(disk.bytes));
             }
         }

@@ -12,7 +12,8 @@ mod stream;
 
 use std::sync::Arc;
 
-use longshore_image::{ErrorKind, Format, Probe, probe};
+use longshore_image::vhd::SizeRule;
+use longshore_image::{ErrorKind, Format, Probe, TAIL_LEN, probe, probe_tail};
 
 use self::dice::Dice;
 pub use self::stream::stream;
@@ -26,6 +27,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("qcow2_forward", qcow2_forward),
     ("qcow2_open", qcow2_open),
     ("stream", stream),
+    ("vdi", vdi),
+    ("vhd", vhd),
     ("vmdk_forward", vmdk_forward),
     ("vmdk_open", vmdk_open),
 ];
@@ -55,6 +58,48 @@ pub fn vmdk_forward(data: &[u8]) {
     let _ = forward::read(Format::Vmdk, data, &mut Dice::new(data));
 }
 
+/// A VDI by every way: random access, streams, and whether they agree.
+pub fn vdi(data: &[u8]) {
+    every_way(Format::Vdi, data);
+}
+
+/// A VHD by every way, fixed ones and those with a forced size too.
+pub fn vhd(data: &[u8]) {
+    let rules = [SizeRule::Creator, SizeRule::Geometry, SizeRule::CurrentSize];
+    let format = Format::Vhd(rules[Dice::new(data).roll(3)]);
+    every_way(format, data);
+    forward::probed(data, &mut Dice::new(data));
+    // Few inputs have checksums that are right; with these corrected, what they say counts.
+    let sealed = sealed(data);
+    if sealed != data {
+        every_way(format, &sealed);
+        forward::probed(&sealed, &mut Dice::new(data));
+    }
+}
+
+/// A VHD with the checksums of its footers and its header right.
+fn sealed(data: &[u8]) -> Vec<u8> {
+    let mut sealed = data.to_vec();
+    let end = data.len().saturating_sub(TAIL_LEN);
+    for (at, len, field) in [(0, 512, 64), (512, 1024, 36), (end, 512, 64)] {
+        let Some(part) = sealed.get_mut(at..at + len) else {
+            continue;
+        };
+        if part.starts_with(b"conectix") || part.starts_with(b"cxsparse") {
+            part[field..field + 4].fill(0);
+            let sum = part.iter().fold(0_u32, |sum, &byte| sum + u32::from(byte));
+            part[field..field + 4].copy_from_slice(&(!sum).to_be_bytes());
+        }
+    }
+    sealed
+}
+
+fn every_way(format: Format, data: &[u8]) {
+    random::open(format, data);
+    let _ = forward::read(format, data, &mut Dice::new(data));
+    as_format(format, data);
+}
+
 /// Random access and every way through the stream give the same bytes, where they give any; and the
 /// stream gives them whenever random access does, if everything helps it. (Not streamOptimized: its
 /// stream explains itself, and is refused where its tables say otherwise.)
@@ -64,9 +109,16 @@ pub fn agree(data: &[u8]) {
 
 /// Random access and the stream both gave the whole disk.
 pub fn both_ways(data: &[u8]) -> bool {
-    let Probe::Image(format @ (Format::Qcow2 | Format::Vmdk)) = probe(data) else {
-        return false;
+    let tail = &data[data.len().saturating_sub(TAIL_LEN)..];
+    let found = match probe(data) {
+        Probe::Image(Format::Raw) => probe_tail(tail, u64::try_from(data.len()).unwrap()),
+        Probe::Image(format) => Some(format),
+        _ => None,
     };
+    found.is_some_and(|format| as_format(format, data))
+}
+
+fn as_format(format: Format, data: &[u8]) -> bool {
     let mut dice = Dice::new(data);
     let random = random::read(format, &Arc::new(data.to_vec()));
     let helped = forward::read_with_help(format, data, &mut dice);

@@ -38,7 +38,8 @@ pub enum PieceKind {
 /// What is known once the header has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Geometry {
-    /// Size of the guest's disk in bytes; `None` for a raw stream of unknown length.
+    /// Size of the guest's disk in bytes; `None` if only the end of the stream tells. What comes out may
+    /// go beyond it then, and is not part of the disk there.
     pub virtual_size: Option<u64>,
     /// Most guest bytes in one compressed piece; 0 if there are none.
     pub cluster_size: u64,
@@ -77,6 +78,11 @@ pub trait Decoder: Send + Debug {
 
     /// The stream ended.
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish>;
+
+    /// After the end: what the image turned out to be, where that shows at its end only.
+    fn found(&self) -> Option<Info> {
+        None
+    }
 }
 
 /// Keeps bytes of the stream that can't be placed yet, by their offset in the image.
@@ -126,6 +132,8 @@ pub fn decoder(format: Format, options: Options) -> Result<Box<dyn Decoder>> {
         Format::Raw => Ok(Box::new(crate::raw::RawDecoder::new(options.stream_len))),
         Format::Qcow2 => crate::qcow2::decoder(options),
         Format::Vmdk => crate::vmdk::decoder(options),
+        Format::Vhd(rule) => crate::vhd::decoder(options, rule),
+        Format::Vdi => crate::vdi::decoder(options),
     }
 }
 
@@ -266,7 +274,7 @@ pub(crate) fn tables_follow_data(format: Format) -> Error {
         format!(
             "tables follow data in this {0} image and the stream can't be read twice: give it as a \
              file or URL, raise --spill-limit, or rewrite it with `qemu-img convert -O {0} IN OUT`",
-            format.name()
+            format.qemu_name()
         ),
     )
 }

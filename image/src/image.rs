@@ -17,21 +17,42 @@ pub enum Format {
     Qcow2,
     /// VMware virtual disk: monolithicSparse or streamOptimized.
     Vmdk,
+    /// Microsoft Virtual Hard Disk, which QEMU calls `vpc`.
+    Vhd(crate::vhd::SizeRule),
+    /// `VirtualBox` disk image.
+    Vdi,
 }
 
 impl Format {
-    /// The name as `qemu-img` and our command line spell it.
+    /// The name as our command line spells it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Vmdk => "vmdk",
+            Self::Vhd(_) => "vhd",
+            Self::Vdi => "vdi",
         }
     }
 
-    /// The format of that name.
+    /// The name as `qemu-img` spells it.
+    pub(crate) fn qemu_name(self) -> &'static str {
+        match self {
+            Self::Vhd(_) => "vpc",
+            other => other.name(),
+        }
+    }
+
+    /// The format of that name, which may be QEMU's. `vhd:chs` and `vhd:current-size` are VHDs whose size
+    /// goes by one of the two.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Raw, Self::Qcow2, Self::Vmdk]
+        let vhd = ["vhd", "vpc"].iter().find_map(|vhd| name.strip_prefix(vhd));
+        if let Some(suffix) = vhd
+            && let Some(rule) = crate::vhd::SizeRule::from_suffix(suffix)
+        {
+            return Some(Self::Vhd(rule));
+        }
+        [Self::Raw, Self::Qcow2, Self::Vmdk, Self::Vdi]
             .into_iter()
             .find(|f| f.name() == name)
     }
@@ -113,6 +134,8 @@ pub fn open(
         Format::Raw => Ok(Arc::new(crate::raw::Raw::open(file, limits)?)),
         Format::Qcow2 => crate::qcow2::open(file, gate, limits),
         Format::Vmdk => crate::vmdk::open(file, gate, limits),
+        Format::Vhd(rule) => crate::vhd::open(file, gate, limits, rule),
+        Format::Vdi => crate::vdi::open(file, limits),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Disk image formats as extents.
 //!
-//! This crate turns a disk image (raw, qcow2, VMDK) into a map from guest ranges to where their bytes
+//! This crate turns a disk image (raw, qcow2, VMDK, VHD, VDI) into a map from guest ranges to where their bytes
 //! are, and turns compressed clusters and compressed streams into bytes. There are two ways to read an
 //! image, and every format that can be read both ways gives the same bytes both ways:
 //!
@@ -43,6 +43,9 @@ pub mod qcow2;
 pub mod raw;
 mod read_at;
 pub mod stream;
+mod table;
+pub mod vdi;
+pub mod vhd;
 pub mod vmdk;
 
 pub use crate::error::{Error, ErrorKind, Result};
@@ -50,5 +53,5 @@ pub use crate::extent::{Extent, ExtentKind, Extents, coalesce};
 pub use crate::gate::{DenyAll, OpenGate, Reference, ReferenceKind};
 pub use crate::image::{Compression, Format, Image, Info, all_extents, open};
 pub use crate::limits::{Limits, Reservation};
-pub use crate::probe::{PROBE_LEN, Probe, Wrapper, probe};
+pub use crate::probe::{PROBE_LEN, Probe, TAIL_LEN, Wrapper, probe, probe_tail};
 pub use crate::read_at::{ReadAt, ReadAtExt};

@@ -4,9 +4,13 @@
 //! the name came from a person or from content that a guest may have written.
 
 use crate::Format;
+use crate::vhd::SizeRule;
 
 /// How many bytes from the start [`probe`] wants to see (fewer at the end of shorter input).
 pub const PROBE_LEN: usize = 512;
+
+/// How many bytes from the end [`probe_tail`] wants to see (fewer of shorter input).
+pub const TAIL_LEN: usize = crate::vhd::FOOTER_LEN;
 
 /// A compressed stream around something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,8 +58,8 @@ pub fn probe(head: &[u8]) -> Probe {
         (b"\x28\xb5\x2f\xfd", 0, Probe::Wrapper(Wrapper::Zstd)),
         (b"QFI\xfb", 0, Probe::Image(Format::Qcow2)),
         (b"vhdxfile", 0, Probe::Unsupported("vhdx")),
-        (b"conectix", 0, Probe::Unsupported("vhd")),
-        (b"\x7f\x10\xda\xbe", 64, Probe::Unsupported("vdi")),
+        (b"conectix", 0, Probe::Image(Format::Vhd(SizeRule::Creator))),
+        (b"\x7f\x10\xda\xbe", 64, Probe::Image(Format::Vdi)),
         (b"WithoutFreeSpace", 0, Probe::Unsupported("parallels")),
         (b"WithouFreSpacExt", 0, Probe::Unsupported("parallels")),
         (b"QED\0", 0, Probe::Unsupported("qed")),
@@ -86,6 +90,13 @@ pub fn probe(head: &[u8]) -> Probe {
         return Probe::Wrapper(Wrapper::Bzip2);
     }
     Probe::Image(Format::Raw)
+}
+
+/// Recognises what ends with `tail` and is `len` bytes long. For what [`probe`] calls raw: a fixed VHD is
+/// marked nowhere but at its end. `docs/decisions/0011-fixed-vhd-probing.md` says what is asked of the
+/// mark, and why.
+pub fn probe_tail(tail: &[u8], len: u64) -> Option<Format> {
+    crate::vhd::marks_fixed_disk(tail, len).then_some(Format::Vhd(SizeRule::Creator))
 }
 
 #[cfg(test)]

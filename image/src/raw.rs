@@ -27,23 +27,30 @@ fn info(virtual_size: u64) -> Info {
 #[derive(Debug)]
 pub struct Raw {
     file: Arc<dyn ReadAt>,
+    info: Info,
 }
 
 impl Raw {
     /// Takes any bytes as a disk.
     pub fn open(file: Arc<dyn ReadAt>, limits: &Limits) -> Result<Self> {
         limits.check_virtual_size(file.len())?;
-        Ok(Self { file })
+        let info = info(file.len());
+        Ok(Self { file, info })
+    }
+
+    /// A disk that is the first bytes of `file`, as many as `info` says.
+    pub(crate) fn part(file: Arc<dyn ReadAt>, info: Info) -> Self {
+        Self { file, info }
     }
 }
 
 impl Image for Raw {
     fn virtual_size(&self) -> u64 {
-        self.file.len()
+        self.info.virtual_size
     }
 
     fn info(&self) -> Info {
-        info(self.file.len())
+        self.info.clone()
     }
 
     fn cluster_size(&self) -> u64 {
@@ -59,7 +66,7 @@ impl Image for Raw {
     }
 
     fn extents(&self, range: Range<u64>) -> Extents<'_> {
-        let range = range.start..range.end.min(self.file.len());
+        let range = range.start..range.end.min(self.info.virtual_size);
         coalesce(Holes::new(&self.file, range))
     }
 }

@@ -14,3 +14,4 @@ mod look;
 mod progress;
 mod rig;
 mod run;
+mod vhd;

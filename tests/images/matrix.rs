@@ -236,3 +236,62 @@ fn vmdk_monolithic_sparse() {
 fn vmdk_monolithic_sparse_with_grains_out_of_order() {
     vmdk("monolithicSparse", true);
 }
+
+/// VHD and VDI, as `qemu-img` makes them with these options, and rewritten.
+fn blocks(driver: &str, options: &str) {
+    if !have("qemu-img") {
+        return;
+    }
+    let bench = Bench::new();
+    for content in [Content::Sparse, Content::Incompressible, Content::Unaligned] {
+        let disk = content.bytes(5 << 20);
+        bench.file("disk.raw", &disk);
+        let args = [
+            "convert", "-f", "raw", "-O", driver, "-o", options, "disk.raw", "image",
+        ];
+        bench.qemu_img(&args);
+        // qemu takes a fixed VHD for raw unless it is told.
+        let expected = bench.expected_as(driver, "image");
+        bench.check(
+            "image",
+            &expected,
+            &format!("{driver} {options} {content:?}"),
+        );
+    }
+}
+
+/// Blocks in another order than on the disk, and written again.
+fn blocks_out_of_order(driver: &str) {
+    if !have("qemu-img") {
+        return;
+    }
+    let bench = Bench::new();
+    bench.qemu_img(&["create", "-q", "-f", driver, "image", "13M"]);
+    let commands: Vec<_> = [11, 3, 12, 7, 3]
+        .iter()
+        .map(|n| format!("write -q -P {n} {n}M 700k"))
+        .collect();
+    bench.qemu_io("image", &commands);
+    let expected = bench.expected_as(driver, "image");
+    bench.check("image", &expected, driver);
+}
+
+#[test]
+fn vhd_dynamic() {
+    blocks("vpc", "subformat=dynamic");
+    blocks("vpc", "subformat=dynamic,force_size=on");
+    blocks_out_of_order("vpc");
+}
+
+#[test]
+fn vhd_fixed() {
+    blocks("vpc", "subformat=fixed");
+    blocks("vpc", "subformat=fixed,force_size=on");
+}
+
+#[test]
+fn vdi_dynamic_and_static() {
+    blocks("vdi", "static=off");
+    blocks("vdi", "static=on");
+    blocks_out_of_order("vdi");
+}

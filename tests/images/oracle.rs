@@ -114,6 +114,12 @@ impl Bench {
         self.path("expected.raw")
     }
 
+    /// The disk that `qemu-img` reads from `image` when it is told the format.
+    pub(crate) fn expected_as(&self, format: &str, image: &str) -> PathBuf {
+        self.qemu_img(&["convert", "-f", format, "-O", "raw", image, "expected.raw"]);
+        self.path("expected.raw")
+    }
+
     /// Converts `image` from its file and from a pipe, and demands the disk of `expected` from both.
     pub(crate) fn check(&self, image: &str, expected: &Path, case: &str) {
         let expected = std::fs::read(expected).unwrap();

@@ -71,6 +71,29 @@ fn every_format_in_every_wrapper_from_files_and_pipes() {
 }
 
 #[test]
+fn vhd_and_vdi_in_every_wrapper_from_files_and_pipes() {
+    if !have("qemu-img") || !TOOLS.iter().all(|(_, tool)| have(tool[0])) {
+        return;
+    }
+    let bench = Bench::new();
+    bench.file("disk.raw", &Content::Unaligned.bytes(3 << 20));
+    for (image, driver, options) in [
+        ("fixed.vhd", "vpc", "subformat=fixed"),
+        ("dynamic.vhd", "vpc", "subformat=dynamic,force_size=on"),
+        ("disk.vdi", "vdi", "static=off"),
+    ] {
+        let args = ["convert", "-O", driver, "-o", options, "disk.raw", image];
+        bench.qemu_img(&args);
+        let expected = bench.expected_as(driver, image);
+        for (suffix, tool) in TOOLS.into_iter().step_by(2) {
+            let packed = format!("{image}.{suffix}");
+            pack(&bench, tool, image, &packed);
+            bench.check(&packed, &expected, &format!("{packed} by {tool:?}"));
+        }
+    }
+}
+
+#[test]
 fn four_layers_are_taken_off_and_a_fifth_is_refused() {
     if !have("qemu-img") || !TOOLS.iter().all(|(_, tool)| have(tool[0])) {
         return;

@@ -12,9 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore_image::chain::Chain;
-use longshore_image::forward::{self, Finish};
+use longshore_image::forward::{self, Decoder, Finish};
 use longshore_image::stream::StreamOptions;
-use longshore_image::{DenyAll, Format, Info, Limits, OpenGate, PROBE_LEN, Probe, ReadAt, Wrapper};
+use longshore_image::{
+    DenyAll, Format, Info, Limits, OpenGate, PROBE_LEN, Probe, ReadAt, TAIL_LEN, Wrapper,
+    probe_tail, vhd,
+};
 
 pub use self::inspect::{Inspection, inspect};
 use self::pieces::Pieces;
@@ -219,15 +222,46 @@ fn random_image(
     Ok(Some(Arc::new(chain)))
 }
 
-/// What a file starts with, given what the caller says it is.
+/// What a file is by its first bytes, and by its last where those say nothing, given what the caller says
+/// it is.
 fn identify_file(file: &dyn ReadAt, options: &Options, name: &str) -> Result<Probe> {
-    let mut head = vec![0; PROBE_LEN.min(usize::try_from(file.len()).unwrap_or(PROBE_LEN))];
-    file.read_exact_at(&mut head, 0)
-        .map_err(|e| Error::Source {
-            name: name.to_owned(),
-            source: Box::new(e),
-        })?;
-    identify(&head, options.from, name)
+    let read = |offset: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset)
+            .map(|()| bytes)
+            .map_err(|e| Error::Source {
+                name: name.to_owned(),
+                source: Box::new(e),
+            })
+    };
+    let len = usize::try_from(file.len()).unwrap_or(usize::MAX);
+    let found = identify(&read(0, PROBE_LEN.min(len))?, options.from, name)?;
+    if end_decides(&found, options) {
+        let tail = TAIL_LEN.min(len);
+        let tail = read(file.len() - tail as u64, tail)?;
+        return Ok(probe_tail(&tail, file.len()).map_or(found, Probe::Image));
+    }
+    Ok(found)
+}
+
+/// Nothing was recognised at the beginning, and nobody said that it is raw.
+fn end_decides(found: &Probe, options: &Options) -> bool {
+    options.from.is_none() && *found == Probe::Image(Format::Raw)
+}
+
+/// The decoder for a stream that was found to be `format`, and how large its disk is at least.
+fn stream_decoder(
+    format: Format,
+    options: &Options,
+    hints: forward::Options,
+) -> longshore_image::Result<(Box<dyn Decoder>, Option<u64>)> {
+    if end_decides(&Probe::Image(format), options) {
+        let at_least = hints
+            .stream_len
+            .map(|len| len.saturating_sub(TAIL_LEN as u64));
+        return Ok((vhd::raw_or_fixed(&hints), at_least));
+    }
+    Ok((forward::decoder(format, hints)?, None))
 }
 
 /// What `head` is, given what the caller says it is.
@@ -395,8 +429,9 @@ fn stream_road(
     let once = side.is_none() && !source.reopenable();
     let spill = if once { options.spill_limit } else { 0 };
     let hold = SpillHold::new(waiting, &directory, spill, shared.progress.spilled());
-    let mut decoder = forward::decoder(
+    let (mut decoder, at_least) = stream_decoder(
         format,
+        options,
         forward::Options {
             limits: Limits::with_table_bytes(tables),
             hold: Box::new(hold),
@@ -406,7 +441,8 @@ fn stream_road(
         },
     )
     .map_err(|e| shared.image(e))?;
-    let mut pieces = Pieces::new(target, options.threads, budget, shared.clone());
+    let mut pieces =
+        Pieces::new(target, options.threads, budget, shared.clone()).at_least(at_least);
     let virtual_size = loop {
         while let Some(chunk) = stream.next()? {
             shared.check()?;
@@ -433,7 +469,7 @@ fn stream_road(
             }
         }
     };
-    let (target, info, threads) = pieces.finish(virtual_size)?;
+    let (target, info, threads) = pieces.finish(virtual_size, decoder.found())?;
     Ok(Done {
         target,
         info,

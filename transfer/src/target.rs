@@ -99,8 +99,8 @@ pub(crate) struct Target {
     written: Option<Written>,
     behind: Option<WriteBehind>,
     bytes: u64,
-    /// Ends of the disk and of the target, once known.
-    size: Option<u64>,
+    /// End of the last bytes of the disk that were written.
+    end: u64,
     finished: bool,
 }
 
@@ -162,7 +162,7 @@ impl Target {
             written: full.then(Written::default),
             behind: None,
             bytes: 0,
-            size: None,
+            end: 0,
             finished: false,
         };
         this.choose_cache();
@@ -194,7 +194,7 @@ impl Target {
             written: Some(Written::default()),
             behind: None,
             bytes: 0,
-            size: None,
+            end: 0,
             finished: false,
         };
         this.choose_cache();
@@ -215,8 +215,8 @@ impl Target {
         }
     }
 
-    /// The disk's size is known (or not, for a raw stream of unknown length): makes room, or refuses
-    /// before the first byte is written.
+    /// The disk's size is known, or how large it is at least (or neither, for a raw stream of unknown
+    /// length): makes room, or refuses before the first byte is written.
     pub(crate) fn begin(&mut self, disk: Option<u64>) -> Result<()> {
         if let (Some(disk), Some(size)) = (disk, self.spec.size)
             && disk > size
@@ -259,7 +259,6 @@ impl Target {
                 self.fallocate(size)?;
             }
         }
-        self.size = size;
         Ok(())
     }
 
@@ -291,6 +290,7 @@ impl Target {
     /// Writes bytes of the disk.
     pub(crate) fn write(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
         let end = guest + bytes.len() as u64;
+        self.end = self.end.max(end);
         if let Kind::Device { size, head, .. } = &mut self.kind {
             if end > *size {
                 let what = self.spec.path.display().to_string();
@@ -397,10 +397,33 @@ impl Target {
         self.bytes
     }
 
+    /// The disk ends at `disk`, as became known after more had been written: what is beyond reads as
+    /// zeros up to `size`, where the target has that.
+    fn cut(&mut self, disk: u64, size: u64) -> Result<()> {
+        if let Some(written) = &mut self.written {
+            written.cut(disk);
+        }
+        if let Kind::Device { head, .. } = &mut self.kind {
+            let end = usize::try_from(disk).unwrap_or(usize::MAX).min(head.len());
+            head[end..].fill(0);
+            return Ok(());
+        }
+        self.file
+            .set_len(disk)
+            .map_err(|e| self.failed("set the size of", e))?;
+        if self.spec.preallocate == Preallocate::Falloc && size > disk {
+            self.fallocate(size)?;
+        }
+        Ok(())
+    }
+
     /// Everything of a disk of `disk` bytes was written: zeroes what was not, makes it durable and
     /// gives it its name.
     pub(crate) fn finish(&mut self, disk: u64) -> Result<()> {
-        let size = self.size.unwrap_or(disk).max(disk);
+        let size = self.spec.size.unwrap_or(disk).max(disk);
+        if self.end > disk {
+            self.cut(disk, size)?;
+        }
         if let Kind::File { .. } = &self.kind {
             self.file
                 .set_len(size)

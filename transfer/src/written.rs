@@ -29,6 +29,14 @@ impl Written {
         self.ranges.insert(start, end);
     }
 
+    /// Forgets what is at or after `end`.
+    pub(crate) fn cut(&mut self, end: u64) {
+        self.ranges.split_off(&end);
+        if let Some((_, last)) = self.ranges.iter_mut().next_back() {
+            *last = end.min(*last);
+        }
+    }
+
     /// How many separate ranges there are.
     pub(crate) fn len(&self) -> usize {
         self.ranges.len()

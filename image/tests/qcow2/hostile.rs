@@ -484,7 +484,7 @@ fn an_image_that_is_its_own_backing_file_is_malformed() {
 #[test]
 fn backing_formats_that_are_not_read_here_are_unsupported() {
     let mut b = valid();
-    let next = b.extension(104, 0xe279_2aca, b"vdi");
+    let next = b.extension(104, 0xe279_2aca, b"qed");
     b.backing(next + 8, b"base");
     assert_eq!(kind(open_with(&b, vec![0; 512])), ErrorKind::Unsupported);
     let mut b = valid();

@@ -6,7 +6,9 @@ use longshore_image::chain::Chain;
 use longshore_image::forward::{self, Emit, Geometry, PieceKind};
 use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, Probe, Wrapper};
 
-use super::{Options, Outcome, Shared, Unwrapped, identify_file, open_chain, unwrap_all};
+use super::{
+    Options, Outcome, Shared, Unwrapped, identify_file, open_chain, stream_decoder, unwrap_all,
+};
 use crate::budget::Budget;
 use crate::cancel::Failure;
 use crate::{Cancel, Error, Progress, Result, Source};
@@ -16,6 +18,8 @@ use crate::{Cancel, Error, Progress, Result, Source};
 pub struct Inspection {
     /// The image.
     pub info: Info,
+    /// Size of the guest's disk in bytes; `None` if only the end of the stream tells.
+    pub virtual_size: Option<u64>,
     /// Compressed streams around it, outermost first.
     pub wrappers: Vec<Wrapper>,
     /// Length of the source in bytes, if known.
@@ -46,6 +50,7 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
             return Err(Error::Interrupted);
         };
         return Ok(Inspection {
+            virtual_size: Some(info.virtual_size),
             info,
             wrappers: Vec::new(),
             source_len,
@@ -57,8 +62,9 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
     let first = shared.failure.take();
     let _ = shared.failure.fail(Error::Interrupted);
     match outcome {
-        Ok((info, wrappers)) => Ok(Inspection {
-            info,
+        Ok((geometry, wrappers)) => Ok(Inspection {
+            virtual_size: geometry.virtual_size,
+            info: geometry.info,
             wrappers,
             source_len,
             chain: None,
@@ -73,7 +79,7 @@ fn stream_header(
     options: &Options,
     mut budget: Budget,
     shared: &Shared,
-) -> Result<(Info, Vec<Wrapper>), Outcome> {
+) -> Result<(Geometry, Vec<Wrapper>), Outcome> {
     let Unwrapped {
         mut stream,
         wrappers,
@@ -92,19 +98,19 @@ fn stream_header(
             None
         },
     };
-    let mut decoder = forward::decoder(format, hints).map_err(|e| shared.image(e))?;
+    let (mut decoder, _) = stream_decoder(format, options, hints).map_err(|e| shared.image(e))?;
     let mut header = Header(None);
     while let Some(chunk) = stream.next()? {
         let pushed = decoder.push(&chunk.bytes[chunk.range.clone()], &mut header);
-        if let Some(info) = header.0.take() {
-            return Ok((info, wrappers));
+        if let Some(geometry) = header.0.take() {
+            return Ok((geometry, wrappers));
         }
         pushed.map_err(|e| shared.image(e))?;
         stream.give_back(chunk);
     }
     let finished = decoder.finish(&mut header);
     match header.0.take() {
-        Some(info) => Ok((info, wrappers)),
+        Some(geometry) => Ok((geometry, wrappers)),
         None => Err(finished
             .err()
             .map_or_else(|| Outcome::Stopped, |e| Outcome::Error(shared.image(e)))),
@@ -112,11 +118,11 @@ fn stream_header(
 }
 
 /// Catches the geometry and stops.
-struct Header(Option<Info>);
+struct Header(Option<Geometry>);
 
 impl Emit for Header {
     fn geometry(&mut self, geometry: &Geometry) -> longshore_image::Result<()> {
-        self.0 = Some(geometry.info.clone());
+        self.0 = Some(geometry.clone());
         Err(ImageError::new(
             ErrorKind::Misuse,
             "only the header was wanted",

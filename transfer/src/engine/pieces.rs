@@ -18,6 +18,8 @@ use crate::target::Target;
 pub(super) struct Pieces {
     front: Option<(Target, Budget)>,
     threads: usize,
+    /// How large the disk is at least, where its size shows at the end only.
+    at_least: Option<u64>,
     back: Option<Running>,
     shared: Shared,
     stash: Option<Outcome>,
@@ -64,10 +66,17 @@ impl Pieces {
         Self {
             front: Some((target, budget)),
             threads,
+            at_least: None,
             back: None,
             shared,
             stash: None,
         }
+    }
+
+    /// The disk has `bytes` bytes or more, whether or not its beginning says how many.
+    pub(super) fn at_least(mut self, bytes: Option<u64>) -> Self {
+        self.at_least = bytes;
+        self
     }
 
     /// What really happened when a decoder reports that we could not take a piece.
@@ -77,8 +86,13 @@ impl Pieces {
             .unwrap_or_else(|| Outcome::Error(self.shared.image(e)))
     }
 
-    /// Sends what is gathered, waits until all is written.
-    pub(super) fn finish(mut self, virtual_size: u64) -> Result<(Target, Info, usize), Outcome> {
+    /// Sends what is gathered, waits until all is written. `found` is what the end of the stream said the
+    /// image is.
+    pub(super) fn finish(
+        mut self,
+        virtual_size: u64,
+        found: Option<Info>,
+    ) -> Result<(Target, Info, usize), Outcome> {
         let Some(mut running) = self.back.take() else {
             return Err(Outcome::Stopped);
         };
@@ -86,7 +100,7 @@ impl Pieces {
         running.send_packed()?;
         let threads = running.back.layout().threads;
         let target = running.back.finish(&self.shared)?;
-        let mut info = running.info;
+        let mut info = found.unwrap_or(running.info);
         info.virtual_size = virtual_size;
         Ok((target, info, threads))
     }
@@ -95,7 +109,7 @@ impl Pieces {
         let Some((mut target, mut budget)) = self.front.take() else {
             return Ok(());
         };
-        target.begin(geometry.virtual_size)?;
+        target.begin(geometry.virtual_size.or(self.at_least))?;
         if let Some(size) = geometry.virtual_size {
             self.shared.progress.set_size(size);
         }
