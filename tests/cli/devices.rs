@@ -71,6 +71,45 @@ fn a_device_full_of_old_data_holds_the_disk_and_zeros_afterwards() {
     );
 }
 
+/// By the geometry at its end a fixed VHD may end before its data does, which a stream tells last.
+#[test]
+fn a_disk_that_turns_out_shorter_is_cut_on_a_device() {
+    let rig = Rig::new();
+    rig.write("backing", &vec![0xff; 8 * MIB]);
+    let Some(device) = Loop::over(&rig.path("backing")) else {
+        return;
+    };
+    if !have("qemu-img") {
+        return;
+    }
+    rig.write("in.raw", &vec![7; 5 * MIB]);
+    let mut qemu = Command::new("qemu-img");
+    qemu.current_dir(rig.dir());
+    run(qemu.args([
+        "convert",
+        "-O",
+        "vpc",
+        "-o",
+        "subformat=fixed",
+        "in.raw",
+        "in.vhd",
+    ]));
+    let mut vhd = rig.read("in.vhd");
+    let footer = vhd.len() - 512;
+    // Below the first MiB, which is written last, and above it.
+    for cylinders in [1_u8, 60] {
+        vhd[footer + 56..footer + 58].copy_from_slice(&[0, cylinders]);
+        crate::vhd::seal(&mut vhd, footer, 512, 64);
+        let disk = usize::from(cylinders) * 4 * 17 * 512;
+        let piped = rig.fed(&["convert", "-", device.name()], &vhd);
+        assert!(piped.status.success(), "{}", said(&piped));
+        let found = std::fs::read(&device.0).unwrap();
+        assert!(found[..disk].iter().all(|b| *b == 7), "{cylinders}");
+        assert!(found[disk..5 * MIB].iter().all(|b| *b == 0), "{cylinders}");
+        assert_eq!(found[8 * MIB - 1], 0xff);
+    }
+}
+
 #[test]
 fn a_device_that_is_too_small_is_4_and_is_not_touched() {
     let rig = Rig::new();

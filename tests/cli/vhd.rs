@@ -14,7 +14,7 @@ fn qemu(rig: &Rig, tool: &str, words: &str) {
 }
 
 /// Makes the checksum at `field` of the structure at `at` right.
-fn seal(bytes: &mut [u8], at: usize, len: usize, field: usize) {
+pub(crate) fn seal(bytes: &mut [u8], at: usize, len: usize, field: usize) {
     bytes[at + field..at + field + 4].fill(0);
     let sum = bytes[at..at + len]
         .iter()

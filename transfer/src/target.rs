@@ -397,8 +397,8 @@ impl Target {
         self.bytes
     }
 
-    /// The disk ends at `disk`, as became known after more had been written: what is beyond reads as
-    /// zeros up to `size`, where the target has that.
+    /// The disk ends at `disk`, as became known after more had been written: what is beyond is
+    /// zeroed, up to `size` at least.
     fn cut(&mut self, disk: u64, size: u64) -> Result<()> {
         if let Some(written) = &mut self.written {
             written.cut(disk);
@@ -406,7 +406,12 @@ impl Target {
         if let Kind::Device { head, .. } = &mut self.kind {
             let end = usize::try_from(disk).unwrap_or(usize::MAX).min(head.len());
             head[end..].fill(0);
-            return Ok(());
+            let from = disk.max(head.len() as u64);
+            return if from < self.end {
+                self.zero(from..self.end)
+            } else {
+                Ok(())
+            };
         }
         self.file
             .set_len(disk)
