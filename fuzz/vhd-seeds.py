@@ -3,7 +3,7 @@ damaged footers. Called by make-seeds.sh."""
 import struct
 
 text = b"the quick brown fox " * 200
-BLOCK = 2048
+BLOCK = 4096
 
 
 def sealed(data, field):
@@ -44,7 +44,7 @@ def vdi(entries, kind=1, size=9 * BLOCK, gap=0):
     head += struct.pack("<QIIII", size, BLOCK, 0, len(entries), 3) + b"\7" * 32
     blocks = 1 + max([e for e in entries if e < 0xFFFFFFFE], default=-1)
     table = b"".join(struct.pack("<I", entry) for entry in entries)
-    return head.ljust(512, b"\0") + table + bytes(gap) + (text * 6)[: blocks * BLOCK]
+    return head.ljust(512, b"\0") + table + bytes(gap) + (text * 10)[: blocks * BLOCK]
 
 
 def save(path, data):

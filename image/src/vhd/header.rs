@@ -17,6 +17,9 @@ const UNUSED: u32 = u32::MAX;
 const FRONT: Range<u64> = 0..512;
 /// Offset of `checksum`.
 const CHECKSUM_AT: usize = 36;
+/// Smallest block: its bitmap is a byte. Of smaller ones QEMU thinks that they have no bitmap, and the
+/// specification that it takes a sector; nobody writes them.
+const MIN_BLOCK: u64 = 4096;
 
 /// Where a platform's name of the parent is.
 #[derive(Debug, Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
@@ -104,6 +107,11 @@ impl Header {
         if !block.is_power_of_two() || block < SECTOR {
             return Err(bad(format!(
                 "a block size of {block} bytes is not possible"
+            )));
+        }
+        if block < MIN_BLOCK {
+            return Err(Error::unsupported(format!(
+                "VHD blocks of {block} bytes are not read, from {MIN_BLOCK} on they are"
             )));
         }
         let size = footer.size();

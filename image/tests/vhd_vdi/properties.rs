@@ -47,6 +47,10 @@ fn sample() -> impl Strategy<Value = Sample> {
             };
         }
         if kind == 1 {
+            let block = block.max(4096);
+            let count = size.div_ceil(u64::from(block)) as usize;
+            numbers.retain(|&n| n < count);
+            let data = |n: usize| pattern(seed.wrapping_add(n as u64), block as usize);
             let mut builder = vhd_builder::Builder::new(size, block);
             builder.gap = gap;
             for n in numbers {

@@ -159,11 +159,14 @@ fn a_header_with_a_wrong_checksum_or_version_is_refused() {
 }
 
 #[test]
-fn block_sizes_are_powers_of_two_from_a_sector_on() {
+fn block_sizes_are_powers_of_two_from_eight_sectors_on() {
     for size in [0_u32, 1, 256, 4095, 4097, 6144, u32::MAX] {
         both_fail(VHD, &with_header(32, &size.to_be_bytes()), Malformed);
     }
-    for block in [512, 1024, 1 << 20] {
+    for size in [512_u32, 1024, 2048] {
+        both_fail(VHD, &with_header(32, &size.to_be_bytes()), Unsupported);
+    }
+    for block in [4096, 8192, 1 << 20] {
         let builder = Builder::new(3 << 20, block).block(2, pattern(4, block as usize));
         both_read(VHD, &builder.build().0, &builder.disk(&[]));
     }
@@ -203,7 +206,7 @@ fn a_block_that_is_not_whole_or_lies_over_tables_is_an_error() {
 
 #[test]
 fn tables_are_charged_before_they_are_read() {
-    let builder = Builder::new(512 << 10, 512);
+    let builder = Builder::new(4 << 20, 4096);
     let (image, _) = builder.build();
     let limits = Limits::with_table_bytes(1000);
     let file = Arc::new(image.clone());
