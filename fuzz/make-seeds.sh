@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes fuzz/seeds anew from what qemu-img and the compressors write. The result is committed: small images of every
-# shape that the readers know. Needs qemu-utils, gzip, xz-utils, zstd, bzip2.
+# shape that the readers know. Needs qemu-utils, python3, gzip, xz-utils, zstd, bzip2.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 rm -rf seeds
-mkdir -p seeds/{qcow2_open,vmdk_open,stream,agree,vhd,vdi}
+mkdir -p seeds/{qcow2_open,vmdk_open,vmdk_files,qcow_open,parallels_open,stream,agree,vhd,vdi}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -62,6 +62,55 @@ convert_small vpc seeds/vhd/fixed-size -o subformat=fixed,force_size=on
 qemu-img create -q -f vpc -o force_size=on seeds/vhd/empty 40M
 qemu-img create -q -f vdi seeds/vdi/empty 9M
 python3 vhd-seeds.py
+o=seeds/qcow_open
+convert_small qcow "$o/plain"
+convert_small qcow "$o/zlib" -c || test -s "$o/zlib" # QEMU 10 ends with 1 after it wrote it
+qemu-img create -q -f qcow "$o/empty" 1M
+cp "$raw" "$work/base"
+(cd "$work" && qemu-img create -q -f qcow -F raw -b base qbacked)
+qemu-io >/dev/null -f qcow -c 'write -P 9 3k 2k' "$work/qbacked"
+cp "$work/qbacked" "$o/backed"
+
+p=seeds/parallels_open
+convert_small parallels "$p/4k" -o cluster_size=4k
+convert_small parallels "$p/64k" -o cluster_size=64k
+qemu-img create -q -f parallels -o cluster_size=4k "$p/empty" 1M
+qemu-img create -q -f parallels -o cluster_size=4k "$p/rewritten" 64k
+qemu-io >/dev/null -f parallels -c 'write -P 9 40k 9k' -c 'write -P 7 3k 2k' "$p/rewritten"
+{ printf WithoutFreeSpace; tail -c +17 "$p/4k"; } >"$p/old"
+
+# ESX extents by themselves, and descriptors in front of the one file that all their extents are.
+python3 - seeds <<'PY'
+import struct, sys
+home = sys.argv[1]
+text = lambda kind, *lines: (f'# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n'
+    f'createType="{kind}"\n' + ''.join(line + '\n' for line in lines)).encode() + b'\0'
+grain = lambda n, size: bytes((n * 7 + i // 9) % 256 for i in range(size))
+cowd = bytearray(5 * 512)
+cowd[:44] = struct.pack('<4s10I', b'COWD', 1, 3, 40, 1, 4, 1, 0, 20, 16, 63)
+struct.pack_into('<I', cowd, 4 * 512, 5)
+table = bytearray(32 * 512)
+for n, at in ((0, 38), (3, 37), (39, 39)):
+    struct.pack_into('<I', table, 4 * n, at)
+cowd += table + grain(1, 3 * 512)
+open(f'{home}/vmdk_open/cowd', 'wb').write(cowd)
+se = bytearray((2 + 1 + 64) * 512)
+for at, word in ((0, 0xcafebabe), (8, 0x200000001), (16, 96), (24, 8), (32, 64), (80, 1), (88, 1), (128, 2), (136, 1),
+                 (144, 3), (152, 64), (192, 67), (512, 0xcafecafe), (1024, 1 << 60), (1536, 3 << 60),
+                 (1536 + 16, 1 << 60), (1536 + 24, 2 << 60), (1536 + 40, 3 << 60 | 1 << 48)):
+    struct.pack_into('<Q', se, at, word)
+se += grain(2, 2 * 4096)
+open(f'{home}/vmdk_files/sesparse', 'wb').write(text('seSparse', 'RW 96 SESPARSE "a b"') + se)
+open(f'{home}/vmdk_files/cowd', 'wb').write(text('vmfsSparse', 'RW 40 VMFSSPARSE "a"', 'RW 7 ZERO', 'RW 40 SPARSE "b"') + cowd)
+open(f'{home}/vmdk_files/flat', 'wb').write(
+    text('custom', 'RW 3 FLAT "a" 2', 'RDONLY 2 VMFS "a"', 'NOACCESS 9 FLAT "a" 0', 'RW 5 FLAT "b" 0') + grain(3, 2600))
+open(f'{home}/vmdk_files/parents', 'wb').write(
+    text('vmfsSparse', 'RW 40 VMFSSPARSE "a"').replace(b'parentCID=ffffffff', b'parentCID=12345678\nparentFileNameHint="b"') + cowd)
+sparse = open(f'{home}/vmdk_open/sparse', 'rb').read()
+open(f'{home}/vmdk_files/sparse', 'wb').write(text('twoGbMaxExtentSparse', 'RW 129 SPARSE "a"') + sparse)
+stream = open(f'{home}/vmdk_open/stream', 'rb').read()
+open(f'{home}/vmdk_files/stream', 'wb').write(text('custom', 'RW 129 SPARSE "a"', 'RW 9 ZERO', 'RW 1 FLAT "a" 3') + stream)
+PY
 
 s=seeds/stream
 gzip -9 <"$raw" >"$s/gz"
@@ -76,7 +125,9 @@ bzip2 -1 <"$raw" >"$s/bz2"
 
 ln -s qcow2_open seeds/qcow2_forward
 ln -s vmdk_open seeds/vmdk_forward
-for image in "$q"/* "$v"/*; do
+ln -s qcow_open seeds/qcow_forward
+ln -s parallels_open seeds/parallels_forward
+for image in "$q"/* "$v"/* "$o"/* "$p"/*; do
   ln -s "../$(basename "$(dirname "$image")")/$(basename "$image")" "seeds/agree/$(basename "$(dirname "$image")" _open)-$(basename "$image")"
 done
 du -ah --apparent-size seeds | sort -h

@@ -14,9 +14,9 @@ use longshore_transfer::Checksum;
 const ABOUT: &str = "\
 Longshore brings virtual machine disks where they are needed, and boots them.
 
-It reads raw, qcow2, VMDK, VHD and VDI images, wrapped in gz, xz, zst or bz2 or not, from files,
-pipes and web servers, and writes raw files or block devices: each byte is read once and written
-once, holes stay holes.";
+It reads raw, qcow2, qcow, VMDK, VHD, VDI and Parallels images, wrapped in gz, xz, zst or bz2 or
+not, from files, pipes and web servers, and writes raw files or block devices: each byte is read
+once and written once, holes stay holes.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -206,6 +206,7 @@ pub(crate) struct ImageArgs {
 pub(crate) enum FormatArg {
     Raw,
     Qcow2,
+    Qcow,
     Vmdk,
     /// VHD, its size by who made it
     #[value(alias = "vpc")]
@@ -217,6 +218,7 @@ pub(crate) enum FormatArg {
     #[value(name = "vhd:current-size", alias = "vpc:current-size")]
     VhdCurrentSize,
     Vdi,
+    Parallels,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -192,11 +192,13 @@ fn options(args: ImageArgs, place: &Place) -> Result<Options, UsageError> {
         from: args.from.map(|format| match format {
             FormatArg::Raw => Format::Raw,
             FormatArg::Qcow2 => Format::Qcow2,
+            FormatArg::Qcow => Format::Qcow,
             FormatArg::Vmdk => Format::Vmdk,
             FormatArg::Vhd => Format::Vhd(SizeRule::Creator),
             FormatArg::VhdChs => Format::Vhd(SizeRule::Geometry),
             FormatArg::VhdCurrentSize => Format::Vhd(SizeRule::CurrentSize),
             FormatArg::Vdi => Format::Vdi,
+            FormatArg::Parallels => Format::Parallels,
         }),
         gate,
         ..Options::default()

@@ -24,11 +24,16 @@ pub type Body = fn(&[u8]);
 /// Every target by name.
 pub const TARGETS: &[(&str, Body)] = &[
     ("agree", agree),
+    ("parallels_forward", parallels_forward),
+    ("parallels_open", parallels_open),
     ("qcow2_forward", qcow2_forward),
     ("qcow2_open", qcow2_open),
+    ("qcow_forward", qcow_forward),
+    ("qcow_open", qcow_open),
     ("stream", stream),
     ("vdi", vdi),
     ("vhd", vhd),
+    ("vmdk_files", vmdk_files),
     ("vmdk_forward", vmdk_forward),
     ("vmdk_open", vmdk_open),
 ];
@@ -46,6 +51,31 @@ pub fn qcow2_open(data: &[u8]) {
 /// Random access to a VMDK.
 pub fn vmdk_open(data: &[u8]) {
     random::open(Format::Vmdk, data);
+}
+
+/// A VMDK of several files: a descriptor, a NUL, and behind that the bytes of every extent it names.
+pub fn vmdk_files(data: &[u8]) {
+    random::open_files(data);
+}
+
+/// Random access to a qcow image.
+pub fn qcow_open(data: &[u8]) {
+    random::open(Format::Qcow, data);
+}
+
+/// A qcow image as a stream.
+pub fn qcow_forward(data: &[u8]) {
+    let _ = forward::read(Format::Qcow, data, &mut Dice::new(data));
+}
+
+/// Random access to a Parallels disk.
+pub fn parallels_open(data: &[u8]) {
+    random::open(Format::Parallels, data);
+}
+
+/// A Parallels disk as a stream.
+pub fn parallels_forward(data: &[u8]) {
+    let _ = forward::read(Format::Parallels, data, &mut Dice::new(data));
 }
 
 /// A qcow2 image as a stream.

@@ -7,7 +7,7 @@ use longshore_image::chain::Chain;
 use longshore_image::cluster::ClusterDecoder;
 use longshore_image::{
     DenyAll, Error, Extent, ExtentKind, Format, Image, Limits, OpenGate, ReadAt, ReadAtExt,
-    Reference, Result, coalesce, open as open_image,
+    Reference, ReferenceKind, Result, coalesce, open as open_image,
 };
 
 use super::dice::Dice;
@@ -27,6 +27,50 @@ impl OpenGate for Mirror {
 
     fn nested(&self, _reference: &Reference) -> Arc<dyn OpenGate> {
         Arc::new(Self(self.0.clone()))
+    }
+}
+
+/// Files behind a descriptor: every extent is the rest of the input, every parent all of it.
+#[derive(Debug)]
+struct Behind {
+    all: Arc<Vec<u8>>,
+    extents: Arc<Vec<u8>>,
+}
+
+impl OpenGate for Behind {
+    fn open(&self, reference: &Reference) -> Result<Arc<dyn ReadAt>> {
+        Ok(match reference.kind {
+            ReferenceKind::Extent => self.extents.clone(),
+            _ => self.all.clone(),
+        })
+    }
+
+    fn nested(&self, _reference: &Reference) -> Arc<dyn OpenGate> {
+        Arc::new(Self {
+            all: self.all.clone(),
+            extents: self.extents.clone(),
+        })
+    }
+}
+
+/// Opens a VMDK's descriptor with all its extents, walks extents, decodes some of them.
+pub(super) fn open_files(data: &[u8]) {
+    let end = data.iter().position(|&b| b == 0).unwrap_or(data.len());
+    let extents = data.get(end + 1..).unwrap_or_default();
+    let all = Arc::new(data.to_vec());
+    let gate = Behind {
+        all: all.clone(),
+        extents: Arc::new(extents.to_vec()),
+    };
+    let limits = Limits::with_table_bytes(TABLE_BYTES);
+    let Ok(image) = open_image(Format::Vmdk, all, &gate, &limits) else {
+        return;
+    };
+    assert_eq!(image.info().virtual_size, image.virtual_size());
+    assert!(image.virtual_size() <= Limits::MAX_VIRTUAL_SIZE);
+    windows(image.as_ref(), &mut Dice::new(data));
+    if let Ok(chain) = Chain::new(image) {
+        let _ = walk(&chain);
     }
 }
 

@@ -131,9 +131,11 @@ pub fn decoder(format: Format, options: Options) -> Result<Box<dyn Decoder>> {
     match format {
         Format::Raw => Ok(Box::new(crate::raw::RawDecoder::new(options.stream_len))),
         Format::Qcow2 => crate::qcow2::decoder(options),
+        Format::Qcow => crate::qcow2::decoder_version1(options),
         Format::Vmdk => crate::vmdk::decoder(options),
         Format::Vhd(rule) => crate::vhd::decoder(options, rule),
         Format::Vdi => crate::vdi::decoder(options),
+        Format::Parallels => crate::parallels::decoder(options),
     }
 }
 

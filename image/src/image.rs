@@ -15,12 +15,16 @@ pub enum Format {
     Raw,
     /// QEMU copy-on-write, version 2 or 3.
     Qcow2,
-    /// VMware virtual disk: monolithicSparse or streamOptimized.
+    /// QEMU copy-on-write, version 1.
+    Qcow,
+    /// VMware virtual disk.
     Vmdk,
     /// Microsoft Virtual Hard Disk, which QEMU calls `vpc`.
     Vhd(crate::vhd::SizeRule),
     /// `VirtualBox` disk image.
     Vdi,
+    /// Parallels expandable disk.
+    Parallels,
 }
 
 impl Format {
@@ -29,9 +33,11 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Qcow => "qcow",
             Self::Vmdk => "vmdk",
             Self::Vhd(_) => "vhd",
             Self::Vdi => "vdi",
+            Self::Parallels => "parallels",
         }
     }
 
@@ -52,9 +58,16 @@ impl Format {
         {
             return Some(Self::Vhd(rule));
         }
-        [Self::Raw, Self::Qcow2, Self::Vmdk, Self::Vdi]
-            .into_iter()
-            .find(|f| f.name() == name)
+        [
+            Self::Raw,
+            Self::Qcow2,
+            Self::Qcow,
+            Self::Vmdk,
+            Self::Vdi,
+            Self::Parallels,
+        ]
+        .into_iter()
+        .find(|f| f.name() == name)
     }
 }
 
@@ -133,9 +146,11 @@ pub fn open(
     match format {
         Format::Raw => Ok(Arc::new(crate::raw::Raw::open(file, limits)?)),
         Format::Qcow2 => crate::qcow2::open(file, gate, limits),
+        Format::Qcow => crate::qcow2::open_version1(file, gate, limits),
         Format::Vmdk => crate::vmdk::open(file, gate, limits),
         Format::Vhd(rule) => crate::vhd::open(file, gate, limits, rule),
         Format::Vdi => crate::vdi::open(file, limits),
+        Format::Parallels => crate::parallels::open(file, limits),
     }
 }
 

@@ -38,6 +38,7 @@ mod gate;
 mod image;
 mod limits;
 mod num;
+pub mod parallels;
 mod probe;
 pub mod qcow2;
 pub mod raw;

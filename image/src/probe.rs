@@ -56,12 +56,13 @@ pub fn probe(head: &[u8]) -> Probe {
         (b"\x1f\x8b\x08", 0, Probe::Wrapper(Wrapper::Gzip)),
         (b"\xfd7zXZ\0", 0, Probe::Wrapper(Wrapper::Xz)),
         (b"\x28\xb5\x2f\xfd", 0, Probe::Wrapper(Wrapper::Zstd)),
+        (b"QFI\xfb\0\0\0\x01", 0, Probe::Image(Format::Qcow)),
         (b"QFI\xfb", 0, Probe::Image(Format::Qcow2)),
         (b"vhdxfile", 0, Probe::Unsupported("vhdx")),
         (b"conectix", 0, Probe::Image(Format::Vhd(SizeRule::Creator))),
         (b"\x7f\x10\xda\xbe", 64, Probe::Image(Format::Vdi)),
-        (b"WithoutFreeSpace", 0, Probe::Unsupported("parallels")),
-        (b"WithouFreSpacExt", 0, Probe::Unsupported("parallels")),
+        (b"WithoutFreeSpace", 0, Probe::Image(Format::Parallels)),
+        (b"WithouFreSpacExt", 0, Probe::Image(Format::Parallels)),
         (b"QED\0", 0, Probe::Unsupported("qed")),
     ];
     for &(magic, at, found) in MAGICS {
@@ -120,6 +121,8 @@ mod tests {
     #[test]
     fn every_wrapper_and_image_is_known_by_its_magic() {
         assert_eq!(probe(b"QFI\xfb\0\0\0\x03"), Probe::Image(Format::Qcow2));
+        assert_eq!(probe(b"QFI\xfb\0\0\0\x01"), Probe::Image(Format::Qcow));
+        assert_eq!(probe(b"WithouFreSpacExt"), Probe::Image(Format::Parallels));
         assert_eq!(probe(b"KDMV\x03\0\0\0"), Probe::Image(Format::Vmdk));
         assert_eq!(probe(b"\x1f\x8b\x08\0"), Probe::Wrapper(Wrapper::Gzip));
         assert_eq!(probe(b"\xfd7zXZ\0\0"), Probe::Wrapper(Wrapper::Xz));

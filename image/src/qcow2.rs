@@ -1,4 +1,5 @@
-//! qcow2, QEMU's copy-on-write format, versions 2 and 3 (`docs/interop/qcow2.txt` in QEMU's tree).
+//! qcow2, QEMU's copy-on-write format, versions 2 and 3 (`docs/interop/qcow2.txt` in QEMU's tree), and its
+//! predecessor qcow, which is version 1 (`block/qcow.c`).
 //!
 //! ```text
 //! header cluster          L1 table              L2 tables                 clusters
@@ -13,6 +14,9 @@
 //! extended L2 entries, internal snapshots (ignored: only the active L1 is followed), lazy refcounts,
 //! images that were not closed (dirty: reading does not need refcounts), backing files and external
 //! data files that the gate lets in, last clusters that are only partly in the file.
+//!
+//! Version 1 has the same two levels of tables, without refcounts, flags, extensions and alignment; L2
+//! tables have a size of their own, compressed clusters end at a byte, L1 follows the header.
 //!
 //! Refused by name: encryption, the corrupt bit, unknown incompatible features, other versions and
 //! compression types. Refcounts (but for where they are), bitmaps and the state of suspended machines
@@ -58,22 +62,38 @@ struct Qcow2 {
 
 /// Opens a qcow2 image for random access, and through `gate` what it refers to.
 pub fn open(file: Arc<dyn ReadAt>, gate: &dyn OpenGate, limits: &Limits) -> Result<Arc<dyn Image>> {
-    open_layer(file, gate, limits, 1)
+    open_layer(Format::Qcow2, file, gate, limits, 1)
+}
+
+/// The same for version 1.
+pub fn open_version1(
+    file: Arc<dyn ReadAt>,
+    gate: &dyn OpenGate,
+    limits: &Limits,
+) -> Result<Arc<dyn Image>> {
+    open_layer(Format::Qcow, file, gate, limits, 1)
 }
 
 /// A forward decoder for a qcow2 stream.
 pub fn decoder(options: Options) -> Result<Box<dyn Decoder>> {
-    let layout = Tables::new(options.limits.clone());
+    let layout = Tables::new(Format::Qcow2, options.limits.clone());
+    Ok(Box::new(Mapped::new(layout, options)))
+}
+
+/// The same for version 1.
+pub fn decoder_version1(options: Options) -> Result<Box<dyn Decoder>> {
+    let layout = Tables::new(Format::Qcow, options.limits.clone());
     Ok(Box::new(Mapped::new(layout, options)))
 }
 
 fn open_layer(
+    format: Format,
     file: Arc<dyn ReadAt>,
     gate: &dyn OpenGate,
     limits: &Limits,
     depth: u32,
 ) -> Result<Arc<dyn Image>> {
-    let header = Header::parse(&read_head(&file)?, limits)?;
+    let header = Header::parse(&read_head(&file)?, format, limits)?;
     check_inside(
         file.len(),
         header.shape().l1_at,
@@ -113,7 +133,13 @@ fn open_backing(
     let format = backing_format(reference, &file)?;
     let nested = gate.nested(reference);
     match format {
-        Format::Qcow2 => open_layer(file, nested.as_ref(), limits, depth.saturating_add(1)),
+        Format::Qcow | Format::Qcow2 => open_layer(
+            format,
+            file,
+            nested.as_ref(),
+            limits,
+            depth.saturating_add(1),
+        ),
         other => crate::open(other, file, nested.as_ref(), limits),
     }
 }

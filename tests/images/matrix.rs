@@ -295,3 +295,37 @@ fn vdi_dynamic_and_static() {
     blocks("vdi", "static=on");
     blocks_out_of_order("vdi");
 }
+
+/// The formats that have little to vary, from files and pipes.
+fn plain(format: &str, options: &[&str]) {
+    if !have("qemu-img") {
+        return;
+    }
+    let bench = Bench::new();
+    for content in Content::ALL {
+        bench.file("disk.raw", &content.bytes(3 << 20));
+        for options in options {
+            let mut args = vec!["convert", "-f", "raw", "-O", format];
+            args.extend(options.split_whitespace());
+            args.extend(["disk.raw", "image"]);
+            bench.qemu_img(&args);
+            let expected = bench.expected("image");
+            bench.check(
+                "image",
+                &expected,
+                &format!("{format} {options} {content:?}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn qcow_version_1() {
+    // Not compressed: QEMU 10 ends with 1 after it wrote one.
+    plain("qcow", &[""]);
+}
+
+#[test]
+fn parallels_disks() {
+    plain("parallels", &["", "-o cluster_size=64k"]);
+}

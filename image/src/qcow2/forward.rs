@@ -4,7 +4,7 @@ use super::header::{HEAD_LEN, Header};
 use super::map::{Place, RawEntry, SLICE};
 use crate::forward::{Geometry, Layout, Plan, Segment, SegmentKind, Table};
 use crate::num::{be64_entry, to_u64, to_usize};
-use crate::{Error, ErrorKind, Limits, Result};
+use crate::{Error, ErrorKind, Format, Limits, Result};
 
 /// How often the bytes of the file may be read as tables before it counts as an attack.
 const MAX_SHARING: u64 = 16;
@@ -22,9 +22,10 @@ const L2: u64 = 2;
 const REFCOUNTS: u64 = 3;
 const TAG: u64 = 3;
 
-/// The qcow2 [`Layout`].
+/// The qcow and qcow2 [`Layout`].
 #[derive(Debug)]
 pub(super) struct Tables {
+    format: Format,
     limits: Limits,
     known: Option<(Header, Geometry)>,
     /// Bytes of tables seen, and the farthest end of one: the file is at least that long.
@@ -33,8 +34,9 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(format: Format, limits: Limits) -> Self {
         Self {
+            format,
             limits,
             known: None,
             read: 0,
@@ -43,7 +45,7 @@ impl Tables {
     }
 
     fn header(&mut self, bytes: &[u8], plan: &mut Plan) -> Result<()> {
-        let header = Header::parse(bytes, &self.limits)?;
+        let header = Header::parse(bytes, self.format, &self.limits)?;
         if let Some(reference) = header.backing().or_else(|| header.data_file()) {
             return Err(Error::new(
                 ErrorKind::Denied,
@@ -55,7 +57,7 @@ impl Tables {
         }
         let shape = header.shape();
         // One slice of L1 must not name more tables than one slice of L2 names clusters.
-        let l2_slices = shape.cluster_size().div_ceil(SLICE);
+        let l2_slices = shape.l2_bytes().div_ceil(SLICE);
         let step = (SLICE / 8).checked_div(l2_slices).unwrap_or(1).max(1);
         let mut first = 0;
         while first < shape.l1_entries() {
@@ -83,6 +85,11 @@ impl Tables {
     /// header, refcounts and L1 take 8 MiB.
     fn skip_overhead(header: &Header, plan: &mut Plan) {
         let shape = header.shape();
+        if shape.version == 1 {
+            // L1 is wherever it is, and goes by anyway.
+            plan.skip(0, shape.l1_at.min(shape.cluster_size()));
+            return;
+        }
         plan.skip(0, shape.cluster_size());
         if header.l1_bytes() > 0 {
             let len = header.l1_bytes().next_multiple_of(shape.cluster_size());

@@ -1,7 +1,8 @@
-//! The header of a qcow2 image, validated: what both ways of reading agree on.
+//! The header of a qcow or qcow2 image, validated: what both ways of reading agree on.
 
 mod area;
 mod features;
+mod version1;
 
 use std::ops::Range;
 
@@ -41,12 +42,9 @@ pub(super) struct Header {
 
 impl Header {
     /// Reads the header at the start of `head`, the first [`HEAD_LEN`] bytes of the image.
-    pub(super) fn parse(head: &[u8], limits: &Limits) -> Result<Self> {
-        if !head.starts_with(&MAGIC) {
-            return Err(Error::new(
-                ErrorKind::NotThisFormat,
-                "the file does not start as a qcow2 image does",
-            ));
+    pub(super) fn parse(head: &[u8], format: Format, limits: &Limits) -> Result<Self> {
+        if is_version1(head, format)? {
+            return version1::parse(head, limits);
         }
         let (raw, rest) = RawHeader::read_from_prefix(head).map_err(|_| truncated())?;
         debug_assert_eq!(raw.magic, MAGIC);
@@ -110,6 +108,7 @@ impl Header {
         let shape = Shape {
             version,
             cluster_bits,
+            l2_bits: cluster_bits.saturating_sub(if extended_l2 { 4 } else { 3 }),
             virtual_size: raw.size.get(),
             l1_at: raw.l1_table_offset.get(),
             extended_l2,
@@ -176,7 +175,11 @@ impl Header {
     /// What to show.
     pub(super) fn info(&self) -> Info {
         Info {
-            format: Format::Qcow2,
+            format: if self.shape.version == 1 {
+                Format::Qcow
+            } else {
+                Format::Qcow2
+            },
             variant: format!("v{}", self.shape.version),
             virtual_size: self.shape.virtual_size,
             cluster_size: Some(self.shape.cluster_size()),
@@ -193,6 +196,24 @@ impl Header {
                 .collect(),
         }
     }
+}
+
+/// Which of the two formats starts with `head`; an error unless it is `format`.
+fn is_version1(head: &[u8], format: Format) -> Result<bool> {
+    let old = version1::is_meant(head);
+    if old && format == Format::Qcow2 {
+        return Err(Error::unsupported(
+            "qcow version 1 is a format of its own: it is read as qcow, not as qcow2",
+        )
+        .at(4));
+    }
+    if !head.starts_with(&MAGIC) || old != (format == Format::Qcow) {
+        return Err(Error::new(
+            ErrorKind::NotThisFormat,
+            format!("the file does not start as a {} image does", format.name()),
+        ));
+    }
+    Ok(old)
 }
 
 fn truncated() -> Error {

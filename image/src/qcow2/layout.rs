@@ -42,6 +42,23 @@ pub(super) struct RawHeaderV3 {
 /// "Header", byte 104, "Additional fields": there if `header_length` is larger than its offset.
 pub(super) const COMPRESSION_TYPE_AT: usize = 104;
 
+/// The whole header of version 1 (`block/qcow.c` in QEMU's tree).
+#[derive(Debug, FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct RawHeaderV1 {
+    pub(super) magic: [u8; 4],
+    pub(super) version: U32,
+    pub(super) backing_file_offset: U64,
+    pub(super) backing_file_size: U32,
+    _mtime: U32,
+    pub(super) size: U64,
+    pub(super) cluster_bits: u8,
+    pub(super) l2_bits: u8,
+    _padding: [u8; 2],
+    pub(super) crypt_method: U32,
+    pub(super) l1_table_offset: U64,
+}
+
 /// "Header extensions": what is in front of each.
 #[derive(Debug, FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -61,6 +78,7 @@ pub(super) struct RawFeatureName {
     pub(super) name: [u8; 46],
 }
 
+const _: () = assert!(size_of::<RawHeaderV1>() == 48);
 const _: () = assert!(size_of::<RawHeader>() == 72);
 const _: () = assert!(size_of::<RawHeader>() + size_of::<RawHeaderV3>() == 104);
 const _: () = assert!(size_of::<RawExtension>() == 8);
@@ -102,6 +120,8 @@ pub(super) mod entry {
     /// Refcount is exactly one. It tells a used cluster at offset 0 of a data file from an unused one.
     pub(in crate::qcow2) const COPIED: u64 = 1 << 63;
     pub(in crate::qcow2) const COMPRESSED: u64 = 1 << 62;
+    /// Version 1: the cluster is compressed.
+    pub(in crate::qcow2) const V1_COMPRESSED: u64 = 1 << 63;
     /// The cluster reads as zeros. Reserved where entries are extended.
     pub(in crate::qcow2) const ZERO: u64 = 1;
     pub(in crate::qcow2) const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;

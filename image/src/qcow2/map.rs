@@ -19,6 +19,8 @@ const SUBCLUSTERS: u32 = 32;
 pub(super) struct Shape {
     pub(super) version: u32,
     pub(super) cluster_bits: u32,
+    /// Entries of an L2 table, as a power of two.
+    pub(super) l2_bits: u32,
     pub(super) virtual_size: u64,
     /// Offset of the active L1 table.
     pub(super) l1_at: u64,
@@ -27,7 +29,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Bytes per cluster, and per L2 table.
+    /// Bytes per cluster.
     pub(super) fn cluster_size(&self) -> u64 {
         1_u64.checked_shl(self.cluster_bits).unwrap_or(u64::MAX)
     }
@@ -37,19 +39,19 @@ impl Shape {
         if self.extended_l2 { 16 } else { 8 }
     }
 
-    fn l2_bits(&self) -> u32 {
-        self.cluster_bits
-            .saturating_sub(if self.extended_l2 { 4 } else { 3 })
-    }
-
     /// Entries per L2 table.
     pub(super) fn l2_entries(&self) -> u64 {
-        1_u64.checked_shl(self.l2_bits()).unwrap_or(u64::MAX)
+        1_u64.checked_shl(self.l2_bits).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes per L2 table.
+    pub(super) fn l2_bytes(&self) -> u64 {
+        self.l2_entries().saturating_mul(self.entry_size())
     }
 
     /// Guest bytes per L1 entry.
     pub(super) fn l1_covers(&self) -> u64 {
-        let bits = self.cluster_bits.saturating_add(self.l2_bits());
+        let bits = self.cluster_bits.saturating_add(self.l2_bits);
         1_u64.checked_shl(bits).unwrap_or(u64::MAX)
     }
 
@@ -60,7 +62,7 @@ impl Shape {
 
     /// Index in L1 of guest offset `guest`.
     pub(super) fn l1_index(&self, guest: u64) -> u64 {
-        let bits = self.cluster_bits.saturating_add(self.l2_bits());
+        let bits = self.cluster_bits.saturating_add(self.l2_bits);
         guest.checked_shr(bits).unwrap_or(0)
     }
 
@@ -86,6 +88,9 @@ impl Shape {
 
     /// The L2 table that the L1 entry `raw` at `at` names.
     pub(super) fn l2_table(&self, raw: u64, at: u64) -> Result<Option<u64>> {
+        if self.version == 1 {
+            return Ok((raw != 0).then_some(raw));
+        }
         if raw & entry::L1_RESERVED != 0 {
             return Err(
                 Error::malformed(format!("L1 entry {raw:#x} has reserved bits set")).at(at),
@@ -103,6 +108,9 @@ impl Shape {
 
     /// The cluster at guest offset `guest` that the L2 entry at `at` describes.
     pub(super) fn cluster(&self, raw: RawEntry, guest: u64, at: u64) -> Result<Cluster> {
+        if self.version == 1 {
+            return self.cluster_v1(raw.entry, at);
+        }
         if raw.entry & entry::COMPRESSED != 0 {
             return self.compressed(raw, at);
         }
@@ -143,6 +151,30 @@ impl Shape {
         } else {
             Place::Unallocated
         }))
+    }
+
+    /// Version 1: an offset, or with the top bit the size of a compressed cluster, to the byte, above its
+    /// offset.
+    fn cluster_v1(&self, raw: u64, at: u64) -> Result<Cluster> {
+        if raw == 0 {
+            return Ok(Cluster::Whole(Place::Unallocated));
+        }
+        if raw & entry::V1_COMPRESSED == 0 {
+            if !raw.is_multiple_of(512) {
+                return Err(Error::malformed(format!(
+                    "L2 entry names a cluster at {raw:#x}, which is no start of a sector"
+                ))
+                .at(at));
+            }
+            return Ok(Cluster::Whole(Place::Data { at: raw }));
+        }
+        let x = 63_u32.saturating_sub(self.cluster_bits);
+        let host = raw & 1_u64.checked_shl(x).unwrap_or_default().wrapping_sub(1);
+        let len = raw.checked_shr(x).unwrap_or(0) & self.cluster_size().saturating_sub(1);
+        match u32::try_from(len) {
+            Ok(len) if len > 0 => Ok(Cluster::Whole(Place::Compressed { at: host, len })),
+            _ => Err(Error::malformed("a compressed cluster of no bytes").at(at)),
+        }
     }
 
     fn compressed(&self, raw: RawEntry, at: u64) -> Result<Cluster> {

@@ -176,7 +176,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 
 /// A name as QEMU takes it: up to the first NUL. One that is not UTF-8 would be shown and opened as
 /// something else.
-fn name(bytes: &[u8], what: &'static str, at: u64) -> Result<String> {
+pub(super) fn name(bytes: &[u8], what: &'static str, at: u64) -> Result<String> {
     let name = std::str::from_utf8(until_nul(bytes))
         .map_err(|_| Error::unsupported(format!("{what} is not UTF-8")).at(at))?;
     Ok(name.to_owned())
