@@ -30,6 +30,26 @@ pub fn longshore() -> Command {
     Command::new(path)
 }
 
+/// The same command, heeding every signal that asks it to end: whoever started the tests may ignore some
+/// (`nohup` does), and children inherit that.
+pub fn heeding_signals(command: &Command) -> Command {
+    let mut heeding = Command::new("env");
+    heeding
+        .arg("--default-signal=HUP,INT,QUIT,TERM")
+        .arg(command.get_program())
+        .args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        heeding.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => heeding.env(name, value),
+            None => heeding.env_remove(name),
+        };
+    }
+    heeding
+}
+
 /// Runs a command that must succeed, and gives its standard output.
 pub fn run(command: &mut Command) -> Vec<u8> {
     let output = command

@@ -8,7 +8,7 @@ use longshore_launcher::supervisor::{ConsoleMode, Notice, Options, RunError, Sup
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guests;
-use crate::rig::{Setup, eventually};
+use crate::rig::{DEADLINE, Setup, eventually};
 
 const GUEST: &str = "LONGSHORE_TEST_GUEST";
 const DIR: &str = "LONGSHORE_TEST_DIR";
@@ -36,6 +36,12 @@ fn helper() {
         Some(_) => ConsoleMode::Interactive,
         None => ConsoleMode::Stdout,
     };
+    // The tests wait for what this process says: it must not stay silent for ever.
+    std::thread::spawn(|| {
+        std::thread::sleep(DEADLINE * 2);
+        eprintln!("the helper has waited too long");
+        std::process::abort();
+    });
     let on_event = |notice: &Notice| match notice {
         Notice::Started { pid, .. } => eprintln!("{STARTED}{pid}"),
         notice => eprintln!("{notice}"),
@@ -77,8 +83,11 @@ impl Helper {
     }
 
     fn command(guest: &str, dir: &Path) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        // Whoever started the tests may ignore signals (nohup does), and children inherit that.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=HUP,INT,QUIT,TERM")
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "helper::helper", "--ignored"])
             .args(["--nocapture", "--quiet"])
             .env(GUEST, guest)
