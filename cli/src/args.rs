@@ -93,8 +93,8 @@ Examples:
 
 The JSON is a list with one extent a line, as `qemu-img map --output=json` prints it: start,
 length, depth (0 is the image itself, 1 its backing file), present, zero, data, compressed, and
-offset where the bytes lie in the file. If the image turns out damaged half-way, the list is not
-closed and the exit code is 3.";
+offset where the bytes lie in the file (not if there are several). If the image turns out damaged
+half-way, the list is not closed and the exit code is 3.";
 
 const CONVERT_EXAMPLES: &str = "\
 Examples:

@@ -1,7 +1,7 @@
 //! `map`: where an image has data. Extents are printed as they are found, never collected.
 
-use longshore_image::ExtentKind;
-use longshore_image::chain::LayerExtent;
+use longshore_image::chain::{Chain, LayerExtent};
+use longshore_image::{ExtentKind, ReferenceKind};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -25,6 +25,7 @@ pub(crate) fn run(look: &Look) -> Result<(), Failure> {
     } else {
         data.line("           start           length  what                   offset  layer")?;
     }
+    let one_file = in_one_file(&chain);
     let mut first = true;
     for extent in chain.extents() {
         let extent = match extent {
@@ -42,9 +43,9 @@ pub(crate) fn run(look: &Look) -> Result<(), Failure> {
             if !first {
                 data.write(",\n")?;
             }
-            data.json(&Line::from(&extent))?;
+            data.json(&Line::of(&extent, offset(&extent, &one_file)))?;
         } else {
-            data.line(&text_line(&extent))?;
+            data.line(&text_line(&extent, offset(&extent, &one_file)))?;
         }
         first = false;
     }
@@ -54,8 +55,23 @@ pub(crate) fn run(look: &Look) -> Result<(), Failure> {
     data.finish()
 }
 
-fn offset(extent: &LayerExtent) -> Option<u64> {
+/// For each layer, whether its data is in one file: an offset into several says nothing to people.
+fn in_one_file(chain: &Chain) -> Vec<bool> {
+    let extents = |info: longshore_image::Info| {
+        let is_extent = |r: &&longshore_image::Reference| r.kind == ReferenceKind::Extent;
+        info.references.iter().filter(is_extent).count()
+    };
+    let layers = chain.layers().iter();
+    layers.map(|layer| extents(layer.info()) < 2).collect()
+}
+
+fn has_data(extent: &LayerExtent) -> bool {
+    !matches!(extent.extent.kind, ExtentKind::Zero | ExtentKind::Parent)
+}
+
+fn offset(extent: &LayerExtent, one_file: &[bool]) -> Option<u64> {
     match extent.extent.kind {
+        _ if !one_file.get(extent.layer).is_some_and(|one| *one) => None,
         ExtentKind::Data { at } | ExtentKind::Compressed { at, .. } => Some(at),
         ExtentKind::Zero | ExtentKind::Parent => None,
     }
@@ -79,30 +95,29 @@ struct Line {
     offset: Option<u64>,
 }
 
-impl From<&LayerExtent> for Line {
-    fn from(extent: &LayerExtent) -> Self {
-        let offset = offset(extent);
+impl Line {
+    fn of(extent: &LayerExtent, offset: Option<u64>) -> Self {
         Self {
             start: extent.visible.start,
             length: extent.visible.end.saturating_sub(extent.visible.start),
             depth: extent.layer,
             present: true,
-            zero: offset.is_none(),
-            data: offset.is_some(),
+            zero: !has_data(extent),
+            data: has_data(extent),
             compressed: matches!(extent.extent.kind, ExtentKind::Compressed { .. }),
             offset,
         }
     }
 }
 
-fn text_line(extent: &LayerExtent) -> String {
+fn text_line(extent: &LayerExtent, offset: Option<u64>) -> String {
     let length = extent.visible.end.saturating_sub(extent.visible.start);
     let what = match extent.extent.kind {
         ExtentKind::Data { .. } => "data",
         ExtentKind::Compressed { .. } => "compressed",
         ExtentKind::Zero | ExtentKind::Parent => "zero",
     };
-    let offset = offset(extent).map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let offset = offset.map_or_else(|| "-".to_owned(), |at| at.to_string());
     format!(
         "{:>16} {length:>16}  {what:<10} {offset:>18}  {:>5}",
         extent.visible.start, extent.layer

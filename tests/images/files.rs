@@ -115,6 +115,12 @@ fn extents_of_two_gibibytes_are_one_disk() {
             "out.raw",
             "image.vmdk",
         ]);
+        // A map of it has no offsets, for there are three files.
+        let args = ["map", "--json", "--backing", "same-dir", "image.vmdk"];
+        let map: Value = serde_json::from_slice(&ends(&bench, &args, 0).stdout).unwrap();
+        let map = map.as_array().unwrap();
+        assert!(map.iter().any(|extent| extent["data"] == true));
+        assert!(map.iter().all(|extent| extent["offset"] == Value::Null));
         let out = std::fs::File::open(bench.path("out.raw")).unwrap();
         let mut middle = [0; 2];
         out.read_exact_at(&mut middle, (2049 << 20) - 1).unwrap();
