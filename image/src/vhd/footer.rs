@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | a good dynamic or differencing footer | anything but the next | what the front says |
 //! | the same | a good fixed footer that accounts for the whole file | refused: a guest may have written the front |
+//! | a fixed or impossible one with the right checksum | a good footer, not a fixed one | refused |
 //! | anything else | a good footer | what the end says |
 //! | anything else | none | refused |
 //!
@@ -185,6 +186,16 @@ impl Footer {
     }
 }
 
+/// The first 512 bytes are a footer with the right checksum, whatever it says.
+fn is_sealed(bytes: &[u8]) -> bool {
+    let stored = bytes
+        .get(CHECKSUM_AT..)
+        .and_then(|rest| rest.first_chunk::<4>())
+        .map(|stored| u32::from_be_bytes(*stored));
+    bytes.starts_with(&COOKIE)
+        && bytes.get(..LEN).map(|whole| checksum(whole, CHECKSUM_AT)) == stored
+}
+
 /// One's complement of the sum of all bytes but the checksum's own.
 pub(super) fn checksum(bytes: &[u8], checksum_at: usize) -> u32 {
     let own = checksum_at..checksum_at.saturating_add(4);
@@ -285,7 +296,15 @@ pub(super) fn choose(front: &[u8], tail: &[u8], len: u64, rule: SizeRule) -> Res
             end.check_fixed(len)?;
             Ok(Found::Fixed(end.footer))
         }
-        Ok(end) => Ok(Found::Mapped(end.footer)),
+        Ok(end) => match front.get(..LEN).map(|front| Footer::parse(front, rule)) {
+            // The front is not damaged: it says something else.
+            Some(Err(e)) if is_sealed(front) => Err(e),
+            Some(Ok(_)) => Err(Error::malformed(
+                "the footer in front of this VHD says that it is a fixed disk, the one at its end says that \
+                 it is not: it is damaged",
+            )),
+            _ => Ok(Found::Mapped(end.footer)),
+        },
         // What is wrong with the front is the better answer where there is one.
         Err(e) => match front.get(..LEN).map(|front| Footer::parse(front, rule)) {
             Some(Err(front)) if front.kind() != ErrorKind::NotThisFormat => Err(front),

@@ -8,6 +8,7 @@
 )]
 
 mod differencing;
+mod differential;
 mod fixed;
 mod oracle;
 mod properties;

@@ -113,6 +113,22 @@ fn the_footer_does_where_its_copy_is_damaged_or_gone() {
     }
 }
 
+/// A checksum that is right means that it is not damage.
+#[test]
+fn a_front_that_is_not_damaged_but_unknown_is_not_passed_over() {
+    for (at, value) in [(60, 1_u32), (12, 0x2_0000)] {
+        let mut unknown = image();
+        put(&mut unknown, at, &value.to_be_bytes());
+        seal_footer(&mut unknown, 0);
+        both_fail(VHD, &unknown, Unsupported);
+    }
+    let mut other = image();
+    put(&mut other, 60, &2_u32.to_be_bytes());
+    seal_footer(&mut other, 0);
+    random_fails(VHD, &other, Malformed);
+    stream_fails(VHD, &other, Unsupported);
+}
+
 #[test]
 fn two_damaged_footers_are_an_error() {
     let mut damaged = image();
