@@ -185,6 +185,7 @@ fn one(file: Arc<dyn ReadAt>, header: Header, info: Info, limits: &Limits) -> Re
         guest: 0..header.virtual_size(),
         base,
         content: Content::Grains(Grains::open(file, header, limits)?),
+        name: None,
     };
     Ok(Found {
         parts: vec![part],

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::grains::Grains;
 use super::sesparse::{self, SeSparse};
+use super::several::in_extent;
 use crate::raw::Holes;
 use crate::{Extent, ExtentKind, ReadAt, Result};
 
@@ -29,6 +30,8 @@ pub(super) struct Part {
     /// Where its file starts in the image's data.
     pub(super) base: u64,
     pub(super) content: Content,
+    /// The name of its file, if it is not the image itself.
+    pub(super) name: Option<String>,
 }
 
 impl Part {
@@ -197,7 +200,10 @@ impl Iterator for Walk<'_> {
                 Some(Ok(extent)) => return Some(Ok(self.place(part, extent))),
                 Some(Err(e)) => {
                     self.failed = true;
-                    return Some(Err(e));
+                    return Some(Err(match &part.name {
+                        Some(name) => in_extent(name, e),
+                        None => e,
+                    }));
                 }
                 None => {
                     self.inner = None;

@@ -123,7 +123,6 @@ pub(super) fn open(descriptor: &Descriptor, gate: &dyn OpenGate, limits: &Limits
     let charge = limits.reserve(count.saturating_mul(CHARGE_EACH), "the list of extents")?;
     let mut files = Files {
         gate,
-        limits,
         joined: Joined::default(),
         opened: HashMap::new(),
     };
@@ -131,9 +130,12 @@ pub(super) fn open(descriptor: &Descriptor, gate: &dyn OpenGate, limits: &Limits
     let mut features = Vec::new();
     let mut end = 0;
     for line in lines() {
-        let (len, base, content) = files
-            .content(line)
-            .map_err(|e| in_extent(line.file.as_deref().unwrap_or_default(), e))?;
+        let name = line.file.as_deref().unwrap_or_default();
+        // What the gate refuses, it names.
+        let file = files.of(line)?;
+        let base = file.as_ref().map_or(0, |(base, _)| *base);
+        let (len, content) =
+            content(line, file.map(|(_, file)| file), limits).map_err(|e| in_extent(name, e))?;
         let start = end;
         end = add(start, len, "the size of the disk")?;
         limits.check_virtual_size(end)?;
@@ -148,6 +150,7 @@ pub(super) fn open(descriptor: &Descriptor, gate: &dyn OpenGate, limits: &Limits
             guest: start..end,
             base,
             content,
+            name: Some(name.to_owned()),
         });
     }
     let mut references: Vec<Reference> = Vec::new();
@@ -177,17 +180,15 @@ pub(super) fn open(descriptor: &Descriptor, gate: &dyn OpenGate, limits: &Limits
 /// Opens files, each once.
 struct Files<'a> {
     gate: &'a dyn OpenGate,
-    limits: &'a Limits,
     joined: Joined,
     opened: HashMap<String, (u64, Arc<dyn ReadAt>)>,
 }
 
 impl Files<'_> {
-    /// How long the part that `line` describes is in bytes, where its file starts, and what is in it.
-    fn content(&mut self, line: &ExtentLine) -> Result<(u64, u64, Content)> {
-        let len = mul(line.sectors, SECTOR, "the size of an extent")?;
+    /// The file that `line` names and where it starts; none if it has none or is left out.
+    fn of(&mut self, line: &ExtentLine) -> Result<Option<(u64, Arc<dyn ReadAt>)>> {
         if line.kind == "ZERO" {
-            return Ok((len, 0, Content::Zero));
+            return Ok(None);
         }
         if !["FLAT", "VMFS", "SPARSE", "VMFSSPARSE", "SESPARSE"].contains(&line.kind.as_str()) {
             return Err(Error::unsupported(format!(
@@ -201,46 +202,9 @@ impl Files<'_> {
             ));
         };
         if self.gate.leaves_out(&reference) {
-            return Ok((len, 0, Content::Zero));
+            return Ok(None);
         }
-        let (base, file) = self.file(&reference)?;
-        match line.kind.as_str() {
-            "FLAT" | "VMFS" => {
-                let offset = mul(line.offset, SECTOR, "the place of an extent")?;
-                let end = add(offset, len, "the place of an extent")?;
-                // The last sector of a file may be cut, as in a raw disk.
-                let there = file.len().div_ceil(SECTOR).saturating_mul(SECTOR);
-                if end > there {
-                    return Err(Error::malformed(format!(
-                        "it is truncated: {end} bytes are needed, {} are there",
-                        file.len()
-                    )));
-                }
-                Ok((len, base, Content::Flat { file, offset }))
-            }
-            "SESPARSE" => {
-                let extent = SeSparse::open(file, self.limits)?;
-                let size = extent.virtual_size();
-                check_size(len, size, super::sesparse::GRAIN)?;
-                Ok((size, base, Content::SeSparse(extent)))
-            }
-            _ => {
-                let head = read_up_to(&file, Header::LEN, "the header")?;
-                let header = match Kind::of(&head) {
-                    Kind::Sparse => Header::parse(&head, self.limits)?,
-                    Kind::Cowd => Header::parse_cowd(&head, self.limits)?,
-                    Kind::SeSparse | Kind::Text | Kind::Other => {
-                        return Err(Error::malformed(
-                            "it is not a sparse extent: its magic number is missing",
-                        ));
-                    }
-                };
-                let size = header.virtual_size();
-                check_size(len, size, header.grain_bytes())?;
-                let grains = Grains::open(file, header, self.limits)?;
-                Ok((size, base, Content::Grains(grains)))
-            }
-        }
+        self.file(&reference).map(Some)
     }
 
     /// The file that `reference` names; where it starts, too.
@@ -256,6 +220,54 @@ impl Files<'_> {
     }
 }
 
+/// How long the part that `line` describes is in bytes, and what is in it.
+fn content(
+    line: &ExtentLine,
+    file: Option<Arc<dyn ReadAt>>,
+    limits: &Limits,
+) -> Result<(u64, Content)> {
+    let len = mul(line.sectors, SECTOR, "the size of an extent")?;
+    let Some(file) = file else {
+        return Ok((len, Content::Zero));
+    };
+    match line.kind.as_str() {
+        "FLAT" | "VMFS" => {
+            let offset = mul(line.offset, SECTOR, "the place of an extent")?;
+            let end = add(offset, len, "the place of an extent")?;
+            // The last sector of a file may be cut, as in a raw disk.
+            let there = file.len().div_ceil(SECTOR).saturating_mul(SECTOR);
+            if end > there {
+                return Err(Error::malformed(format!(
+                    "it is truncated: {end} bytes are needed, {} are there",
+                    file.len()
+                )));
+            }
+            Ok((len, Content::Flat { file, offset }))
+        }
+        "SESPARSE" => {
+            let extent = SeSparse::open(file, limits)?;
+            let size = extent.virtual_size();
+            check_size(len, size, super::sesparse::GRAIN)?;
+            Ok((size, Content::SeSparse(extent)))
+        }
+        _ => {
+            let head = read_up_to(&file, Header::LEN, "the header")?;
+            let header = match Kind::of(&head) {
+                Kind::Sparse => Header::parse(&head, limits)?,
+                Kind::Cowd => Header::parse_cowd(&head, limits)?,
+                Kind::SeSparse | Kind::Text | Kind::Other => {
+                    return Err(Error::malformed(
+                        "it is not a sparse extent: its magic number is missing",
+                    ));
+                }
+            };
+            let size = header.virtual_size();
+            check_size(len, size, header.grain_bytes())?;
+            Ok((size, Content::Grains(Grains::open(file, header, limits)?)))
+        }
+    }
+}
+
 /// The size of a sparse extent is that of its line, or rounded up to its last grain.
 fn check_size(line: u64, extent: u64, grain: u64) -> Result<()> {
     let rounded = line.div_ceil(grain.max(1)).saturating_mul(grain);
@@ -267,11 +279,10 @@ fn check_size(line: u64, extent: u64, grain: u64) -> Result<()> {
     )))
 }
 
-/// The error `e` of the extent file `name`, which the gate did not name yet.
-fn in_extent(name: &str, e: Error) -> Error {
+/// The error `e` in the extent file `name`.
+pub(super) fn in_extent(name: &str, e: Error) -> Error {
     let text = format!("the extent file {name:?} is not readable");
     match (e.kind(), e.needed()) {
-        (ErrorKind::Denied, _) => e,
         (ErrorKind::LimitExceeded, Some(needed)) => Error::limit(text, needed).with_source(e),
         (kind, _) => Error::new(kind, text).with_source(e),
     }

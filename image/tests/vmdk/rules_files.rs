@@ -63,8 +63,9 @@ fn extents_are_denied_unless_the_gate_lets_them_in() {
     let e = vmdk::open(file, &DenyAll, &Limits::default()).unwrap_err();
     assert_eq!(e.kind(), Denied);
     assert!(e.to_string().contains("../../etc/passwd"), "{e}");
+    // The gate's own words, whatever it says.
     let e = Files::default().fails(&text, Io);
-    assert!(e.to_string().contains("../../etc/passwd"), "{e}");
+    assert_eq!(e.to_string(), "opening");
 }
 
 #[test]
@@ -386,7 +387,8 @@ fn sesparse_entries_that_can_not_be_are_errors() {
     ] {
         let mut bad = good.clone();
         put64(&mut bad.bytes, at, entry);
-        se_disk(&bad).fails(&text, Malformed);
+        let e = se_disk(&bad).fails(&text, Malformed);
+        assert!(e.to_string().contains("\"s\""), "{at}: {e}");
     }
     for cut in [100, 600, good.directory + 8, table + 100] {
         let mut bad = good.clone();
