@@ -71,10 +71,41 @@ pub enum Finish {
     AnotherPass,
 }
 
+/// What comes next in a stream, for a driver that can also read at random: it pushes what has to be
+/// looked at, and need not touch the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upcoming {
+    /// Bytes to push; this many are enough for the next step.
+    Bytes(usize),
+    /// Bytes that nobody looks at.
+    Padding(u64),
+    /// One compressed cluster, of `len` bytes in the stream.
+    Compressed {
+        /// Its place on the disk.
+        guest: Range<u64>,
+        /// Its length in the stream.
+        len: u64,
+    },
+}
+
 /// Turns a stream into pieces.
 pub trait Decoder: Send + Debug {
     /// The next bytes of the stream, any number of them.
     fn push(&mut self, bytes: &[u8], out: &mut dyn Emit) -> Result<()>;
+
+    /// What comes next. Decoders that know no better want to see everything.
+    fn upcoming(&self) -> Upcoming {
+        Upcoming::Bytes(usize::MAX)
+    }
+
+    /// Goes past `n` bytes of the stream that were not pushed: padding, as far as it goes, or a
+    /// compressed cluster as a whole.
+    fn pass(&mut self, _n: u64) -> Result<()> {
+        Err(Error::new(
+            crate::ErrorKind::Misuse,
+            "this decoder has to see every byte",
+        ))
+    }
 
     /// The stream ended.
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish>;

@@ -124,8 +124,8 @@ pub trait Image: Send + Sync + Debug {
     /// walk gets to them, in bounded slices.
     fn extents(&self, range: Range<u64>) -> Extents<'_>;
 
-    /// Reading all of it forward takes no more bytes and finds what its tables alone can't show: a VMDK
-    /// stream that has grains twice, elsewhere, or in no table.
+    /// Going through all of it in order with a [`crate::forward::Decoder`] costs no more than its tables
+    /// do, and finds what they can't show: a VMDK stream that has grains twice, elsewhere, or in no table.
     fn best_read_forward(&self) -> bool {
         false
     }

@@ -21,6 +21,9 @@ pub trait ReadAt: Send + Sync + Debug {
         self.len() == 0
     }
 
+    /// Says that `range` will be read soon, for whoever can fetch it meanwhile.
+    fn will_read(&self, _range: Range<u64>) {}
+
     /// The first range at or after `from` that may hold something other than zeros; `None` if there
     /// is none before the end. Files answer from their holes; the default knows of no holes.
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
@@ -90,6 +93,10 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
 
     fn len(&self) -> u64 {
         (**self).len()
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        (**self).will_read(range);
     }
 
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {

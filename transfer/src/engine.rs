@@ -5,6 +5,7 @@ mod inspect;
 mod pieces;
 mod planner;
 mod stream;
+mod walk;
 mod writer;
 
 use std::path::Path;
@@ -137,9 +138,9 @@ pub fn transfer(
         name: source.name().into(),
     };
     let opened = Target::open(target, source.identity())?;
-    let mut budget = Budget::new(options.memory)?;
-    let outcome = match random_image(source, options, &mut budget, &shared)? {
-        Some(chain) => random_road(&chain, opened, options, budget, &shared),
+    let budget = Budget::new(options.memory)?;
+    let outcome = match random_image(source, options, &budget, &shared)? {
+        Some((chain, limits)) => random_road(&chain, limits, opened, options, budget, &shared),
         None => stream_road(source, opened, target, options, budget, &shared),
     };
     let done = match outcome {
@@ -196,13 +197,13 @@ impl From<Stopped> for Outcome {
 }
 
 /// The image, if it is to be read at random: a local one without a wrapper, of which no digest is
-/// wanted (a digest needs every byte in order), and which says no more about itself in a stream.
+/// wanted (a digest needs every byte in order).
 fn random_image(
     source: &mut dyn Source,
     options: &Options,
-    budget: &mut Budget,
+    budget: &Budget,
     shared: &Shared,
-) -> Result<Option<Arc<Chain>>> {
+) -> Result<Option<(Arc<Chain>, Limits)>> {
     if options.checksum.is_some() || !source.prefers_random() {
         return Ok(None);
     }
@@ -215,11 +216,7 @@ fn random_image(
     // What tables may take is the same on either road, and charged on the one that is taken.
     let limits = Limits::with_table_bytes(budget.table_share());
     let chain = open_chain(format, file, options, &limits, shared)?;
-    if chain.top().is_some_and(|top| top.best_read_forward()) {
-        return Ok(None);
-    }
-    budget.tables()?;
-    Ok(Some(Arc::new(chain)))
+    Ok(Some((Arc::new(chain), limits)))
 }
 
 /// What a file is by its first bytes, and by its last where those say nothing, given what the caller says
@@ -297,6 +294,7 @@ fn named_so(name: &str, wrapper: Wrapper) -> bool {
 
 fn random_road(
     chain: &Arc<Chain>,
+    limits: Limits,
     mut target: Target,
     options: &Options,
     mut budget: Budget,
@@ -309,6 +307,8 @@ fn random_road(
     let virtual_size = chain.virtual_size();
     target.begin(Some(virtual_size))?;
     shared.progress.set_size(virtual_size);
+    // What `limits` allows.
+    budget.tables()?;
     let codecs: Vec<_> = chain.layers().iter().map(|l| l.cluster_codec()).collect();
     let heaviest = codecs
         .iter()
@@ -317,7 +317,19 @@ fn random_road(
     let heaviest = heaviest.unwrap_or(longshore_image::cluster::ClusterCodec::None);
     let layout = budget.layout(options.threads, chain.cluster_size(), heaviest)?;
     let back = Back::start(layout, &codecs, Some(chain), target, shared)?;
-    let planned = planner::plan(chain, &back, shared);
+    let planned = if top.best_read_forward() {
+        let decoder = forward::decoder(
+            info.format,
+            forward::Options {
+                stream_len: Some(top.data().len()),
+                ..forward::Options::one_pass(limits)
+            },
+        );
+        let decoder = decoder.map_err(|e| shared.image(e))?;
+        walk::plan(decoder, chain, &back, shared)
+    } else {
+        planner::plan(chain, &back, shared)
+    };
     let target = back.finish(shared);
     planned?;
     Ok(Done {

@@ -98,6 +98,14 @@ impl ReadAt for LocalFile {
         self.len
     }
 
+    fn will_read(&self, range: Range<u64>) {
+        let len = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        // Only advice, as above.
+        if len.is_some() {
+            let _ = rustix::fs::fadvise(&self.file, range.start, len, rustix::fs::Advice::WillNeed);
+        }
+    }
+
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
         if from >= self.len {
             return Ok(None);

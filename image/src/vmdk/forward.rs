@@ -7,7 +7,7 @@ use super::kind::{Kind, lone_extent, not_this_format};
 use super::sparse::SparseLayout;
 use super::stream::Stream;
 use super::{geometry, refuse_text, several};
-use crate::forward::{Decoder, Emit, Finish, Mapped, Options};
+use crate::forward::{Decoder, Emit, Finish, Mapped, Options, Upcoming};
 use crate::num::{to_u64, to_usize};
 use crate::{DenyAll, Error, ErrorKind, OpenGate, Result};
 
@@ -150,6 +150,24 @@ impl Decoder for Forward {
                     }
                 }
             }
+        }
+    }
+
+    fn upcoming(&self) -> Upcoming {
+        match self {
+            Self::Head { .. } => Upcoming::Bytes(Header::LEN),
+            Self::Sparse(inner) => inner.upcoming(),
+            Self::Stream(inner) => inner.upcoming(),
+        }
+    }
+
+    fn pass(&mut self, n: u64) -> Result<()> {
+        match self {
+            Self::Stream(inner) => inner.pass(n),
+            Self::Head { .. } | Self::Sparse(_) => Err(Error::new(
+                ErrorKind::Misuse,
+                "these bytes of the image have to be seen",
+            )),
         }
     }
 

@@ -22,7 +22,7 @@ use super::layout::{
     MARKER_PROGRESS, Marker, MarkerRest, SECTOR,
 };
 use super::map;
-use crate::forward::{Decoder, Emit, Finish, Geometry, PieceKind};
+use crate::forward::{Decoder, Emit, Finish, Geometry, PieceKind, Upcoming};
 use crate::num::{to_u64, to_usize};
 use crate::{Error, Limits, Reservation, Result};
 
@@ -174,6 +174,17 @@ impl Stream {
 
     fn skip_to(&mut self, until: u64, then: Next) {
         self.state = State::Skip { until, then };
+    }
+
+    /// `n` bytes of a skip went by.
+    fn skipped(&mut self, n: u64, until: u64, then: Next) {
+        self.pos = self.pos.saturating_add(n);
+        if self.pos >= until {
+            match then {
+                Next::Front => self.front_or_marker(),
+                Next::Marker => self.state = State::Marker,
+            }
+        }
     }
 
     /// A sector that is neither a marker nor a grain.
@@ -330,13 +341,9 @@ impl Decoder for Stream {
                 State::Skip { until, then } => {
                     let n = to_usize(until.saturating_sub(self.pos)).min(input.len());
                     input = input.get(n..).unwrap_or_default();
-                    self.pos = self.pos.saturating_add(to_u64(n));
+                    self.skipped(to_u64(n), until, then);
                     if self.pos < until {
                         return Ok(());
-                    }
-                    match then {
-                        Next::Front => self.front_or_marker(),
-                        Next::Marker => self.state = State::Marker,
                     }
                     continue;
                 }
@@ -369,6 +376,41 @@ impl Decoder for Stream {
             self.step(&buf, out)?;
             buf.clear();
             self.buf = buf;
+        }
+    }
+
+    fn upcoming(&self) -> Upcoming {
+        if !self.begun || !self.buf.is_empty() {
+            let missing = to_usize(self.wanted()).saturating_sub(self.buf.len());
+            return Upcoming::Bytes(missing.max(1));
+        }
+        match &self.state {
+            State::Skip { until, .. } => Upcoming::Padding(until.saturating_sub(self.pos)),
+            State::Grain { guest, size } => Upcoming::Compressed {
+                guest: guest.clone(),
+                len: *size,
+            },
+            // Nothing may follow, and a byte that does is an error.
+            State::End => Upcoming::Bytes(1),
+            _ => Upcoming::Bytes(to_usize(self.wanted())),
+        }
+    }
+
+    fn pass(&mut self, n: u64) -> Result<()> {
+        match (self.upcoming(), &self.state) {
+            (Upcoming::Padding(most), &State::Skip { until, then }) if n <= most => {
+                self.skipped(n, until, then);
+                Ok(())
+            }
+            (Upcoming::Compressed { len, .. }, _) if n == len => {
+                self.pos = self.pos.saturating_add(n);
+                self.skip_to(self.pos.next_multiple_of(SECTOR), Next::Marker);
+                Ok(())
+            }
+            _ => Err(Error::new(
+                crate::ErrorKind::Misuse,
+                "these bytes of the stream have to be seen",
+            )),
         }
     }
 

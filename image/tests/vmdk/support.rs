@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use longshore_image::chain::Chain;
 use longshore_image::cluster::{ClusterCodec, ClusterDecoder};
-use longshore_image::forward::{Emit, Finish, Geometry, MemoryHold, Options, PieceKind};
+use longshore_image::forward::{Emit, Finish, Geometry, MemoryHold, Options, PieceKind, Upcoming};
 use longshore_image::{
     DenyAll, ErrorKind, ExtentKind, Image, Limits, ReadAt, ReadAtExt, Result, vmdk,
 };
@@ -153,6 +153,47 @@ pub(crate) fn push_all(bytes: &[u8], chunk: usize, options: Options) -> Result<P
     }
 }
 
+/// Shows the decoder only what it has to see, as somebody does who can read at random.
+pub(crate) fn show_some(bytes: &[u8]) -> Result<Pieces> {
+    let mut pieces = Pieces::default();
+    let mut decoder = vmdk::decoder(options(Some(bytes.len() as u64)))?;
+    let mut rest = bytes;
+    loop {
+        let (taken, left) = match decoder.upcoming() {
+            Upcoming::Padding(n) if n == 0 || !rest.is_empty() => {
+                rest.split_at(rest.len().min(n as usize))
+            }
+            Upcoming::Compressed { guest, len } if len as usize <= rest.len() => {
+                let (grain, left) = rest.split_at(len as usize);
+                pieces.piece(guest, PieceKind::Compressed, grain)?;
+                (grain, left)
+            }
+            Upcoming::Padding(_) | Upcoming::Compressed { .. } => {
+                decoder.push(rest, &mut pieces)?;
+                break;
+            }
+            Upcoming::Bytes(_) if rest.is_empty() => break,
+            Upcoming::Bytes(n) => {
+                let (shown, left) = rest.split_at(rest.len().min(n));
+                decoder.push(shown, &mut pieces)?;
+                rest = left;
+                continue;
+            }
+        };
+        decoder.pass(taken.len() as u64)?;
+        rest = left;
+    }
+    match decoder.finish(&mut pieces)? {
+        Finish::Done { .. } => Ok(pieces),
+        Finish::AnotherPass => panic!("no hold was needed"),
+    }
+}
+
+/// True if the decoder of `bytes` lets grains pass.
+fn is_stream(bytes: &[u8]) -> bool {
+    open(bytes).is_ok_and(|image| image.best_read_forward())
+}
+
 /// The disk from a stream of unknown length.
 pub(crate) fn forward(bytes: &[u8], chunk: usize) -> Result<Vec<u8>> {
     push_all(bytes, chunk, options(None)).map(|pieces| pieces.disk())
@@ -177,6 +218,10 @@ pub(crate) fn forward_fails(bytes: &[u8], kind: ErrorKind) {
         let e = forward(bytes, chunk).expect_err("the stream is read");
         assert_eq!(e.kind(), kind, "stream: {e:?}");
     }
+    if is_stream(bytes) {
+        let e = show_some(bytes).expect_err("the stream is read where it is looked at");
+        assert_eq!(e.kind(), kind, "stream, partly shown: {e:?}");
+    }
 }
 
 #[track_caller]
@@ -193,6 +238,11 @@ pub(crate) fn both_read(bytes: &[u8], expected: &[u8]) {
     same(&random(bytes).unwrap(), expected, "random access");
     let whole = push_all(bytes, usize::MAX, options(None)).unwrap();
     same(&whole.disk(), expected, "stream");
+    if is_stream(bytes) {
+        let some = show_some(bytes).unwrap();
+        assert_eq!(some.geometry, whole.geometry, "partly shown");
+        assert!(some.packed == whole.packed, "partly shown");
+    }
     for chunk in [1, 7, 4096, 1 << 20] {
         if chunk < 10 && bytes.len() > 4 << 20 {
             continue;

@@ -162,7 +162,7 @@ impl PlainTask {
 
 /// Compressed clusters being gathered to one unit of output and of input.
 #[derive(Debug, Default)]
-struct PackedTask {
+pub(super) struct PackedTask {
     layer: usize,
     reads: Vec<(u64, usize)>,
     clusters: Vec<Packed>,
@@ -171,7 +171,7 @@ struct PackedTask {
 }
 
 impl PackedTask {
-    fn add(
+    pub(super) fn add(
         &mut self,
         next: &LayerExtent,
         at: u64,
@@ -220,7 +220,7 @@ impl PackedTask {
         Ok(())
     }
 
-    fn send(&mut self, back: &Back) -> Result<(), Stopped> {
+    pub(super) fn send(&mut self, back: &Back) -> Result<(), Stopped> {
         (self.input, self.output) = (0, 0);
         if self.clusters.is_empty() {
             return Ok(());
