@@ -219,6 +219,7 @@ pub(crate) enum FormatArg {
     VhdCurrentSize,
     Vdi,
     Parallels,
+    Vhdx,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -199,6 +199,7 @@ fn options(args: ImageArgs, place: &Place) -> Result<Options, UsageError> {
             FormatArg::VhdCurrentSize => Format::Vhd(SizeRule::CurrentSize),
             FormatArg::Vdi => Format::Vdi,
             FormatArg::Parallels => Format::Parallels,
+            FormatArg::Vhdx => Format::Vhdx,
         }),
         gate,
         ..Options::default()

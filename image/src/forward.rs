@@ -167,6 +167,7 @@ pub fn decoder(format: Format, options: Options) -> Result<Box<dyn Decoder>> {
         Format::Vhd(rule) => crate::vhd::decoder(options, rule),
         Format::Vdi => crate::vdi::decoder(options),
         Format::Parallels => crate::parallels::decoder(options),
+        Format::Vhdx => crate::vhdx::decoder(options),
     }
 }
 

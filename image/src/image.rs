@@ -25,6 +25,8 @@ pub enum Format {
     Vdi,
     /// Parallels expandable disk.
     Parallels,
+    /// Hyper-V virtual disk, version 2.
+    Vhdx,
 }
 
 impl Format {
@@ -38,6 +40,7 @@ impl Format {
             Self::Vhd(_) => "vhd",
             Self::Vdi => "vdi",
             Self::Parallels => "parallels",
+            Self::Vhdx => "vhdx",
         }
     }
 
@@ -65,6 +68,7 @@ impl Format {
             Self::Vmdk,
             Self::Vdi,
             Self::Parallels,
+            Self::Vhdx,
         ]
         .into_iter()
         .find(|f| f.name() == name)
@@ -151,6 +155,7 @@ pub fn open(
         Format::Vhd(rule) => crate::vhd::open(file, gate, limits, rule),
         Format::Vdi => crate::vdi::open(file, limits),
         Format::Parallels => crate::parallels::open(file, limits),
+        Format::Vhdx => crate::vhdx::open(file, gate, limits),
     }
 }
 

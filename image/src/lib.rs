@@ -1,7 +1,7 @@
 //! Disk image formats as extents.
 //!
-//! This crate turns a disk image (raw, qcow2, VMDK, VHD, VDI) into a map from guest ranges to where their bytes
-//! are, and turns compressed clusters and compressed streams into bytes. There are two ways to read an
+//! This crate turns a disk image (raw, qcow2, VMDK, VHD, VHDX, VDI) into a map from guest ranges to where their
+//! bytes are, and turns compressed clusters and compressed streams into bytes. There are two ways to read an
 //! image, and every format that can be read both ways gives the same bytes both ways:
 //!
 //! - **random access** ([`Image`], over [`ReadAt`]): walk the tables, get [`Extent`]s, read what they name;
@@ -47,6 +47,7 @@ pub mod stream;
 mod table;
 pub mod vdi;
 pub mod vhd;
+pub mod vhdx;
 pub mod vmdk;
 
 pub use crate::error::{Error, ErrorKind, Result};

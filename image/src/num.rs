@@ -31,6 +31,13 @@ pub(crate) fn be64_entry(table: &[u8], index: usize) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
+/// The little-endian `u64` at entry `index` of a table, if the table is that long.
+pub(crate) fn le64_entry(table: &[u8], index: usize) -> Option<u64> {
+    let start = index.checked_mul(8)?;
+    let bytes = table.get(start..start.checked_add(8)?)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
 /// The little-endian `u32` at entry `index` of a table, if the table is that long.
 pub(crate) fn le32_entry(table: &[u8], index: usize) -> Option<u32> {
     let start = index.checked_mul(4)?;

@@ -58,7 +58,7 @@ pub fn probe(head: &[u8]) -> Probe {
         (b"\x28\xb5\x2f\xfd", 0, Probe::Wrapper(Wrapper::Zstd)),
         (b"QFI\xfb\0\0\0\x01", 0, Probe::Image(Format::Qcow)),
         (b"QFI\xfb", 0, Probe::Image(Format::Qcow2)),
-        (b"vhdxfile", 0, Probe::Unsupported("vhdx")),
+        (b"vhdxfile", 0, Probe::Image(Format::Vhdx)),
         (b"conectix", 0, Probe::Image(Format::Vhd(SizeRule::Creator))),
         (b"\x7f\x10\xda\xbe", 64, Probe::Image(Format::Vdi)),
         (b"WithoutFreeSpace", 0, Probe::Image(Format::Parallels)),
@@ -135,6 +135,6 @@ mod tests {
             Probe::Wrapper(Wrapper::Zstd)
         );
         assert_eq!(probe(b"BZh91AY&SY"), Probe::Wrapper(Wrapper::Bzip2));
-        assert_eq!(probe(b"vhdxfile"), Probe::Unsupported("vhdx"));
+        assert_eq!(probe(b"vhdxfile"), Probe::Image(Format::Vhdx));
     }
 }

@@ -329,3 +329,11 @@ fn qcow_version_1() {
 fn parallels_disks() {
     plain("parallels", &["", "-o cluster_size=64k"]);
 }
+
+#[test]
+fn vhdx_dynamic_and_fixed() {
+    blocks("vhdx", "subformat=dynamic");
+    blocks("vhdx", "subformat=dynamic,block_size=1M,log_size=2M");
+    blocks("vhdx", "subformat=fixed,block_size=2M");
+    blocks_out_of_order("vhdx");
+}

@@ -108,6 +108,14 @@ fn huge_empty_disks_take_neither_memory_nor_space() {
     let options = "subformat=monolithicSparse";
     bench.qemu_img(&["create", "-q", "-f", "vmdk", "-o", options, "i.vmdk", "1T"]);
     stays_small(&bench, "i.vmdk", "an empty VMDK of 1 TiB");
+    // A table of 32 MiB, in front of what explains it.
+    let options = "block_size=1M";
+    bench.qemu_img(&["create", "-q", "-f", "vhdx", "-o", options, "i.vhdx", "4T"]);
+    stays_small(
+        &bench,
+        "i.vhdx",
+        "an empty VHDX of 4 TiB in blocks of 1 MiB",
+    );
 }
 
 #[test]

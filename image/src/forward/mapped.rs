@@ -328,9 +328,7 @@ impl<L: Layout> Mapped<L> {
     }
 
     fn format(&self) -> crate::Format {
-        self.layout
-            .geometry()
-            .map_or(crate::Format::Qcow2, |g| g.info.format)
+        self.layout.format()
     }
 
     fn read_table(

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use super::Geometry;
-use crate::Result;
+use crate::{Format, Result};
 
 /// A table the driver should catch as it passes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +121,11 @@ pub trait Layout: Send + Debug {
 
     /// Known as soon as the header has passed.
     fn geometry(&self) -> Option<&Geometry>;
+
+    /// For messages; asked for before the geometry is known, too.
+    fn format(&self) -> Format {
+        self.geometry().map_or(Format::Qcow2, |g| g.info.format)
+    }
 
     /// The stream is over after `end` bytes and `missing`, a plain segment or what is left of one, did
     /// not arrive. True if it reads as zeros: its last cluster starts before the end, and the rest of

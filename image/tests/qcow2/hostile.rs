@@ -490,7 +490,7 @@ fn backing_formats_that_are_not_read_here_are_unsupported() {
     let mut b = valid();
     b.backing(200, b"base");
     assert_eq!(
-        kind(open_with(&b, b"vhdxfile".to_vec())),
+        kind(open_with(&b, b"QED\0".to_vec())),
         ErrorKind::Unsupported
     );
     open_with(&b, vec![1; 512]).unwrap();
