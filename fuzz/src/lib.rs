@@ -9,6 +9,7 @@ mod dice;
 mod forward;
 mod random;
 mod stream;
+mod vhdx;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use longshore_image::{ErrorKind, Format, Probe, TAIL_LEN, probe, probe_tail};
 
 use self::dice::Dice;
 pub use self::stream::stream;
+pub use self::vhdx::{vhdx, vhdx_is_read};
 
 /// What a target does with its input.
 pub type Body = fn(&[u8]);
@@ -34,12 +36,13 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("vdi", vdi),
     ("vhd", vhd),
     ("vmdk_files", vmdk_files),
+    ("vhdx", vhdx),
     ("vmdk_forward", vmdk_forward),
     ("vmdk_open", vmdk_open),
 ];
 
 /// Memory for tables, in bytes.
-const TABLE_BYTES: u64 = 1 << 20;
+const TABLE_BYTES: u64 = 2 << 20;
 /// Bytes of the disk that are looked at.
 const DISK_BYTES: u64 = 4 << 20;
 

@@ -13,4 +13,5 @@ mod oracle;
 mod parents;
 mod properties;
 mod rules;
+mod seeds;
 mod support;
