@@ -15,13 +15,14 @@ const ABOUT: &str = "\
 Longshore brings virtual machine disks where they are needed, and boots them.
 
 It reads raw, qcow2, qcow, VMDK, VHD, VDI and Parallels images, wrapped in gz, xz, zst or bz2 or
-not, from files, pipes and web servers, and writes raw files or block devices: each byte is read
-once and written once, holes stay holes.";
+not, from files, pipes and web servers, and writes raw files, block devices or qcow2 images: each
+byte is read once and written once, holes stay holes.";
 
 const EXAMPLES: &str = "\
 Examples:
   longshore info disk.qcow2
   longshore convert disk.qcow2.xz disk.raw
+  longshore convert -O qcow2 --compress disk.vmdk disk.qcow2
   longshore import https://example.org/disk.qcow2 disk.raw --size 20Gi
   longshore run -f vm.yaml
 
@@ -54,7 +55,7 @@ pub(crate) enum Command {
     /// List where an image has data, and where it has none
     #[command(after_long_help = MAP_EXAMPLES)]
     Map(LookArgs),
-    /// Make a raw disk of an image
+    /// Make a raw disk or a qcow2 image of an image
     #[command(after_long_help = CONVERT_EXAMPLES)]
     Convert(ConvertArgs),
     /// Fetch an image and make a raw disk of it
@@ -102,6 +103,7 @@ Examples:
   longshore convert disk.vmdk.gz /dev/vg0/vm1 --sync
   ssh host cat disk.qcow2 | longshore convert - disk.raw --spill-limit 10Gi
   longshore convert overlay.qcow2 disk.raw --backing same-dir
+  longshore convert -O qcow2 --compress --compression zstd disk.raw disk.qcow2
 
 The format is found out from the image's content; --from says it instead, and is the safe choice
 for a raw disk that a guest has written (a guest can make it look like anything). A VHD is as large
@@ -109,6 +111,11 @@ as qemu-img takes it for, or as --from vhd:chs (its geometry) or vhd:current-siz
 
 A file is written as .OUT.partial and gets its name when it is whole; on failure nothing is left.
 A block device gets its first MiB last, so that a partial disk neither boots nor probes.
+
+With -O qcow2 the image is of version 3 (compat 1.1), and what is zero has no clusters. Its tables
+precede its data, so that it can be read from a pipe in turn. --compress compresses on all threads;
+clusters that become no smaller stay as they are. qcow2 is written to files only, and --preallocate
+off is its only mode. --size makes the disk larger than the image.
 
 --progress json prints one JSON object a line on standard output: {\"event\":\"progress\",
 fraction, phase, read, written, rate, etaSeconds}, and at the end {\"event\":\"done\", ...} or
@@ -274,16 +281,58 @@ pub(crate) enum ProgressArg {
 pub(crate) struct ConvertArgs {
     #[command(flatten)]
     pub(crate) copy: CopyArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// The image: a file, a block device, or - for standard input
     #[arg(value_name = "IN")]
     pub(crate) source: OsString,
-    /// A raw file to make or replace, or a block device to fill
+    /// A file to make or replace, or (raw only) a block device to fill
     #[arg(value_name = "OUT")]
     pub(crate) target: PathBuf,
 }
 
+/// What `convert` writes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// Format to write
+    #[arg(short = 'O', long = "to", visible_alias = "output-format")]
+    #[arg(default_value = "raw", value_name = "FMT")]
+    pub(crate) to: ToArg,
+    /// Compress clusters (qcow2)
+    #[arg(short = 'c', long)]
+    pub(crate) compress: bool,
+    /// How to compress [default: zlib]
+    #[arg(long, requires = "compress", value_name = "TYPE")]
+    pub(crate) compression: Option<CompressionArg>,
+    /// How hard to compress, 1 to 9 [default: 5 for zlib, 3 for zstd]
+    #[arg(long, requires = "compress", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) level: Option<u8>,
+    /// Bytes per cluster (qcow2), a power of two from 512 to 2Mi [default: 64Ki]
+    #[arg(long, value_name = "QTY")]
+    pub(crate) cluster_size: Option<Quantity>,
+    /// Size of the resulting disk, such as 20Gi [default: the image's virtual size]
+    #[arg(long, value_name = "QTY")]
+    pub(crate) size: Option<Quantity>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ToArg {
+    Raw,
+    Qcow2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompressionArg {
+    Zlib,
+    Zstd,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArgs {
+    /// Taken to say that an import is always raw
+    #[arg(short = 'O', long = "to", hide = true, default_value = "raw")]
+    pub(crate) to: ToArg,
     /// Size of the resulting disk, such as 20Gi [default: the image's virtual size]
     #[arg(long, value_name = "QTY")]
     pub(crate) size: Option<Quantity>,

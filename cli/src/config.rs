@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_crds::Quantity;
+use longshore_image::cluster::{ClusterCodec, Encoding};
+use longshore_image::qcow2::write::{CLUSTER_SIZES, USUAL_CLUSTER_SIZE};
 use longshore_image::vhd::SizeRule;
 use longshore_image::{DenyAll, Format, OpenGate};
 use longshore_importer::{BasicAuth, SourceOptions, parse_header};
 use longshore_launcher::accel::Accel;
-use longshore_transfer::{Cache, DirectoryGate, Memory, Options, Preallocate, TargetSpec};
+use longshore_transfer::{
+    Cache, DirectoryGate, Memory, Options, Preallocate, Qcow2Spec, TargetFormat, TargetSpec,
+};
 
 use crate::args::{
-    AccelArg, Args, BackingArg, CacheArg, Command, ContentTypeArg, CopyArgs, FormatArg, ImageArgs,
-    LookArgs, PreallocateArg, ProgressArg, RemoteArgs, RunArgs, RunProgressArg,
+    AccelArg, Args, BackingArg, CacheArg, Command, CompressionArg, ContentTypeArg, CopyArgs,
+    FormatArg, ImageArgs, LookArgs, OutputArgs, PreallocateArg, ProgressArg, RemoteArgs, RunArgs,
+    RunProgressArg, ToArg,
 };
 use crate::copy::Copy;
 use crate::look::{Look, Onlooker};
@@ -76,6 +81,24 @@ pub(crate) enum UsageError {
         /// The user.
         user: String,
     },
+    /// What only images with clusters have.
+    #[error("--{option} is for images with clusters: add -O qcow2")]
+    RawHasNone {
+        /// The option without its dashes.
+        option: &'static str,
+    },
+    /// Blocks inside an image.
+    #[error("-O qcow2 goes with --preallocate off only: blocks are not set aside inside an image")]
+    PreallocatedImage,
+    /// A level that there is none of.
+    #[error("--level {level}: this is not a level of compression")]
+    Level {
+        /// What was given.
+        level: u8,
+    },
+    /// Imports are for running.
+    #[error("an import makes a raw disk; `longshore convert -O qcow2` makes an image of one")]
+    ImportIsRaw,
     /// A target without a name.
     #[error("{} has no file name", path.display())]
     NoName {
@@ -106,9 +129,14 @@ impl TryFrom<Args> for Config {
                     return Err(UsageError::ConvertRemote { address });
                 }
                 let sync = args.copy.sync;
-                Self::Copy(Box::new(copy(args.copy, place, args.target, sync)?))
+                let mut copy = copy(args.copy, place, args.target, sync)?;
+                output(args.output, &mut copy.target)?;
+                Self::Copy(Box::new(copy))
             }
             Command::Import(args) => {
+                if args.to != ToArg::Raw {
+                    return Err(UsageError::ImportIsRaw);
+                }
                 let place = Place::of(&args.source);
                 let mut copy = copy(args.copy, place, args.target, true)?;
                 remote(args.remote, &mut copy.source_options)?;
@@ -157,6 +185,7 @@ fn copy(args: CopyArgs, place: Place, path: PathBuf, sync: bool) -> Result<Copy,
     options.spill_limit = bytes("spill-limit", args.spill_limit, "an amount of bytes")?;
     Ok(Copy {
         target: TargetSpec {
+            format: TargetFormat::Raw,
             path,
             preallocate: match args.preallocate {
                 PreallocateArg::Off => Preallocate::Off,
@@ -183,6 +212,65 @@ fn copy(args: CopyArgs, place: Place, path: PathBuf, sync: bool) -> Result<Copy,
             ProgressArg::Json => Mode::Json,
             ProgressArg::Off => Mode::Off,
         },
+    })
+}
+
+/// What is written.
+fn output(args: OutputArgs, target: &mut TargetSpec) -> Result<(), UsageError> {
+    let OutputArgs {
+        to,
+        compress,
+        compression,
+        level,
+        cluster_size,
+        size,
+    } = args;
+    target.size = size
+        .map(|size| at_least_one("size", size, "the size of a disk"))
+        .transpose()?;
+    if to == ToArg::Raw {
+        let given = [
+            (compress, "compress"),
+            (cluster_size.is_some(), "cluster-size"),
+        ];
+        return match given.into_iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(UsageError::RawHasNone { option }),
+            None => Ok(()),
+        };
+    }
+    if target.preallocate != Preallocate::Off {
+        return Err(UsageError::PreallocatedImage);
+    }
+    let cluster_size = cluster_size.map_or(Ok(USUAL_CLUSTER_SIZE), clusters)?;
+    let codec = match compression {
+        Some(CompressionArg::Zstd) => ClusterCodec::Zstd,
+        Some(CompressionArg::Zlib) | None => ClusterCodec::Deflate,
+    };
+    let compression = if compress {
+        let refused = |_| UsageError::Level {
+            level: level.unwrap_or_default(),
+        };
+        Some(Encoding::new(codec, level).map_err(refused)?)
+    } else {
+        None
+    };
+    target.format = TargetFormat::Qcow2(Qcow2Spec {
+        cluster_size,
+        compression,
+    });
+    Ok(())
+}
+
+fn clusters(amount: Quantity) -> Result<u64, UsageError> {
+    let (option, expected) = ("cluster-size", "a power of two from 512 to 2Mi");
+    let size = bytes(option, amount.clone(), expected)?;
+    if size.is_power_of_two() && CLUSTER_SIZES.contains(&size) {
+        return Ok(size);
+    }
+    Err(UsageError::Amount {
+        option,
+        amount,
+        expected,
     })
 }
 

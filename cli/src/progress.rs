@@ -43,6 +43,7 @@ enum Event<'a> {
     },
     Done {
         target: &'a str,
+        target_format: &'static str,
         format: &'static str,
         variant: &'a str,
         wrappers: Vec<&'static str>,
@@ -233,7 +234,8 @@ fn summary(report: &Report, target: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
     let rate = float(report.bytes_read) / seconds.max(0.001);
     format!(
-        "{target}: a disk of {} from {}; {} read, {} written, {seconds:.1} s, {}/s",
+        "{target}: a {} disk of {} from {}; {} read, {} written, {seconds:.1} s, {}/s",
+        report.written_as.format().name(),
         bytes(report.virtual_size),
         image(report),
         bytes(report.bytes_read),
@@ -245,6 +247,7 @@ fn summary(report: &Report, target: &str) -> String {
 fn done_event<'a>(report: &'a Report, target: &'a str) -> Event<'a> {
     Event::Done {
         target,
+        target_format: report.written_as.format().name(),
         format: report.info.format.name(),
         variant: &report.info.variant,
         wrappers: report.wrappers.iter().map(|w| w.name()).collect(),

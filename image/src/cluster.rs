@@ -2,10 +2,13 @@
 //!
 //! One [`ClusterDecoder`] per thread; it keeps its codec state between clusters.
 
+mod encode;
+
 use std::io::Read;
 
 use libdeflater::{DecompressionError, Decompressor};
 
+pub use self::encode::{ClusterEncoder, Encoding};
 use crate::{Compression, Error, Result};
 
 /// How an image compresses its clusters.

@@ -25,12 +25,15 @@
 //! A backing file is opened as the format that the image names. If it names none, its content decides
 //! among raw, qcow2 and VMDK; a guest that wrote a raw disk chose that content, so a gate that opens
 //! files should be one that trusts them.
+//!
+//! Images are written by [`mod@write`].
 
 mod extents;
 mod forward;
 mod header;
 mod layout;
 mod map;
+pub mod write;
 
 use std::ops::Range;
 use std::sync::Arc;

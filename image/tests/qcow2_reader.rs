@@ -1,4 +1,5 @@
 //! The qcow2 reader, both ways: against qemu-img, on hostile images, and with tables out of order.
+//! And the writer, against both ways of the reader.
 #![expect(
     clippy::unwrap_used,
     clippy::unwrap_in_result,
@@ -22,3 +23,5 @@ mod qemu;
 mod roads;
 #[path = "qcow2/support.rs"]
 mod support;
+#[path = "qcow2/writer.rs"]
+mod writer;

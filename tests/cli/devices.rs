@@ -192,6 +192,7 @@ fn a_full_filesystem_is_4_and_keeps_nothing() {
         &["import", "in.raw", "mnt/out.raw"][..],
         &["convert", "in.raw", "mnt/out.raw"],
         &["convert", "--cache", "none", "in.raw", "mnt/out.raw"],
+        &["convert", "-O", "qcow2", "in.raw", "mnt/out.qcow2"],
         &[
             "convert",
             "--preallocate",

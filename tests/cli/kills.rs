@@ -47,6 +47,51 @@ fn a_kill_at_any_moment_leaves_the_whole_disk_or_none() {
 }
 
 #[test]
+fn a_kill_at_any_moment_leaves_a_whole_qcow2_image_or_none() {
+    let rig = Rig::new();
+    let bytes = rig.image("in.raw", 64 * MIB);
+    let words = [
+        "convert",
+        "-O",
+        "qcow2",
+        "--compress",
+        "in.raw",
+        "out.qcow2",
+    ];
+    let started = Instant::now();
+    rig.ends(&words, 0);
+    let whole = started.elapsed();
+    std::fs::remove_file(rig.path("out.qcow2")).unwrap();
+    let mut killed = 0;
+    for step in 0..12_u32 {
+        let mut child = rig
+            .command(&words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Not a wait for anything: the moments are spread over the run's length.
+        std::thread::sleep(whole * step / 10);
+        let _ = child.kill();
+        killed += u32::from(!child.wait().unwrap().success());
+        // What is partial is not taken for an image: its header comes last.
+        if let Ok(partial) = std::fs::read(rig.path(".out.qcow2.partial")) {
+            assert!(!partial.starts_with(b"QFI") || !rig.path("out.qcow2").exists());
+        }
+        if rig.path("out.qcow2").exists() {
+            rig.ends(&["convert", "out.qcow2", "back.raw"], 0);
+            assert!(rig.read("back.raw") == bytes, "killed in step {step}");
+            std::fs::remove_file(rig.path("out.qcow2")).unwrap();
+        }
+    }
+    assert!(killed > 0, "no run was killed");
+    rig.ends(&words, 0);
+    rig.ends(&["convert", "out.qcow2", "back.raw"], 0);
+    assert!(rig.read("back.raw") == bytes);
+    assert_eq!(rig.names(), ["back.raw", "in.raw", "out.qcow2"]);
+}
+
+#[test]
 fn signals_end_a_copy_that_waits_and_clean_up() {
     let rig = Rig::new();
     for name in ["INT", "TERM", "HUP"] {

@@ -11,3 +11,4 @@ mod matrix;
 mod memory;
 mod oracle;
 mod wrappers;
+mod write;

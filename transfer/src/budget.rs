@@ -30,6 +30,17 @@ pub(crate) const CHUNKS: usize = 4;
 const SMALL_WINDOW: u64 = 8 << 20;
 /// Largest compressed clusters there are.
 const MOST_CLUSTER: u64 = 2 << 20;
+/// Tables of the image being written, at the least: refcount blocks, slices of L2, and an L1.
+const WRITTEN_TABLES: u64 = 2 << 20;
+/// Tables of the image being written, at the most.
+const WRITTEN_TABLES_MOST: u64 = 48 << 20;
+/// Clusters of the image being written that wait for their other parts, at the least.
+const PARTS_LEAST: u64 = 2;
+/// Such clusters at the most, in bytes and in number.
+const PARTS_MOST_BYTES: u64 = 16 << 20;
+const PARTS_MOST: u64 = 4096;
+/// Such clusters that are on their way to the target.
+pub(crate) const PARTS_IN_FLIGHT: u64 = 2;
 /// How far a compressed cluster may be larger than the cluster itself.
 const COMPRESSED_SLACK: u64 = 64 << 10;
 
@@ -107,6 +118,39 @@ pub(crate) struct Layout {
     pub(crate) unit_in: usize,
     /// How many buffers of each kind go round.
     pub(crate) buffers: usize,
+    /// Clusters of the image being written that may wait for their other parts.
+    pub(crate) parts: usize,
+    /// Bytes for the tables of the image being written.
+    pub(crate) tables: u64,
+}
+
+/// What is written, as far as it takes memory. The default is a raw disk, which takes none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Writing {
+    /// Bytes per cluster; 0 for a raw disk.
+    pub(crate) cluster: u64,
+    /// Memory of one encoder.
+    pub(crate) encoder: u64,
+}
+
+impl Writing {
+    /// What the writer itself takes at the least: tables; two refcount blocks; three clusters where
+    /// one is taken apart; and the fewest clusters in parts.
+    fn least(self) -> u64 {
+        match self.cluster {
+            0 => 0,
+            cluster => WRITTEN_TABLES + 5 * cluster + (PARTS_LEAST + PARTS_IN_FLIGHT) * cluster,
+        }
+    }
+
+    /// What each thread takes: an encoder and where it puts its output, and a place for a cluster of
+    /// the source of which only a part is wanted.
+    fn per_thread(self, source_cluster: u64) -> u64 {
+        match self.cluster {
+            0 => 0,
+            cluster => self.encoder + cluster + source_cluster,
+        }
+    }
 }
 
 /// Shares the budget out, first come first served: what is taken is gone.
@@ -199,14 +243,20 @@ impl Budget {
         Ok((tables / 3 * 2, tables / 3))
     }
 
-    /// Lays out the decoding stages for clusters of `cluster` bytes on up to `threads` threads.
+    /// Lays out the decoding stages for clusters of `cluster` bytes on up to `threads` threads, and
+    /// what `writing` takes.
     pub(crate) fn layout(
         &mut self,
         threads: usize,
         cluster: u64,
         codec: ClusterCodec,
+        writing: Writing,
     ) -> Result<Layout> {
-        let unit_out = UNIT.max(cluster);
+        let mut unit_out = UNIT.max(cluster);
+        if writing.cluster > 0 {
+            // Units are cut where clusters are.
+            unit_out = unit_out.max(writing.cluster).next_power_of_two();
+        }
         let unit_in = if cluster > 0 {
             UNIT.max(cluster + COMPRESSED_SLACK)
         } else {
@@ -214,7 +264,8 @@ impl Budget {
         };
         let mut threads = threads.clamp(1, 256) as u64;
         let cost = |threads: u64| {
-            Self::engine(threads, unit_out, unit_in) + threads * codec.decoder_bytes(cluster)
+            let each = codec.decoder_bytes(cluster) + writing.per_thread(cluster);
+            Self::engine(threads, unit_out, unit_in) + threads * each + writing.least()
         };
         while threads > 1 && cost(threads) > self.left {
             threads -= 1;
@@ -222,13 +273,24 @@ impl Budget {
         if cost(threads) > self.left {
             // Tables take a share of any memory that is added.
             let missing = (cost(threads) - self.left) * TABLES_SHARE / (TABLES_SHARE - 1);
+            let largest = cluster.max(writing.cluster);
             return Err(Error::Memory {
-                what: format!("decoding clusters of {} KiB", cluster >> 10),
+                what: format!("work on clusters of {} KiB", largest >> 10),
                 needed: self.total + missing + 1,
                 allowed: self.total,
             });
         }
         self.left -= cost(threads);
+        let (mut parts, mut tables) = (0, 0);
+        if writing.cluster > 0 {
+            let extra = (self.left / 2).min(WRITTEN_TABLES_MOST - WRITTEN_TABLES);
+            self.left -= extra;
+            tables = WRITTEN_TABLES + extra;
+            let extra = (self.left / 2).min(PARTS_MOST_BYTES);
+            let extra = extra.div_euclid(writing.cluster).min(PARTS_MOST);
+            self.left -= extra * writing.cluster;
+            parts = PARTS_LEAST + extra;
+        }
         let spare = (self.left / (unit_out + unit_in)).min(threads + WAITING);
         self.left -= spare * (unit_out + unit_in);
         Ok(Layout {
@@ -236,6 +298,8 @@ impl Budget {
             unit_out: unit_out as usize,
             unit_in: unit_in as usize,
             buffers: (threads + 2 + spare) as usize,
+            parts: parts as usize,
+            tables,
         })
     }
 }
@@ -251,7 +315,9 @@ mod tests {
                 let mut budget = Budget::new(Memory::default()).unwrap();
                 let tables = budget.tables().unwrap();
                 assert!(tables.0 >= 8 << 20, "{tables:?}");
-                let layout = budget.layout(16, cluster, codec).unwrap();
+                let layout = budget
+                    .layout(16, cluster, codec, Writing::default())
+                    .unwrap();
                 assert!(layout.threads >= 4, "{cluster}: {layout:?}");
                 let used = layout.buffers as u64 * (layout.unit_in + layout.unit_out) as u64;
                 assert!(used < DEFAULT_MEMORY - BASE, "{layout:?}");
@@ -268,7 +334,7 @@ mod tests {
         budget.tables().unwrap();
         assert!(
             budget
-                .layout(2, 64 << 10, ClusterCodec::Deflate)
+                .layout(2, 64 << 10, ClusterCodec::Deflate, Writing::default())
                 .unwrap()
                 .threads
                 >= 1
@@ -281,13 +347,42 @@ mod tests {
         budget.tables().unwrap();
         let Err(Error::Memory {
             needed, allowed, ..
-        }) = budget.layout(2, 2 << 20, ClusterCodec::Zstd)
+        }) = budget.layout(2, 2 << 20, ClusterCodec::Zstd, Writing::default())
         else {
             unreachable!("clusters of 2 MiB do not fit")
         };
         assert_eq!(allowed, 40 << 20);
         let mut budget = Budget::new(Memory::of(needed)).unwrap();
         budget.tables().unwrap();
-        budget.layout(2, 2 << 20, ClusterCodec::Zstd).unwrap();
+        budget
+            .layout(2, 2 << 20, ClusterCodec::Zstd, Writing::default())
+            .unwrap();
+    }
+
+    #[test]
+    fn the_default_budget_writes_clusters_of_every_size_from_clusters_of_every_size() {
+        for (cluster, written) in [
+            (512, 2 << 20),
+            (2 << 20, 512),
+            (64 << 10, 64 << 10),
+            (2 << 20, 2 << 20),
+        ] {
+            for codec in [ClusterCodec::Deflate, ClusterCodec::Zstd] {
+                let encoding = longshore_image::cluster::Encoding::new(codec, Some(9)).unwrap();
+                let writing = Writing {
+                    cluster: written,
+                    encoder: encoding.encoder_bytes(written),
+                };
+                let mut budget = Budget::new(Memory::default()).unwrap();
+                budget.tables().unwrap();
+                let layout = budget.layout(2, cluster, codec, writing).unwrap();
+                assert_eq!(layout.unit_out as u64 % written, 0, "{layout:?}");
+                let used = layout.buffers as u64 * (layout.unit_in + layout.unit_out) as u64
+                    + layout.threads as u64 * writing.per_thread(cluster)
+                    + (layout.parts as u64 + 5) * written
+                    + layout.tables;
+                assert!(used < DEFAULT_MEMORY - BASE, "{layout:?} {used}");
+            }
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! The transfer itself: which road an image takes, and the stages on it.
 
+mod clusters;
 mod decode;
 mod inspect;
+mod output;
 mod pieces;
 mod planner;
 mod stream;
+mod units;
 mod walk;
 mod writer;
 
@@ -21,6 +24,7 @@ use longshore_image::{
 };
 
 pub use self::inspect::{Inspection, inspect};
+use self::output::Output;
 use self::pieces::Pieces;
 use self::stream::Stream;
 use self::writer::Back;
@@ -28,7 +32,7 @@ use crate::budget::Budget;
 use crate::cancel::{Failure, Stopped};
 use crate::hold::SpillHold;
 use crate::target::Target;
-use crate::{Cancel, Checksum, Error, Memory, Progress, Result, Source, TargetSpec};
+use crate::{Cancel, Checksum, Error, Memory, Progress, Result, Source, TargetFormat, TargetSpec};
 
 /// Wrappers around wrappers are followed this deep.
 const MOST_LAYERS: usize = 4;
@@ -75,6 +79,8 @@ pub struct Report {
     pub info: Info,
     /// Compressed streams around it, outermost first.
     pub wrappers: Vec<Wrapper>,
+    /// What was made of it.
+    pub written_as: TargetFormat,
     /// Size of the disk in bytes.
     pub virtual_size: u64,
     /// Bytes read from the source, side reads and repeated passes included.
@@ -150,17 +156,17 @@ pub fn transfer(
             return Err(shared.failure.take().unwrap_or(Error::Interrupted));
         }
     };
-    let mut target = done.target;
     let finishing = Instant::now();
-    target.finish(done.virtual_size)?;
+    let bytes_written = done.output.finish(done.virtual_size)?;
     progress.set_done();
     let snapshot = progress.snapshot();
     Ok(Report {
         info: done.info,
         wrappers: done.wrappers,
+        written_as: target.format,
         virtual_size: done.virtual_size,
         bytes_read: snapshot.read,
-        bytes_written: target.bytes_written(),
+        bytes_written,
         bytes_spilled: snapshot.spilled,
         passes: snapshot.pass,
         threads: done.threads,
@@ -171,7 +177,7 @@ pub fn transfer(
 
 /// Everything is written, nothing is durable yet.
 struct Done {
-    target: Target,
+    output: Output,
     info: Info,
     wrappers: Vec<Wrapper>,
     virtual_size: u64,
@@ -315,8 +321,16 @@ fn random_road(
         .copied()
         .max_by_key(|c| c.decoder_bytes(1 << 20));
     let heaviest = heaviest.unwrap_or(longshore_image::cluster::ClusterCodec::None);
-    let layout = budget.layout(options.threads, chain.cluster_size(), heaviest)?;
-    let back = Back::start(layout, &codecs, Some(chain), target, shared)?;
+    let layout = budget.layout(
+        options.threads,
+        chain.cluster_size(),
+        heaviest,
+        Output::writing(&target),
+    )?;
+    let disk = Some(virtual_size);
+    let output = Output::begin(target, disk, &layout)?;
+    let in_units = output.clusters().is_some();
+    let back = Back::start(layout, &codecs, Some(chain), output, disk, shared)?;
     let planned = if top.best_read_forward() {
         let decoder = forward::decoder(
             info.format,
@@ -327,13 +341,15 @@ fn random_road(
         );
         let decoder = decoder.map_err(|e| shared.image(e))?;
         walk::plan(decoder, chain, &back, shared)
+    } else if in_units {
+        units::plan(chain, &back, shared)
     } else {
         planner::plan(chain, &back, shared)
     };
-    let target = back.finish(shared);
+    let output = back.finish(shared);
     planned?;
     Ok(Done {
-        target: target?,
+        output: output?,
         info,
         wrappers: Vec::new(),
         virtual_size,
@@ -481,9 +497,9 @@ fn stream_road(
             }
         }
     };
-    let (target, info, threads) = pieces.finish(virtual_size, decoder.found())?;
+    let (output, info, threads) = pieces.finish(virtual_size, decoder.found())?;
     Ok(Done {
-        target,
+        output,
         info,
         wrappers,
         virtual_size,

@@ -1,4 +1,4 @@
-//! The copy engine: the bytes of a source become a sparse raw disk.
+//! The copy engine: the bytes of a source become a sparse raw disk, or a qcow2 image.
 //!
 //! ```text
 //! random access:  tables -> plan ---------------> tasks -> decode (N threads) -> one writer -> target
@@ -46,4 +46,4 @@ pub use crate::file::{DirectoryGate, LocalFile};
 pub use crate::progress::{Meter, Progress, Snapshot};
 pub use crate::source::{FileSource, Source, StdinSource};
 pub use crate::sys::give_memory_back;
-pub use crate::target::{Cache, Preallocate, TargetSpec};
+pub use crate::target::{Cache, Preallocate, Qcow2Spec, TargetFormat, TargetSpec};

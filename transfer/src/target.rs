@@ -1,5 +1,7 @@
 //! Where the disk goes: a new file, or a block device.
 //!
+//! What the bytes of the file mean is not decided here: see `engine::output`.
+//!
 //! What is on disk when we die:
 //! - **file**: only `.NAME.partial` beside the target; the target itself appears, whole and durable, by
 //!   rename, or stays as it was;
@@ -18,6 +20,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
+use longshore_image::Format;
+use longshore_image::cluster::Encoding;
+use longshore_image::qcow2::write::{Store, USUAL_CLUSTER_SIZE};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 
 use self::behind::WriteBehind;
@@ -56,9 +61,49 @@ pub enum Cache {
     None,
 }
 
+/// What a target is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TargetFormat {
+    /// The disk's bytes, as they are.
+    #[default]
+    Raw,
+    /// A qcow2 image in a file.
+    Qcow2(Qcow2Spec),
+}
+
+impl TargetFormat {
+    /// The format.
+    pub fn format(self) -> Format {
+        match self {
+            Self::Raw => Format::Raw,
+            Self::Qcow2(_) => Format::Qcow2,
+        }
+    }
+}
+
+/// How a qcow2 image is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Qcow2Spec {
+    /// Bytes per cluster: a power of two from 512 to 2 MiB.
+    pub cluster_size: u64,
+    /// How clusters are compressed; `None` leaves them as they are.
+    pub compression: Option<Encoding>,
+}
+
+impl Default for Qcow2Spec {
+    fn default() -> Self {
+        Self {
+            cluster_size: USUAL_CLUSTER_SIZE,
+            compression: None,
+        }
+    }
+}
+
 /// What to write to, and how.
 #[derive(Debug, Clone, Default)]
 pub struct TargetSpec {
+    /// What is written.
+    pub format: TargetFormat,
     /// File to make or replace, or block device to fill.
     pub path: PathBuf,
     /// Blocks for zeros.
@@ -108,6 +153,11 @@ impl Target {
     /// Opens and locks the target, before anything is read. Nothing of an existing target is changed.
     pub(crate) fn open(spec: &TargetSpec, source: Option<(u64, u64)>) -> Result<Self> {
         let path = &spec.path;
+        let is_image = spec.format != TargetFormat::Raw;
+        if is_image && spec.preallocate != Preallocate::Off {
+            let text = "blocks are not set aside inside a qcow2 image; its tables are always there";
+            return Err(not_this_way(path, text));
+        }
         let existing = match std::fs::metadata(path) {
             Ok(meta) => Some(meta),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -118,6 +168,10 @@ impl Target {
                 return Err(Error::SameFile { path: path.clone() });
             }
             if meta.file_type().is_block_device() {
+                if is_image {
+                    let text = "qcow2 is written to files; a block device takes the raw disk";
+                    return Err(not_this_way(path, text));
+                }
                 return Self::device(spec);
             }
             if !meta.is_file() {
@@ -228,6 +282,10 @@ impl Target {
                 what,
             });
         }
+        if self.spec.format != TargetFormat::Raw {
+            // The file is as long as the image becomes.
+            return Ok(());
+        }
         let size = self.spec.size.or(disk);
         if let Kind::Device {
             size: device, head, ..
@@ -311,7 +369,7 @@ impl Target {
                     self.write(head_len, rest)
                 };
             }
-        } else if let Some(limit) = self.spec.size.filter(|limit| end > *limit) {
+        } else if let Some(limit) = self.limit().filter(|limit| end > *limit) {
             let what = format!("the requested size of {}", self.spec.path.display());
             return Err(Error::TooSmall {
                 needed: end,
@@ -327,6 +385,19 @@ impl Target {
             }
         }
         Ok(())
+    }
+
+    /// What the file may not outgrow.
+    fn limit(&self) -> Option<u64> {
+        match self.spec.format {
+            TargetFormat::Raw => self.spec.size,
+            TargetFormat::Qcow2(_) => None,
+        }
+    }
+
+    /// What was asked for.
+    pub(crate) fn spec(&self) -> &TargetSpec {
+        &self.spec
     }
 
     /// Bytes to the file, whatever they are.
@@ -472,6 +543,36 @@ impl Drop for Target {
             tracing::warn!(path = %partial.display(), error = %e, "the partial file stays behind");
         }
     }
+}
+
+/// A format's own tables are written, and now and then read again.
+impl Store for Target {
+    type Error = Error;
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.write(at, bytes)
+    }
+
+    fn read_at(&mut self, at: u64, buf: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.file.read_at(&mut buf[filled..], at + filled as u64) {
+                Ok(0) => {
+                    buf[filled..].fill(0);
+                    break;
+                }
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed("read back", e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_this_way(path: &Path, text: &'static str) -> Error {
+    let e = io::Error::new(io::ErrorKind::InvalidInput, text);
+    Error::target("write qcow2 to", path, e)
 }
 
 /// `.NAME.partial` beside the target.

@@ -59,6 +59,28 @@ fn every_option_arrives() {
 }
 
 #[test]
+fn what_is_written_is_raw_unless_said_otherwise() {
+    let format = |line: &str| copied(line).target.format;
+    assert_eq!(format("convert in out"), TargetFormat::Raw);
+    assert_eq!(format("convert --to raw in out"), TargetFormat::Raw);
+    assert_eq!(format("import in out"), TargetFormat::Raw);
+    let plain = Qcow2Spec::default();
+    assert_eq!(
+        format("convert -O qcow2 in out"),
+        TargetFormat::Qcow2(plain)
+    );
+    let packed = Qcow2Spec {
+        cluster_size: 2 << 20,
+        compression: Some(Encoding::new(ClusterCodec::Zstd, Some(7)).unwrap()),
+    };
+    let line = "convert --output-format qcow2 -c --compression zstd --level 7 --cluster-size 2Mi \
+                --size 1Gi in out";
+    let target = copied(line).target;
+    assert_eq!(target.format, TargetFormat::Qcow2(packed));
+    assert_eq!(target.size, Some(1 << 30));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let refused = |line: &str| config(line).err().unwrap_or_else(|| panic!("{line}"));
     for line in [
@@ -69,6 +91,27 @@ fn what_makes_no_sense_is_refused_by_name() {
     ] {
         assert!(matches!(refused(line), UsageError::Amount { .. }), "{line}");
     }
+    for (line, option) in [
+        ("convert in out --compress", "compress"),
+        ("convert in out --cluster-size 64Ki", "cluster-size"),
+    ] {
+        let refused = refused(line);
+        assert!(
+            matches!(refused, UsageError::RawHasNone { option: o } if o == option),
+            "{line}"
+        );
+    }
+    for line in ["0", "3", "65537", "4Mi"] {
+        let line = format!("convert in out -O qcow2 --cluster-size {line}");
+        assert!(
+            matches!(refused(&line), UsageError::Amount { .. }),
+            "{line}"
+        );
+    }
+    let preallocated = refused("convert in out -O qcow2 --preallocate falloc");
+    assert!(matches!(preallocated, UsageError::PreallocatedImage));
+    let import = refused("import in out -O qcow2");
+    assert!(matches!(import, UsageError::ImportIsRaw));
     for line in ["convert in -", "import in -"] {
         assert!(matches!(refused(line), UsageError::StdoutTarget), "{line}");
     }

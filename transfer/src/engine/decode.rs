@@ -9,6 +9,8 @@ use longshore_image::chain::Chain;
 use longshore_image::cluster::{ClusterCodec, ClusterDecoder};
 
 use super::Shared;
+use super::clusters::Packer;
+use super::output::{Batch, Content, Home};
 use super::writer::Sink;
 use crate::cancel::Stopped;
 use crate::pool::Pool;
@@ -38,12 +40,30 @@ pub(super) enum Task {
         parts: Vec<(u64, u64, usize)>,
     },
     /// Compressed clusters, to be read from a layer.
-    ReadPacked {
-        layer: usize,
-        /// What to read, one after the other into the input buffer.
-        reads: Vec<(u64, usize)>,
-        clusters: Vec<Packed>,
-    },
+    ReadPacked(Group),
+    /// All there is of one aligned unit of the disk.
+    Unit(Unit),
+}
+
+/// Compressed clusters that are read together.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) layer: usize,
+    /// What to read, one after the other into the input buffer.
+    pub(super) reads: Vec<(u64, usize)>,
+    pub(super) clusters: Vec<Packed>,
+}
+
+/// A unit of the disk: what is in none of its parts is zero.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) guest: u64,
+    pub(super) len: usize,
+    /// Layer, guest offset, offset in the layer's data, length.
+    pub(super) plain: Vec<(usize, u64, u64, usize)>,
+    pub(super) packed: Vec<Group>,
+    /// Guest bytes that its parts have together.
+    pub(super) bytes: u64,
 }
 
 /// One compressed cluster of a task.
@@ -57,14 +77,23 @@ pub(super) struct Packed {
     pub(super) input: Range<usize>,
 }
 
-/// Decoded bytes on their way to the target.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) buf: Vec<u8>,
-    /// What is not zero: guest offset and range in `buf`.
-    pub(super) runs: Vec<(u64, Range<usize>)>,
-    /// Guest bytes that this settles, zeros included.
-    pub(super) resolved: u64,
+/// A buffer of the disk's bytes.
+struct Decoded {
+    buf: Vec<u8>,
+    /// What is in it: guest offset and range.
+    parts: Vec<(u64, Range<usize>)>,
+    /// Guest bytes that this settles.
+    resolved: u64,
+}
+
+impl Decoded {
+    fn of(buf: Vec<u8>, parts: Vec<(u64, Range<usize>)>) -> Self {
+        Self {
+            buf,
+            resolved: parts.iter().map(|(_, range)| range.len() as u64).sum(),
+            parts,
+        }
+    }
 }
 
 /// One decoding thread.
@@ -75,6 +104,10 @@ pub(super) struct Worker {
     pub(super) outputs: Pool,
     pub(super) chain: Option<Arc<Chain>>,
     pub(super) decoders: Vec<ClusterDecoder>,
+    /// Makes clusters, where the target has them.
+    pub(super) packer: Option<Packer>,
+    /// For clusters of which only a part is wanted.
+    pub(super) scratch: Vec<u8>,
     pub(super) shared: Shared,
 }
 
@@ -88,27 +121,35 @@ impl Worker {
 
     pub(super) fn run(mut self) -> Result<(), Stopped> {
         while let Ok(task) = self.tasks.recv() {
-            let batch = match self.decode(task) {
-                Ok(batch) => batch,
+            let decoded = match self.decode(task) {
+                Ok(decoded) => decoded,
                 Err(Halt::Stopped) => return Err(Stopped),
                 Err(Halt::Image(e)) => {
                     let e = self.shared.image(e);
                     return Err(self.shared.failure.fail(e));
                 }
             };
-            self.sink.deliver(batch)?;
+            let Decoded {
+                buf,
+                parts,
+                resolved,
+            } = decoded;
+            match &mut self.packer {
+                Some(packer) => packer.pack(buf, &parts, resolved, &self.sink)?,
+                None => self.sink.deliver(Self::settle(buf, &parts, resolved))?,
+            }
         }
         Ok(())
     }
 
-    fn decode(&mut self, task: Task) -> Result<Batch, Halt> {
+    fn decode(&mut self, task: Task) -> Result<Decoded, Halt> {
         match task {
-            Task::Plain { buf, parts } => Ok(Self::settle(buf, &parts)),
+            Task::Plain { buf, parts } => Ok(Decoded::of(buf, parts)),
             Task::Packed { input, clusters } => {
                 let buf = self.outputs.get()?;
-                let batch = self.inflate(0, &input, &clusters, buf)?;
+                let decoded = self.inflate(0, &input, &clusters, buf)?;
                 self.inputs.put(input);
-                Ok(batch)
+                Ok(decoded)
             }
             Task::ReadPlain { layer, parts } => {
                 let mut buf = self.outputs.get()?;
@@ -121,27 +162,80 @@ impl Worker {
                     used += len;
                 }
                 self.shared.progress.add_read(used as u64);
-                Ok(Self::settle(buf, &placed))
+                Ok(Decoded::of(buf, placed))
             }
-            Task::ReadPacked {
-                layer,
-                reads,
-                clusters,
-            } => {
-                let mut input = self.inputs.get()?;
-                let image = Arc::clone(self.layer(layer)?);
-                let mut used = 0;
-                for (at, len) in reads {
-                    image.read_padded_at(&mut input[used..used + len], at)?;
-                    used += len;
-                }
-                self.shared.progress.add_read(used as u64);
+            Task::ReadPacked(group) => {
+                let input = self.read(&group)?;
                 let buf = self.outputs.get()?;
-                let batch = self.inflate(layer, &input, &clusters, buf)?;
+                let decoded = self.inflate(group.layer, &input, &group.clusters, buf)?;
                 self.inputs.put(input);
-                Ok(batch)
+                Ok(decoded)
             }
+            Task::Unit(unit) => self.unit(&unit),
         }
+    }
+
+    /// Reads what a group's clusters are decoded from.
+    fn read(&mut self, group: &Group) -> Result<Vec<u8>, Halt> {
+        let mut input = self.inputs.get()?;
+        let image = self.layer(group.layer)?;
+        let mut used = 0;
+        for &(at, len) in &group.reads {
+            image.read_padded_at(&mut input[used..used + len], at)?;
+            used += len;
+        }
+        self.shared.progress.add_read(used as u64);
+        Ok(input)
+    }
+
+    /// All of a unit, zeros included, up to the end of its last cluster.
+    fn unit(&mut self, unit: &Unit) -> Result<Decoded, Halt> {
+        let mut buf = self.outputs.get()?;
+        let cluster = self.packer.as_ref().map_or(1, Packer::cluster);
+        let len = unit.len.next_multiple_of(cluster).min(buf.len());
+        if unit.bytes < len as u64 {
+            buf[..len].fill(0);
+        }
+        for &(layer, guest, at, len) in &unit.plain {
+            let from = (guest - unit.guest) as usize;
+            self.layer(layer)?
+                .read_padded_at(&mut buf[from..from + len], at)?;
+            self.shared.progress.add_read(len as u64);
+        }
+        for group in &unit.packed {
+            let input = self.read(group)?;
+            for cluster in &group.clusters {
+                let from = (cluster.visible.start - unit.guest) as usize;
+                let to = (cluster.visible.end - unit.guest) as usize;
+                self.decode_part(group.layer, &input, cluster, &mut buf[from..to])?;
+            }
+            self.inputs.put(input);
+        }
+        Ok(Decoded {
+            buf,
+            parts: vec![(unit.guest, 0..len)],
+            resolved: unit.bytes,
+        })
+    }
+
+    /// Decodes what is wanted of `cluster` into `out`.
+    fn decode_part(
+        &mut self,
+        layer: usize,
+        input: &[u8],
+        cluster: &Packed,
+        out: &mut [u8],
+    ) -> longshore_image::Result<()> {
+        let decoder = decoder_of(&mut self.decoders, layer)?;
+        let input = &input[cluster.input.clone()];
+        if cluster.visible.start == cluster.guest.start {
+            return decoder.decode(input, out);
+        }
+        let skip = (cluster.visible.start - cluster.guest.start) as usize;
+        self.scratch.resize(skip + out.len(), 0);
+        decoder.decode(input, &mut self.scratch)?;
+        out.copy_from_slice(&self.scratch[skip..]);
+        Ok(())
     }
 
     fn layer(&self, layer: usize) -> longshore_image::Result<&Arc<dyn longshore_image::ReadAt>> {
@@ -159,12 +253,8 @@ impl Worker {
         input: &[u8],
         clusters: &[Packed],
         mut buf: Vec<u8>,
-    ) -> Result<Batch, Halt> {
-        let Some(decoder) = self.decoders.get_mut(layer) else {
-            return Err(Halt::Image(longshore_image::Error::malformed(
-                "no decoder for a layer",
-            )));
-        };
+    ) -> Result<Decoded, Halt> {
+        let decoder = decoder_of(&mut self.decoders, layer)?;
         let mut parts: Vec<(u64, Range<usize>)> = Vec::with_capacity(clusters.len());
         let mut used = 0;
         for cluster in clusters {
@@ -184,25 +274,33 @@ impl Worker {
             }
             used += len;
         }
-        Ok(Self::settle(buf, &parts))
+        Ok(Decoded::of(buf, parts))
     }
 
     /// Finds what is to be written.
-    fn settle(buf: Vec<u8>, parts: &[(u64, Range<usize>)]) -> Batch {
+    fn settle(buf: Vec<u8>, parts: &[(u64, Range<usize>)], resolved: u64) -> Batch {
         let mut runs = Vec::with_capacity(parts.len());
-        let mut resolved = 0;
         for (guest, range) in parts {
-            resolved += range.len() as u64;
             data_runs(*guest, &buf[range.clone()], |at, run| {
                 runs.push((at, range.start + run.start..range.start + run.end));
             });
         }
         Batch {
             buf,
-            runs,
+            home: Home::Outputs,
+            content: Content::Runs(runs),
             resolved,
         }
     }
+}
+
+fn decoder_of(
+    decoders: &mut [ClusterDecoder],
+    layer: usize,
+) -> longshore_image::Result<&mut ClusterDecoder> {
+    decoders
+        .get_mut(layer)
+        .ok_or_else(|| longshore_image::Error::malformed("no decoder for a layer"))
 }
 
 /// Why a task was not done.

@@ -7,6 +7,7 @@ use longshore_image::forward::{Emit, Geometry, PieceKind};
 use longshore_image::{Error as ImageError, ErrorKind, Info};
 
 use super::decode::{Packed, Task};
+use super::output::Output;
 use super::writer::Back;
 use super::{Outcome, Shared};
 use crate::Result;
@@ -92,17 +93,17 @@ impl Pieces {
         mut self,
         virtual_size: u64,
         found: Option<Info>,
-    ) -> Result<(Target, Info, usize), Outcome> {
+    ) -> Result<(Output, Info, usize), Outcome> {
         let Some(mut running) = self.back.take() else {
             return Err(Outcome::Stopped);
         };
         running.send_plain()?;
         running.send_packed()?;
         let threads = running.back.layout().threads;
-        let target = running.back.finish(&self.shared)?;
+        let output = running.back.finish(&self.shared)?;
         let mut info = found.unwrap_or(running.info);
         info.virtual_size = virtual_size;
-        Ok((target, info, threads))
+        Ok((output, info, threads))
     }
 
     fn start(&mut self, geometry: &Geometry) -> Result<(), Outcome> {
@@ -113,8 +114,15 @@ impl Pieces {
         if let Some(size) = geometry.virtual_size {
             self.shared.progress.set_size(size);
         }
-        let layout = budget.layout(self.threads, geometry.cluster_size, geometry.codec)?;
-        let back = Back::start(layout, &[geometry.codec], None, target, &self.shared)?;
+        let layout = budget.layout(
+            self.threads,
+            geometry.cluster_size,
+            geometry.codec,
+            Output::writing(&target),
+        )?;
+        let disk = geometry.virtual_size;
+        let output = Output::begin(target, disk, &layout)?;
+        let back = Back::start(layout, &[geometry.codec], None, output, disk, &self.shared)?;
         self.back = Some(Running {
             back,
             info: geometry.info.clone(),

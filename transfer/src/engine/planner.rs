@@ -3,7 +3,7 @@
 use longshore_image::ExtentKind;
 use longshore_image::chain::{Chain, LayerExtent};
 
-use super::decode::{Packed, Task};
+use super::decode::{Group, Packed, Task};
 use super::writer::Back;
 use super::{Outcome, Shared};
 use crate::budget::{Layout, UNIT};
@@ -13,7 +13,7 @@ use crate::cancel::Stopped;
 /// reads in long runs; small against the page cache.
 const WINDOW_BYTES: u64 = 64 << 20;
 /// Most extents in a window (clusters of 512 bytes would fill it otherwise); about 1.5 MiB.
-const WINDOW_EXTENTS: usize = 16 << 10;
+pub(super) const WINDOW_EXTENTS: usize = 16 << 10;
 /// Reading over a gap of this many bytes is cheaper than another system call.
 const GAP: u64 = 16 << 10;
 
@@ -89,14 +89,8 @@ fn send(
         match next.extent.kind {
             ExtentKind::Data { at } => plain.add(&next, at, layout.unit_out, back)?,
             ExtentKind::Compressed { at, len } => {
-                let file = chain.layer(next.layer).map_or(u64::MAX, |l| l.data().len());
-                packed.add(
-                    &next,
-                    at,
-                    u64::from(len).min(file.saturating_sub(at)),
-                    layout,
-                    back,
-                )?;
+                let len = bytes_there(chain, next.layer, at, len);
+                packed.add(&next, at, len, layout, back)?;
             }
             ExtentKind::Zero | ExtentKind::Parent => {}
         }
@@ -105,7 +99,13 @@ fn send(
     packed.send(back)
 }
 
-fn at(extent: &LayerExtent) -> u64 {
+/// How much of a compressed cluster is inside its file.
+pub(super) fn bytes_there(chain: &Chain, layer: usize, at: u64, len: u32) -> u64 {
+    let file = chain.layer(layer).map_or(u64::MAX, |l| l.data().len());
+    u64::from(len).min(file.saturating_sub(at))
+}
+
+pub(super) fn at(extent: &LayerExtent) -> u64 {
     match extent.extent.kind {
         ExtentKind::Data { at } | ExtentKind::Compressed { at, .. } => at,
         ExtentKind::Zero | ExtentKind::Parent => 0,
@@ -179,16 +179,35 @@ impl PackedTask {
         layout: Layout,
         back: &Back,
     ) -> Result<(), Stopped> {
+        match self.gather(next, at, len, layout) {
+            Some(group) => back.send(Task::ReadPacked(group)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn send(&mut self, back: &Back) -> Result<(), Stopped> {
+        match self.take() {
+            Some(group) => back.send(Task::ReadPacked(group)),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a cluster, and gives what was gathered before if that is enough.
+    pub(super) fn gather(
+        &mut self,
+        next: &LayerExtent,
+        at: u64,
+        len: u64,
+        layout: Layout,
+    ) -> Option<Group> {
         let output = (next.extent.guest.end - next.extent.guest.start) as usize;
         // What does not fit in a unit can't be a cluster that honest writers keep compressed.
         let len = len.min(layout.unit_in as u64);
         let full = self.output + output > layout.unit_out
             || self.input + len as usize > layout.unit_in
             || next.layer != self.layer;
-        if full {
-            self.send(back)?;
-            self.layer = next.layer;
-        }
+        let enough = if full { self.take() } else { None };
+        self.layer = next.layer;
         let start = match self.reads.last_mut() {
             Some((from, read)) if at >= *from && at <= *from + *read as u64 + GAP => {
                 let end = (*from + *read as u64).max(at + len);
@@ -217,15 +236,16 @@ impl PackedTask {
             input: start..start + len as usize,
         });
         self.output += output;
-        Ok(())
+        enough
     }
 
-    pub(super) fn send(&mut self, back: &Back) -> Result<(), Stopped> {
+    /// What is gathered, if anything.
+    pub(super) fn take(&mut self) -> Option<Group> {
         (self.input, self.output) = (0, 0);
         if self.clusters.is_empty() {
-            return Ok(());
+            return None;
         }
-        back.send(Task::ReadPacked {
+        Some(Group {
             layer: self.layer,
             reads: std::mem::take(&mut self.reads),
             clusters: std::mem::take(&mut self.clusters),

@@ -13,19 +13,21 @@ use crossbeam_channel::{Sender, bounded};
 use longshore_image::chain::Chain;
 use longshore_image::cluster::ClusterCodec;
 
-use super::decode::{Batch, Task, Worker};
+use super::clusters::{Packer, Parts};
+use super::decode::{Task, Worker};
+use super::output::{Batch, Home, Output};
 use super::{Outcome, Shared};
-use crate::budget::Layout;
+use crate::budget::{Layout, PARTS_IN_FLIGHT};
 use crate::cancel::Stopped;
 use crate::pool::Pool;
-use crate::target::Target;
 use crate::{Error, Result};
 
-/// Where batches go: a target, and what waits for whoever is writing.
+/// Where batches go: the output, and what waits for whoever is writing.
 pub(super) struct Sink {
-    target: Mutex<Option<Target>>,
+    output: Mutex<Option<Output>>,
     waiting: Mutex<VecDeque<Batch>>,
-    pool: Pool,
+    outputs: Pool,
+    parts: Pool,
     shared: Shared,
 }
 
@@ -35,16 +37,16 @@ impl Sink {
     pub(super) fn deliver(&self, batch: Batch) -> Result<(), Stopped> {
         self.waiting().push_back(batch);
         loop {
-            let mut target = match self.target.try_lock() {
-                Ok(target) => target,
+            let mut output = match self.output.try_lock() {
+                Ok(output) => output,
                 Err(TryLockError::WouldBlock) => return Ok(()),
                 Err(TryLockError::Poisoned(_)) => return Err(Stopped),
             };
-            let target_open = target.as_mut().ok_or(Stopped)?;
+            let output_open = output.as_mut().ok_or(Stopped)?;
             while let Some(batch) = self.next() {
-                self.write(target_open, batch)?;
+                self.write(output_open, batch)?;
             }
-            drop(target);
+            drop(output);
             // Somebody may have come between our last look and the unlocking, and have gone again.
             if self.waiting().is_empty() {
                 return Ok(());
@@ -60,24 +62,25 @@ impl Sink {
         self.waiting().pop_front()
     }
 
-    fn write(&self, target: &mut Target, batch: Batch) -> Result<(), Stopped> {
+    fn write(&self, output: &mut Output, batch: Batch) -> Result<(), Stopped> {
         self.shared.check()?;
-        let before = target.bytes_written();
-        for (guest, run) in batch.runs {
-            target
-                .write(guest, &batch.buf[run])
-                .map_err(|e| self.shared.failure.fail(e))?;
-        }
+        let before = output.bytes_written();
+        output
+            .write(&batch)
+            .map_err(|e| self.shared.failure.fail(e))?;
         let progress = &self.shared.progress;
-        progress.add_written(target.bytes_written() - before);
+        progress.add_written(output.bytes_written() - before);
         progress.add_resolved(batch.resolved);
-        self.pool.put(batch.buf);
+        match batch.home {
+            Home::Outputs => self.outputs.put(batch.buf),
+            Home::Parts => self.parts.put(batch.buf),
+        }
         Ok(())
     }
 
-    /// The target, once no thread can deliver any more.
-    fn close(&self) -> Option<Target> {
-        self.target
+    /// The output, once no thread can deliver any more.
+    fn close(&self) -> Option<Output> {
+        self.output
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
@@ -91,25 +94,41 @@ pub(super) struct Back {
     outputs: Pool,
     workers: Vec<JoinHandle<Result<(), Stopped>>>,
     sink: Arc<Sink>,
+    /// Makes clusters of what is left in parts at the end.
+    last: Option<Packer>,
     layout: Layout,
 }
 
 impl Back {
-    /// Starts the threads. `codecs` has one entry per layer of `chain`; without a chain, one.
+    /// Starts the threads. `codecs` has one entry per layer of `chain`; without a chain, one. `disk` is
+    /// the size of the disk in bytes, if known.
     pub(super) fn start(
         layout: Layout,
         codecs: &[ClusterCodec],
         chain: Option<&Arc<Chain>>,
-        target: Target,
+        output: Output,
+        disk: Option<u64>,
         shared: &Shared,
     ) -> Result<Self> {
         let inputs = Pool::new(layout.buffers, layout.unit_in, &shared.failure);
         let outputs = Pool::new(layout.buffers, layout.unit_out, &shared.failure);
         let (task_tx, task_rx) = bounded(layout.buffers);
+        let clusters = output.clusters();
+        let cluster = clusters.map_or(0, |(cluster, _)| cluster as usize);
+        let in_parts = layout.parts + PARTS_IN_FLIGHT as usize;
+        let part_buffers = Pool::new(in_parts, cluster, &shared.failure);
+        let parts = Arc::new(Parts::new(layout.parts, part_buffers.clone()));
+        let packer = || match clusters {
+            Some((cluster, encoding)) => Packer::new(cluster, encoding, &parts, disk)
+                .map(Some)
+                .map_err(|e| shared.image(e)),
+            None => Ok(None),
+        };
         let sink = Arc::new(Sink {
-            target: Mutex::new(Some(target)),
+            output: Mutex::new(Some(output)),
             waiting: Mutex::default(),
-            pool: outputs.clone(),
+            outputs: outputs.clone(),
+            parts: part_buffers,
             shared: shared.clone(),
         });
         let mut workers = Vec::with_capacity(layout.threads);
@@ -121,6 +140,8 @@ impl Back {
                 outputs: outputs.clone(),
                 chain: chain.cloned(),
                 decoders: Worker::decoders(codecs),
+                packer: packer()?,
+                scratch: Vec::new(),
                 shared: shared.clone(),
             };
             workers.push(spawn(format!("decode-{n}"), move || worker.run())?);
@@ -131,6 +152,7 @@ impl Back {
             outputs,
             workers,
             sink,
+            last: packer()?,
             layout,
         })
     }
@@ -158,22 +180,25 @@ impl Back {
     }
 
     /// No more tasks: waits until all is written.
-    pub(super) fn finish(mut self, shared: &Shared) -> Result<Target, Outcome> {
+    pub(super) fn finish(mut self, shared: &Shared) -> Result<Output, Outcome> {
         match self.join() {
-            Some(target) if !shared.failure.failed() => Ok(target),
+            Some(output) if !shared.failure.failed() => Ok(output),
             _ => Err(Outcome::Stopped),
         }
     }
 
-    /// Waits for all threads; gives the target if all were content.
-    fn join(&mut self) -> Option<Target> {
+    /// Waits for all threads; gives the output if all were content.
+    fn join(&mut self) -> Option<Output> {
         self.tasks = None;
         let mut content = true;
         for worker in self.workers.drain(..) {
             content &= matches!(worker.join(), Ok(Ok(())));
         }
-        let target = self.sink.close()?;
-        content.then_some(target)
+        if content && let Some(mut packer) = self.last.take() {
+            content = packer.drain(&self.sink).is_ok();
+        }
+        let output = self.sink.close()?;
+        content.then_some(output)
     }
 }
 
