@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::{heeding_signals, said};
+use longshore_tests::program::said;
 
 use crate::rig::{DEADLINE, MIB, Rig, eventually, signal};
 
@@ -95,7 +95,8 @@ fn a_kill_at_any_moment_leaves_a_whole_qcow2_image_or_none() {
 fn signals_end_a_copy_that_waits_and_clean_up() {
     let rig = Rig::new();
     for name in ["INT", "TERM", "HUP"] {
-        let mut child = heeding_signals(&rig.command(&["convert", "-", "out.raw"]))
+        let mut child = rig
+            .command(&["convert", "-", "out.raw"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -4,9 +4,19 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// A command of the `longshore` of this build, which is brought up to date first; or of the one that
-/// the environment variable `LONGSHORE` names.
+/// A command of the [`program`]. It heeds every signal that asks it to end: whoever started the tests may
+/// ignore some (nohup does, and so does a script's `&`), and children inherit that.
 pub fn longshore() -> Command {
+    let mut command = Command::new("env");
+    command
+        .arg("--default-signal=HUP,INT,QUIT,TERM")
+        .arg(program());
+    command
+}
+
+/// The `longshore` of this build, which is brought up to date first; or the one that the environment
+/// variable `LONGSHORE` names.
+pub fn program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let path = BUILT.get_or_init(|| {
         if let Some(path) = std::env::var_os("LONGSHORE") {
@@ -27,27 +37,7 @@ pub fn longshore() -> Command {
         );
         profile.join("longshore")
     });
-    Command::new(path)
-}
-
-/// The same command, heeding every signal that asks it to end: whoever started the tests may ignore some
-/// (`nohup` does), and children inherit that.
-pub fn heeding_signals(command: &Command) -> Command {
-    let mut heeding = Command::new("env");
-    heeding
-        .arg("--default-signal=HUP,INT,QUIT,TERM")
-        .arg(command.get_program())
-        .args(command.get_args());
-    if let Some(dir) = command.get_current_dir() {
-        heeding.current_dir(dir);
-    }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => heeding.env(name, value),
-            None => heeding.env_remove(name),
-        };
-    }
-    heeding
+    path.clone()
 }
 
 /// Runs a command that must succeed, and gives its standard output.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use longshore_tests::program::{have, longshore, said};
+use longshore_tests::program::{have, program, said};
 
 use crate::oracle::{Bench, Content};
 
@@ -15,11 +15,10 @@ const PEAK: u64 = 128 * MIB;
 /// Runs `longshore ARGS` with `stdin`, and gives its peak resident memory in bytes.
 fn measured(bench: &Bench, args: &[&str], stdin: Option<&Path>) -> (u64, Output) {
     let report = bench.path("peak");
-    let program = longshore().get_program().to_owned();
     let mut time = Command::new("time");
     time.args(["--quiet", "--format", "%M", "--output"])
         .arg(&report)
-        .arg(program)
+        .arg(program())
         .args(args);
     time.current_dir(bench.path(""));
     // Through a pipe: a redirected file would be read at random.

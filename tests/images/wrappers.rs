@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use longshore_tests::program::{have, longshore, said};
+use longshore_tests::program::{have, longshore, program, said};
 
 use crate::oracle::{Bench, Content, compare};
 
@@ -145,11 +145,10 @@ fn nothing_but_the_result_is_written_beside_it() {
     if !have("strace") {
         return;
     }
-    let program = longshore().get_program().to_owned();
     let output = Command::new("strace")
         .args(["-f", "-e", "trace=openat,open,creat,mknod,mknodat", "-o"])
         .arg(bench.path("trace"))
-        .arg(program)
+        .arg(program())
         .arg("convert")
         .arg(bench.path("d.qcow2.gz"))
         .arg(bench.path("empty/out.raw"))
