@@ -99,7 +99,8 @@ impl Extent {
 /// A lazy walk over extents.
 pub type Extents<'a> = Box<dyn Iterator<Item = Result<Extent>> + Send + 'a>;
 
-/// Joins neighbours of any sorted, disjoint walk, and checks that it is one.
+/// Joins neighbours of any sorted, disjoint walk, and checks that it is one. It ends with the first
+/// error, so the walk itself need not.
 pub fn coalesce<'a>(raw: impl Iterator<Item = Result<Extent>> + Send + 'a) -> Extents<'a> {
     Box::new(Coalesce {
         inner: raw,

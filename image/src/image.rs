@@ -115,10 +115,14 @@ pub trait Image: Send + Sync + Debug {
     fn info(&self) -> Info;
 
     /// Most guest bytes that one compressed extent covers, in bytes; 0 if there are none.
-    fn cluster_size(&self) -> u64;
+    fn cluster_size(&self) -> u64 {
+        0
+    }
 
     /// How [`crate::ExtentKind::Compressed`] is decoded.
-    fn cluster_codec(&self) -> ClusterCodec;
+    fn cluster_codec(&self) -> ClusterCodec {
+        ClusterCodec::None
+    }
 
     /// Where the `at` of extents points into.
     fn data(&self) -> &Arc<dyn ReadAt>;

@@ -22,7 +22,6 @@ use std::sync::Arc;
 
 use self::extents::Walk;
 use self::header::Header;
-use crate::cluster::ClusterCodec;
 use crate::forward::{Decoder, Mapped, Options};
 use crate::num::to_usize;
 use crate::read_at::{ReadAtExt, check_inside};
@@ -62,14 +61,6 @@ impl Image for Parallels {
 
     fn info(&self) -> Info {
         self.header.info()
-    }
-
-    fn cluster_size(&self) -> u64 {
-        0
-    }
-
-    fn cluster_codec(&self) -> ClusterCodec {
-        ClusterCodec::None
     }
 
     fn data(&self) -> &Arc<dyn ReadAt> {

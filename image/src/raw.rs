@@ -53,14 +53,6 @@ impl Image for Raw {
         self.info.clone()
     }
 
-    fn cluster_size(&self) -> u64 {
-        0
-    }
-
-    fn cluster_codec(&self) -> ClusterCodec {
-        ClusterCodec::None
-    }
-
     fn data(&self) -> &Arc<dyn ReadAt> {
         &self.file
     }

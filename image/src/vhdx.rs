@@ -38,7 +38,6 @@ use self::layout::FRONT_LEN;
 use self::locator::Locator;
 use self::metadata::{Items, Metadata, len, span_bytes, table_range};
 use self::overlay::{Patched, Patches};
-use crate::cluster::ClusterCodec;
 use crate::forward::{Decoder, Mapped, Options};
 use crate::num::{to_u64, to_usize};
 use crate::read_at::{ReadAtExt, check_inside};
@@ -263,14 +262,6 @@ impl Image for Vhdx {
 
     fn info(&self) -> Info {
         info(&self.header, &self.metadata)
-    }
-
-    fn cluster_size(&self) -> u64 {
-        0
-    }
-
-    fn cluster_codec(&self) -> ClusterCodec {
-        ClusterCodec::None
     }
 
     fn data(&self) -> &Arc<dyn ReadAt> {

@@ -20,7 +20,6 @@ pub(super) struct Walk<'a> {
     /// Entries from `first` on.
     slice: Vec<u8>,
     first: u64,
-    failed: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -31,7 +30,6 @@ impl<'a> Walk<'a> {
             range,
             slice: Vec::new(),
             first: 0,
-            failed: false,
         }
     }
 
@@ -77,11 +75,6 @@ impl Iterator for Walk<'_> {
     type Item = Result<Extent>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.range.is_empty() {
-            return None;
-        }
-        let step = self.step();
-        self.failed = step.is_err();
-        Some(step)
+        (!self.range.is_empty()).then(|| self.step())
     }
 }

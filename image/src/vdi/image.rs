@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::header::Header;
-use crate::cluster::ClusterCodec;
 use crate::num::to_usize;
 use crate::read_at::{ReadAtExt, check_inside};
 use crate::table::Entries;
@@ -42,14 +41,6 @@ impl Image for Vdi {
         self.header.info()
     }
 
-    fn cluster_size(&self) -> u64 {
-        0
-    }
-
-    fn cluster_codec(&self) -> ClusterCodec {
-        ClusterCodec::None
-    }
-
     fn data(&self) -> &Arc<dyn ReadAt> {
         &self.file
     }
@@ -67,7 +58,6 @@ impl Image for Vdi {
                 &self.limits,
             ),
             range: range.start..range.end.min(header.virtual_size()),
-            failed: false,
         })
     }
 }
@@ -79,7 +69,6 @@ struct Walk<'a> {
     file: u64,
     entries: Entries<'a>,
     range: Range<u64>,
-    failed: bool,
 }
 
 impl Walk<'_> {
@@ -105,11 +94,6 @@ impl Iterator for Walk<'_> {
     type Item = Result<Extent>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.range.is_empty() {
-            return None;
-        }
-        let step = self.step();
-        self.failed = step.is_err();
-        Some(step)
+        (!self.range.is_empty()).then(|| self.step())
     }
 }

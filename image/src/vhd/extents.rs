@@ -18,7 +18,6 @@ pub(super) struct Walk<'a> {
     /// The block at hand, if its bitmap counts.
     block: Option<Block>,
     charge: Option<Reservation>,
-    failed: bool,
 }
 
 /// A block of a differencing disk.
@@ -94,7 +93,6 @@ impl<'a> Walk<'a> {
             range,
             block: None,
             charge: None,
-            failed: false,
         }
     }
 
@@ -147,11 +145,6 @@ impl Iterator for Walk<'_> {
     type Item = Result<Extent>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.range.is_empty() {
-            return None;
-        }
-        let step = self.step();
-        self.failed = step.is_err();
-        Some(step)
+        (!self.range.is_empty()).then(|| self.step())
     }
 }

@@ -8,7 +8,6 @@ use super::extents::Walk;
 use super::footer::{self, Footer, Found, Kind, LEN};
 use super::header::Header;
 use super::parent;
-use crate::cluster::ClusterCodec;
 use crate::num::{to_u64, to_usize};
 use crate::raw::Raw;
 use crate::read_at::{ReadAtExt, check_inside};
@@ -181,14 +180,6 @@ impl Image for Dynamic {
 
     fn info(&self) -> Info {
         self.info.clone()
-    }
-
-    fn cluster_size(&self) -> u64 {
-        0
-    }
-
-    fn cluster_codec(&self) -> ClusterCodec {
-        ClusterCodec::None
     }
 
     fn data(&self) -> &Arc<dyn ReadAt> {

@@ -25,7 +25,6 @@ pub(super) struct Walk<'a> {
     slice_at: u64,
     /// What the table at hand says, last grain first.
     pending: Vec<Extent>,
-    failed: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -37,7 +36,6 @@ impl<'a> Walk<'a> {
             slice: Vec::new(),
             slice_at: 0,
             pending: Vec::new(),
-            failed: false,
         }
     }
 
@@ -161,11 +159,10 @@ impl Iterator for Walk<'_> {
             if let Some(extent) = self.pending.pop() {
                 return Some(Ok(extent));
             }
-            if self.failed || self.range.is_empty() {
+            if self.range.is_empty() {
                 return None;
             }
             if let Err(e) = self.next_table() {
-                self.failed = true;
                 return Some(Err(e));
             }
         }

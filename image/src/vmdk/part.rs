@@ -122,7 +122,6 @@ pub(super) struct Walk<'a> {
     inner: Option<Inner<'a>>,
     /// The rest of what came last: zeros behind the end of a file.
     pending: Option<Extent>,
-    failed: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -138,7 +137,6 @@ impl<'a> Walk<'a> {
             },
             inner: None,
             pending: None,
-            failed: false,
         }
     }
 
@@ -183,9 +181,6 @@ impl Iterator for Walk<'_> {
             if let Some(rest) = self.pending.take() {
                 return Some(Ok(rest));
             }
-            if self.failed {
-                return None;
-            }
             let (part, later) = self.parts.split_first()?;
             if self.range.end <= part.guest.start || self.range.is_empty() {
                 return None;
@@ -199,7 +194,6 @@ impl Iterator for Walk<'_> {
             match inner.next() {
                 Some(Ok(extent)) => return Some(Ok(self.place(part, extent))),
                 Some(Err(e)) => {
-                    self.failed = true;
                     return Some(Err(match &part.name {
                         Some(name) => in_extent(name, e),
                         None => e,

@@ -157,7 +157,6 @@ impl SeSparse {
             missing,
             range,
             table: Vec::new(),
-            failed: false,
         }
     }
 
@@ -273,7 +272,6 @@ pub(super) struct Walk<'a> {
     range: Range<u64>,
     /// The grain table at hand; empty at the start of one.
     table: Vec<u8>,
-    failed: bool,
 }
 
 impl Walk<'_> {
@@ -316,11 +314,6 @@ impl Iterator for Walk<'_> {
     type Item = Result<Extent>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.range.is_empty() {
-            return None;
-        }
-        let step = self.step();
-        self.failed = step.is_err();
-        Some(step)
+        (!self.range.is_empty()).then(|| self.step())
     }
 }
