@@ -39,19 +39,24 @@ impl Bench {
         std::fs::read(self.path(name)).unwrap()
     }
 
-    /// Runs `tool` here; it must succeed.
-    pub(crate) fn run(&self, tool: &str, words: &[&str]) {
+    /// Runs `tool` here; its success, and what it said.
+    pub(crate) fn attempt(&self, tool: &str, words: &[&str]) -> (bool, String) {
         let out = Command::new(tool)
             .args(words)
             .current_dir(self.dir.path())
             .output()
             .unwrap();
-        assert!(
+        let text = [out.stdout, out.stderr].concat();
+        (
             out.status.success(),
-            "{tool} {words:?}: {}{}",
-            String::from_utf8_lossy(&out.stdout),
-            String::from_utf8_lossy(&out.stderr)
-        );
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+
+    /// Runs `tool` here; it must succeed.
+    pub(crate) fn run(&self, tool: &str, words: &[&str]) {
+        let (ok, text) = self.attempt(tool, words);
+        assert!(ok, "{tool} {words:?}: {text}");
     }
 
     /// Runs qemu-img with words split at spaces.

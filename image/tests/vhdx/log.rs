@@ -47,7 +47,9 @@ fn missing_entry(built: &Built) -> Write {
 #[track_caller]
 fn check_replayed(built: &Built, expected: &[u8]) {
     both_read(&built.bytes, expected);
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vhdx") else {
+        return;
+    };
     let refusal = bench
         .refusal(&built.bytes)
         .expect("qemu-img reads it as it is");

@@ -12,6 +12,9 @@ mod log;
 mod oracle;
 mod parents;
 mod properties;
+#[path = "../support/qemu.rs"]
+#[expect(dead_code, reason = "other formats use the rest")]
+mod qemu;
 mod rules;
 mod seeds;
 mod support;

@@ -22,7 +22,9 @@ fn disk(len: usize) -> Vec<u8> {
 
 #[test]
 fn dynamic_and_fixed_of_any_block_size_equal_qemu_img() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vhdx") else {
+        return;
+    };
     for (len, sizes) in [
         (5 << 20, ["1M", "2M", "16M"]),
         ((3 << 20) + 512, ["16M", "1M", "8M"]),
@@ -44,7 +46,9 @@ fn dynamic_and_fixed_of_any_block_size_equal_qemu_img() {
 
 #[test]
 fn blocks_in_any_order_and_rewritten_equal_qemu_img() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vhdx") else {
+        return;
+    };
     bench.img("create -q -f vhdx -o block_size=1M i.vhdx 40M");
     bench.check("i.vhdx");
     bench.io(
@@ -62,7 +66,9 @@ fn blocks_in_any_order_and_rewritten_equal_qemu_img() {
 
 #[test]
 fn a_disk_of_many_chunks_equals_qemu_img() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vhdx") else {
+        return;
+    };
     // 256 MiB blocks: a sector bitmap's entry after each sixteen.
     bench.img("create -q -f vhdx -o block_size=256M i.vhdx 18G");
     bench.io("i.vhdx", &["write -P 1 17G 64k"]);
@@ -90,7 +96,9 @@ fn a_disk_of_many_chunks_equals_qemu_img() {
 
 #[test]
 fn what_we_build_qemu_img_reads_the_same() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vhdx") else {
+        return;
+    };
     for metadata_first in [false, true] {
         let builder = Builder {
             metadata_first,

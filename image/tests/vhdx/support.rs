@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 use longshore_image::chain::Chain;
@@ -12,6 +10,8 @@ use longshore_image::{
     DenyAll, Error, ErrorKind, ExtentKind, Image, Limits, OpenGate, ReadAt, ReadAtExt, Reference,
     Result, vhdx,
 };
+
+pub(crate) use crate::qemu::Bench;
 
 /// Opens `bytes`, trusting nobody.
 pub(crate) fn open(bytes: &[u8]) -> Result<Arc<dyn Image>> {
@@ -167,73 +167,7 @@ pub(crate) fn both_read(bytes: &[u8], expected: &[u8]) {
     }
 }
 
-/// A directory of its own, and the tools that make images in it.
-pub(crate) struct Bench {
-    dir: tempfile::TempDir,
-}
-
 impl Bench {
-    /// None, with the name of what is missing, on a machine without the tools; a failure under CI.
-    pub(crate) fn new() -> Option<Self> {
-        for tool in ["qemu-img", "qemu-io"] {
-            if Command::new(tool).arg("--version").output().is_err() {
-                assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
-                eprintln!("skipped: {tool} is missing");
-                return None;
-            }
-        }
-        Some(Self {
-            dir: tempfile::tempdir().unwrap(),
-        })
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
-    }
-
-    /// Runs a tool; its success, and what it said.
-    pub(crate) fn run(&self, tool: &str, words: &[&str]) -> (bool, String) {
-        let out = Command::new(tool)
-            .args(words)
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap();
-        let text = [out.stdout, out.stderr].concat();
-        (
-            out.status.success(),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
-    }
-
-    pub(crate) fn img(&self, words: &str) {
-        let (ok, text) = self.run("qemu-img", &words.split_whitespace().collect::<Vec<_>>());
-        assert!(ok, "qemu-img {words}: {text}");
-    }
-
-    pub(crate) fn io(&self, name: &str, commands: &[&str]) {
-        let mut words = vec!["-f", "vhdx"];
-        for command in commands {
-            words.extend(["-c", command]);
-        }
-        words.push(name);
-        let (ok, text) = self.run("qemu-io", &words);
-        assert!(ok, "qemu-io {words:?}: {text}");
-    }
-
-    /// What qemu-img reads of `name`.
-    pub(crate) fn oracle(&self, name: &str) -> Vec<u8> {
-        self.img(&format!("convert -f vhdx -O raw {name} {name}.oracle"));
-        self.read(&format!("{name}.oracle"))
-    }
-
     /// Both ways read of `name` what qemu-img reads.
     #[track_caller]
     pub(crate) fn check(&self, name: &str) {
@@ -253,7 +187,7 @@ impl Bench {
             "built.vhdx",
             "built.raw",
         ];
-        let (ok, text) = self.run("qemu-img", &words);
+        let (ok, text) = self.attempt("qemu-img", &words);
         if ok {
             same(&random(bytes).unwrap(), &self.read("built.raw"), "qemu-img");
         }
