@@ -50,17 +50,31 @@ enum Event<'a> {
         virtual_size: u64,
         read: u64,
         written: u64,
+        shared: u64,
         spilled: u64,
         passes: u32,
         threads: usize,
         seconds: f64,
         finishing_seconds: f64,
+        phases: PhaseSeconds,
     },
     Error {
         reason: &'static str,
         message: String,
         exit_code: u8,
     },
+}
+
+/// Where the time went, in seconds, summed over threads.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PhaseSeconds {
+    read: f64,
+    decode: f64,
+    write: f64,
+    /// The part of `write` that was waiting for storage.
+    write_back: f64,
+    flush: f64,
 }
 
 /// Shows one copy.
@@ -233,8 +247,12 @@ fn image(report: &Report) -> String {
 fn summary(report: &Report, target: &str) -> String {
     let seconds = report.elapsed.as_secs_f64();
     let rate = float(report.bytes_read) / seconds.max(0.001);
+    let shared = match report.bytes_shared {
+        0 => String::new(),
+        n => format!("{} shared with the source, ", bytes(n)),
+    };
     format!(
-        "{target}: a {} disk of {} from {}; {} read, {} written, {seconds:.1} s, {}/s",
+        "{target}: a {} disk of {} from {}; {} read, {} written, {shared}{seconds:.1} s, {}/s",
         report.written_as.format().name(),
         bytes(report.virtual_size),
         image(report),
@@ -254,11 +272,19 @@ fn done_event<'a>(report: &'a Report, target: &'a str) -> Event<'a> {
         virtual_size: report.virtual_size,
         read: report.bytes_read,
         written: report.bytes_written,
+        shared: report.bytes_shared,
         spilled: report.bytes_spilled,
         passes: report.passes,
         threads: report.threads,
         seconds: report.elapsed.as_secs_f64(),
-        finishing_seconds: report.finishing.as_secs_f64(),
+        finishing_seconds: report.phases.flush.as_secs_f64(),
+        phases: PhaseSeconds {
+            read: report.phases.read.as_secs_f64(),
+            decode: report.phases.decode.as_secs_f64(),
+            write: report.phases.write.as_secs_f64(),
+            write_back: report.phases.write_back.as_secs_f64(),
+            flush: report.phases.flush.as_secs_f64(),
+        },
     }
 }
 

@@ -56,4 +56,4 @@ pub use crate::gate::{DenyAll, OpenGate, Reference, ReferenceKind};
 pub use crate::image::{Compression, Format, Image, Info, all_extents, open};
 pub use crate::limits::{Limits, Reservation};
 pub use crate::probe::{PROBE_LEN, Probe, TAIL_LEN, Wrapper, probe, probe_tail};
-pub use crate::read_at::{ReadAt, ReadAtExt};
+pub use crate::read_at::{FileRange, ReadAt, ReadAtExt};

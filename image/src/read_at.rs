@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::num::{to_u64, to_usize};
@@ -28,6 +29,32 @@ pub trait ReadAt: Send + Sync + Debug {
     /// is none before the end. Files answer from their holes; the default knows of no holes.
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
         Ok((from < self.len()).then(|| from..self.len()))
+    }
+
+    /// Where the byte at `at` is in an open file, for whoever can hand bytes on without reading them.
+    /// `None` if it is in no file as it is read here; the default knows of no file.
+    fn in_file(&self, _at: u64) -> Option<FileRange<'_>> {
+        None
+    }
+}
+
+/// Bytes of a [`ReadAt`] that an open file has as they are.
+#[derive(Debug, Clone, Copy)]
+pub struct FileRange<'a> {
+    /// The file.
+    pub file: BorrowedFd<'a>,
+    /// Offset of the first byte in it.
+    pub at: u64,
+    /// How many bytes from there on are the same in both.
+    pub len: u64,
+}
+
+impl FileRange<'_> {
+    /// No more than the first `len` bytes.
+    #[must_use]
+    pub fn up_to(mut self, len: u64) -> Self {
+        self.len = self.len.min(len);
+        self
     }
 }
 
@@ -101,5 +128,9 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
 
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
         (**self).next_data(from)
+    }
+
+    fn in_file(&self, at: u64) -> Option<FileRange<'_>> {
+        (**self).in_file(at)
     }
 }

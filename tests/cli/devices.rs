@@ -5,6 +5,7 @@ use std::process::Command;
 
 use longshore_tests::program::{have, run, said};
 
+use crate::mount::Mount;
 use crate::rig::{MIB, Rig, error_of, is_root};
 
 /// A loop device over a file, detached when dropped.
@@ -141,49 +142,10 @@ fn a_copy_to_a_device_that_is_cut_short_leaves_nothing_that_boots() {
     );
 }
 
-/// A small filesystem, unmounted when dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn small(rig: &Rig) -> Option<Self> {
-        if !is_root() || !have("mkfs.ext4") {
-            return None;
-        }
-        let file = std::fs::File::create(rig.path("fs")).unwrap();
-        file.set_len(16 << 20).unwrap();
-        run(Command::new("mkfs.ext4").arg("-q").arg(rig.path("fs")));
-        let at = rig.path("mnt");
-        std::fs::create_dir(&at).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-o", "loop"])
-            .arg(rig.path("fs"))
-            .arg(&at)
-            .output()
-            .unwrap();
-        if !mounted.status.success() {
-            eprintln!("skipped: no loop mount: {}", said(&mounted));
-            return None;
-        }
-        Some(Self(at))
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name != "lost+found").collect()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_filesystem_is_4_and_keeps_nothing() {
     let rig = Rig::new();
-    let Some(mount) = Mount::small(&rig) else {
+    let Some(mount) = Mount::of(&rig, "ext4", 16 << 20) else {
         return;
     };
     let noise = vec![0xa5; 40 * MIB];

@@ -6,6 +6,7 @@ mod inspect;
 mod output;
 mod pieces;
 mod planner;
+mod share;
 mod stream;
 mod units;
 mod walk;
@@ -31,6 +32,7 @@ use self::writer::Back;
 use crate::budget::Budget;
 use crate::cancel::{Failure, Stopped};
 use crate::hold::SpillHold;
+use crate::phases::{Clocks, Phases};
 use crate::target::Target;
 use crate::{Cancel, Checksum, Error, Memory, Progress, Result, Source, TargetFormat, TargetSpec};
 
@@ -87,6 +89,8 @@ pub struct Report {
     pub bytes_read: u64,
     /// Bytes written to the target.
     pub bytes_written: u64,
+    /// Bytes that were not copied: source and target have the same blocks on one filesystem.
+    pub bytes_shared: u64,
     /// Bytes that waited in a file for their table.
     pub bytes_spilled: u64,
     /// How often the stream was read; 0 with random access.
@@ -95,8 +99,8 @@ pub struct Report {
     pub threads: usize,
     /// From start to durable.
     pub elapsed: Duration,
-    /// The part of it that the final fsync and rename took.
-    pub finishing: Duration,
+    /// Where the time went.
+    pub phases: Phases,
 }
 
 /// What all stages of one transfer share.
@@ -105,6 +109,7 @@ struct Shared {
     failure: Failure,
     cancel: Cancel,
     progress: Progress,
+    clocks: Clocks,
     name: Arc<str>,
 }
 
@@ -141,6 +146,7 @@ pub fn transfer(
         failure: Failure::default(),
         cancel: cancel.clone(),
         progress: progress.clone(),
+        clocks: Clocks::default(),
         name: source.name().into(),
     };
     let opened = Target::open(target, source.identity())?;
@@ -157,8 +163,9 @@ pub fn transfer(
         }
     };
     let finishing = Instant::now();
-    let bytes_written = done.output.finish(done.virtual_size)?;
+    let moved = done.output.finish(done.virtual_size)?;
     progress.set_done();
+    let flush = finishing.elapsed();
     let snapshot = progress.snapshot();
     Ok(Report {
         info: done.info,
@@ -166,12 +173,13 @@ pub fn transfer(
         written_as: target.format,
         virtual_size: done.virtual_size,
         bytes_read: snapshot.read,
-        bytes_written,
+        bytes_written: moved.written,
+        bytes_shared: moved.shared,
         bytes_spilled: snapshot.spilled,
         passes: snapshot.pass,
         threads: done.threads,
         elapsed: started.elapsed(),
-        finishing: finishing.elapsed(),
+        phases: shared.clocks.read_out(moved.write_back, flush),
     })
 }
 

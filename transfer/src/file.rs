@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use longshore_image::{OpenGate, ReadAt, Reference, ReferenceKind};
+use longshore_image::{FileRange, OpenGate, ReadAt, Reference, ReferenceKind};
 use rustix::fs::{SeekFrom, seek};
 
 use crate::lock::{self, Role};
@@ -123,6 +123,16 @@ impl ReadAt for LocalFile {
         };
         let end = seek(&self.file, SeekFrom::Hole(start))?.min(self.len);
         Ok((start < end).then_some(start..end))
+    }
+
+    /// Not of a block device: there is nothing to share there.
+    fn in_file(&self, at: u64) -> Option<FileRange<'_>> {
+        let len = self.len.checked_sub(at).filter(|_| self.seekable_holes)?;
+        Some(FileRange {
+            file: self.file.as_fd(),
+            at,
+            len,
+        })
     }
 }
 

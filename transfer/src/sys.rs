@@ -40,6 +40,32 @@ pub(crate) fn write_out(fd: BorrowedFd<'_>, offset: u64, len: u64, wait: bool) -
     }
 }
 
+/// Lets `len` bytes at `offset` of `to` be the blocks that `from` has at `at`: both files have them then,
+/// and whoever is written to gets new ones. Both are on one filesystem that can do this, and offsets and
+/// length are multiples of its block.
+pub(crate) fn share_range(
+    to: BorrowedFd<'_>,
+    offset: u64,
+    from: BorrowedFd<'_>,
+    at: u64,
+    len: u64,
+) -> io::Result<()> {
+    let request = libc::file_clone_range {
+        src_fd: from.as_raw_fd().into(),
+        src_offset: at,
+        src_length: len,
+        dest_offset: offset,
+    };
+    // SAFETY: FICLONERANGE reads one file_clone_range, which `request` is, and it outlives the call; both
+    // descriptors are borrowed for it.
+    let done = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONERANGE, &raw const request) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Size of a block device in bytes.
 pub(crate) fn device_size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;

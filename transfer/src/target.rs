@@ -12,6 +12,7 @@
 //! zeroed at the end, from a record of what was.
 
 mod behind;
+mod share;
 
 use std::fs::File;
 use std::io;
@@ -19,6 +20,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use longshore_image::Format;
 use longshore_image::cluster::Encoding;
@@ -144,6 +146,7 @@ pub(crate) struct Target {
     written: Option<Written>,
     behind: Option<WriteBehind>,
     bytes: u64,
+    shared: u64,
     /// End of the last bytes of the disk that were written.
     end: u64,
     finished: bool,
@@ -216,6 +219,7 @@ impl Target {
             written: full.then(Written::default),
             behind: None,
             bytes: 0,
+            shared: 0,
             end: 0,
             finished: false,
         };
@@ -248,6 +252,7 @@ impl Target {
             written: Some(Written::default()),
             behind: None,
             bytes: 0,
+            shared: 0,
             end: 0,
             finished: false,
         };
@@ -461,6 +466,13 @@ impl Target {
             at += n as u64;
         }
         Ok(())
+    }
+
+    /// Time spent waiting for earlier writes to be on storage.
+    pub(crate) fn write_back(&self) -> Duration {
+        self.behind
+            .as_ref()
+            .map_or(Duration::ZERO, WriteBehind::waited)
     }
 
     /// Bytes written so far.

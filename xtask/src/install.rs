@@ -45,6 +45,8 @@ const NEEDS: &[Need] = &[
     need("make", "make"),
     need("pkg-config", "pkg-config"),
     need("e2fsprogs", "mke2fs"),
+    need("xfsprogs", "mkfs.xfs"),
+    need("btrfs-progs", "mkfs.btrfs"),
     need("genisoimage", "genisoimage"),
     need("xorriso", "xorriso"),
     need("nbdkit", "nbdkit"),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::num::{to_u64, to_usize};
-use crate::{ReadAt, Reservation};
+use crate::{FileRange, ReadAt, Reservation};
 
 /// The log writes sectors of this size, at its multiples.
 pub(super) const SECTOR: u64 = 4096;
@@ -88,6 +88,15 @@ impl Patches {
             .is_some()
     }
 
+    /// The first offset from `offset` on that is not as it is in the file.
+    fn untouched_until(&self, offset: u64) -> u64 {
+        let first = self.first_over(offset);
+        self.by_start
+            .range(first..)
+            .next()
+            .map_or(u64::MAX, |(&start, _)| start.max(offset))
+    }
+
     /// Changes `buf`, which was read at `offset`.
     pub(super) fn apply(&self, buf: &mut [u8], offset: u64) {
         let end = offset.saturating_add(to_u64(buf.len()));
@@ -148,6 +157,13 @@ impl ReadAt for Patched {
     fn len(&self) -> u64 {
         self.len
     }
+
+    /// As far as no patch lies over the file.
+    fn in_file(&self, at: u64) -> Option<FileRange<'_>> {
+        let until = self.patches.untouched_until(at).min(self.file.len());
+        let len = until.checked_sub(at).filter(|&len| len > 0)?;
+        Some(self.file.in_file(at)?.up_to(len))
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +186,9 @@ mod tests {
         let file: Arc<dyn ReadAt> = Arc::new(vec![1; 45_000]);
         assert!(patches.touch(&(40_959..50_000)) && !patches.touch(&(40_960..50_000)));
         assert!(patches.touch(&(9000..9001)) && !patches.touch(&(45_056..60_000)));
+        for (from, to) in [(0, 0), (9000, 9000), (40_960, u64::MAX)] {
+            assert_eq!(patches.untouched_until(from), to, "from {from}");
+        }
         patches.put(&(49_152..53_248), Some(filled(3)));
         let image = Patched::new(file, patches);
         assert_eq!(image.len(), 53_248);

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::num::{to_u64, to_usize};
-use crate::{Error, ReadAt, Result};
+use crate::{Error, FileRange, ReadAt, Result};
 
 /// A file and where it starts.
 #[derive(Debug)]
@@ -79,11 +79,58 @@ impl ReadAt for Joined {
     fn len(&self) -> u64 {
         self.len
     }
+
+    fn in_file(&self, at: u64) -> Option<FileRange<'_>> {
+        let index = self.members.partition_point(|m| m.start <= at);
+        let member = self.members.get(index.checked_sub(1)?)?;
+        let inside = at.checked_sub(member.start)?;
+        let there = member.file.len().checked_sub(inside)?;
+        Some(member.file.in_file(inside)?.up_to(there))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Has `0` bytes of a file, from its start on.
+    #[derive(Debug)]
+    struct InFile(u64, std::fs::File);
+
+    impl ReadAt for InFile {
+        fn read_exact_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn len(&self) -> u64 {
+            self.0
+        }
+        fn in_file(&self, at: u64) -> Option<FileRange<'_>> {
+            use std::os::fd::AsFd;
+            let (file, len) = (self.1.as_fd(), self.0.checked_sub(at)?);
+            Some(FileRange { file, at, len })
+        }
+    }
+
+    #[test]
+    fn a_byte_is_in_the_file_that_it_is_read_from_up_to_the_end_of_that() {
+        use std::os::fd::AsRawFd;
+        let mut joined = Joined::default();
+        let mut fds = Vec::new();
+        for len in [1000, 0, 500] {
+            let file = std::fs::File::open("/dev/null").unwrap();
+            fds.push(file.as_raw_fd());
+            joined.push("x", Arc::new(InFile(len, file))).unwrap();
+        }
+        let data = joined.into_data();
+        for (at, fd, inside, len) in [(0, 0, 0, 1000), (999, 0, 999, 1), (1000, 2, 0, 500)] {
+            let found = data.in_file(at).unwrap();
+            assert_eq!(found.file.as_raw_fd(), fds[fd]);
+            assert_eq!((found.at, found.len), (inside, len));
+        }
+        assert_eq!(data.in_file(1500).map(|found| found.len), Some(0));
+        assert!(data.in_file(1501).is_none());
+        assert!(Vec::<u8>::new().in_file(0).is_none());
+    }
 
     #[test]
     fn reads_begin_and_end_in_any_file_and_not_behind_the_last() {

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
-use longshore_image::ReadAt;
+use longshore_image::{FileRange, ReadAt};
 use longshore_transfer::{Algorithm, Checksum, Error as TransferError, Hasher, Source};
 
 use super::manifest::Manifest;
@@ -176,6 +176,11 @@ impl ReadAt for Part {
 
     fn len(&self) -> u64 {
         self.range.end.saturating_sub(self.range.start)
+    }
+
+    fn in_file(&self, at: u64) -> Option<FileRange<'_>> {
+        let there = self.len().checked_sub(at)?;
+        Some(self.file.in_file(self.range.start + at)?.up_to(there))
     }
 }
 

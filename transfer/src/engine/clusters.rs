@@ -164,14 +164,14 @@ impl Packer {
         self.cluster
     }
 
-    /// Makes clusters of `parts` of `buf` (guest offset and range, ranges in order) and delivers them.
+    /// Makes clusters of `parts` of `buf` (guest offset and range, ranges in order).
     pub(super) fn pack(
         &mut self,
         mut buf: Vec<u8>,
         parts: &[(u64, Range<usize>)],
         resolved: u64,
         sink: &Sink,
-    ) -> Result<(), Stopped> {
+    ) -> Result<Batch, Stopped> {
         let mut made = Made::default();
         for (guest, range) in parts {
             let (mut guest, mut at) = (*guest, range.start);
@@ -187,7 +187,7 @@ impl Packer {
                 at += n;
             }
         }
-        sink.deliver(made.batch(buf, Home::Outputs, resolved))
+        Ok(made.batch(buf, Home::Outputs, resolved))
     }
 
     /// A piece of the cluster at `guest`.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use longshore_image::ReadAtExt;
@@ -13,6 +14,7 @@ use super::clusters::Packer;
 use super::output::{Batch, Content, Home};
 use super::writer::Sink;
 use crate::cancel::Stopped;
+use crate::phases::Work;
 use crate::pool::Pool;
 use crate::zeros::data_runs;
 
@@ -108,6 +110,8 @@ pub(super) struct Worker {
     pub(super) packer: Option<Packer>,
     /// For clusters of which only a part is wanted.
     pub(super) scratch: Vec<u8>,
+    /// Time spent reading.
+    pub(super) reading: Duration,
     pub(super) shared: Shared,
 }
 
@@ -121,6 +125,7 @@ impl Worker {
 
     pub(super) fn run(mut self) -> Result<(), Stopped> {
         while let Ok(task) = self.tasks.recv() {
+            let (started, reading) = (Instant::now(), self.reading);
             let decoded = match self.decode(task) {
                 Ok(decoded) => decoded,
                 Err(Halt::Stopped) => return Err(Stopped),
@@ -134,10 +139,15 @@ impl Worker {
                 parts,
                 resolved,
             } = decoded;
-            match &mut self.packer {
+            let batch = match &mut self.packer {
                 Some(packer) => packer.pack(buf, &parts, resolved, &self.sink)?,
-                None => self.sink.deliver(Self::settle(buf, &parts, resolved))?,
-            }
+                None => Self::settle(buf, &parts, resolved),
+            };
+            let read = self.reading.saturating_sub(reading);
+            let clocks = &self.shared.clocks;
+            clocks.add(Work::Read, read);
+            clocks.add(Work::Decode, started.elapsed().saturating_sub(read));
+            self.sink.deliver(batch)?;
         }
         Ok(())
     }
@@ -154,6 +164,7 @@ impl Worker {
             Task::ReadPlain { layer, parts } => {
                 let mut buf = self.outputs.get()?;
                 let image = Arc::clone(self.layer(layer)?);
+                let reading = Instant::now();
                 let mut placed = Vec::with_capacity(parts.len());
                 let mut used = 0;
                 for (guest, at, len) in parts {
@@ -161,6 +172,7 @@ impl Worker {
                     placed.push((guest, used..used + len));
                     used += len;
                 }
+                self.reading += reading.elapsed();
                 self.shared.progress.add_read(used as u64);
                 Ok(Decoded::of(buf, placed))
             }
@@ -179,11 +191,13 @@ impl Worker {
     fn read(&mut self, group: &Group) -> Result<Vec<u8>, Halt> {
         let mut input = self.inputs.get()?;
         let image = self.layer(group.layer)?;
+        let reading = Instant::now();
         let mut used = 0;
         for &(at, len) in &group.reads {
             image.read_padded_at(&mut input[used..used + len], at)?;
             used += len;
         }
+        self.reading += reading.elapsed();
         self.shared.progress.add_read(used as u64);
         Ok(input)
     }
@@ -196,12 +210,14 @@ impl Worker {
         if unit.bytes < len as u64 {
             buf[..len].fill(0);
         }
+        let reading = Instant::now();
         for &(layer, guest, at, len) in &unit.plain {
             let from = (guest - unit.guest) as usize;
             self.layer(layer)?
                 .read_padded_at(&mut buf[from..from + len], at)?;
             self.shared.progress.add_read(len as u64);
         }
+        self.reading += reading.elapsed();
         for group in &unit.packed {
             let input = self.read(group)?;
             for cluster in &group.clusters {

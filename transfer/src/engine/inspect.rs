@@ -11,6 +11,7 @@ use super::{
 };
 use crate::budget::Budget;
 use crate::cancel::Failure;
+use crate::phases::Clocks;
 use crate::{Cancel, Error, Progress, Result, Source};
 
 /// What a source holds.
@@ -35,6 +36,7 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
         failure: Failure::default(),
         cancel: Cancel::default(),
         progress: Progress::default(),
+        clocks: Clocks::default(),
         name: source.name().into(),
     };
     let mut budget = Budget::new(options.memory)?;

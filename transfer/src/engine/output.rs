@@ -4,6 +4,8 @@
 //! whoever is writing passes it to the [`Output`]. The raw kind is offsets and bytes as ever.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use longshore_image::Limits;
 use longshore_image::cluster::{ClusterCodec, Encoding};
@@ -42,6 +44,26 @@ pub(super) enum Content {
         stored: Vec<Stored>,
         runs: Vec<Range<usize>>,
     },
+}
+
+/// What came to a target, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    pub(super) written: u64,
+    /// Blocks that the source has too.
+    pub(super) shared: u64,
+    /// Time spent waiting for storage before the end.
+    pub(super) write_back: Duration,
+}
+
+impl Moved {
+    fn by(target: &Target) -> Self {
+        Self {
+            written: target.bytes_written(),
+            shared: target.bytes_shared(),
+            write_back: target.write_back(),
+        }
+    }
 }
 
 /// A target, and what it is to become.
@@ -139,12 +161,28 @@ impl Output {
         }
     }
 
-    /// All of a disk of `disk` bytes is written: completes it. Returns the bytes written.
-    pub(super) fn finish(self, disk: u64) -> Result<u64> {
+    /// See [`Target::shares_blocks_of`].
+    pub(super) fn shares_blocks_of(&self) -> Option<u64> {
+        match self {
+            Self::Raw(target) => target.shares_blocks_of(),
+            Self::Qcow2(_) => None,
+        }
+    }
+
+    /// See [`Target::share`].
+    pub(super) fn share(&mut self, guest: u64, from: BorrowedFd<'_>, at: u64, len: u64) -> bool {
+        match self {
+            Self::Raw(target) => target.share(guest, from, at, len),
+            Self::Qcow2(_) => false,
+        }
+    }
+
+    /// All of a disk of `disk` bytes is written: completes it.
+    pub(super) fn finish(self, disk: u64) -> Result<Moved> {
         match self {
             Self::Raw(mut target) => {
                 target.finish(disk)?;
-                Ok(target.bytes_written())
+                Ok(Moved::by(&target))
             }
             Self::Qcow2(image) => image.finish(disk),
         }
@@ -164,7 +202,7 @@ impl Image {
             .map_err(|e| explain(e, target))
     }
 
-    fn finish(self, disk: u64) -> Result<u64> {
+    fn finish(self, disk: u64) -> Result<Moved> {
         if let Some(size) = self.size.filter(|size| *size < disk) {
             return Err(self.too_small(disk, size));
         }
@@ -178,7 +216,7 @@ impl Image {
             Err(e) => return Err(explain(e, &target)),
         };
         target.finish(len)?;
-        Ok(target.bytes_written())
+        Ok(Moved::by(&target))
     }
 
     fn too_small(&self, needed: u64, available: u64) -> Error {

@@ -4,6 +4,7 @@ use longshore_image::ExtentKind;
 use longshore_image::chain::{Chain, LayerExtent};
 
 use super::decode::{Group, Packed, Task};
+use super::share::Sharing;
 use super::writer::Back;
 use super::{Outcome, Shared};
 use crate::budget::{Layout, UNIT};
@@ -19,9 +20,14 @@ const GAP: u64 = 16 << 10;
 
 /// Walks the disk and sends tasks until all of it is planned.
 pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Outcome> {
-    let layout = back.layout();
-    let mut window: Vec<LayerExtent> = Vec::new();
-    let mut bytes = 0;
+    let mut window = Window {
+        extents: Vec::new(),
+        bytes: 0,
+        chain,
+        back,
+        shared,
+    };
+    let mut sharing = Sharing::new(chain, back);
     for extent in chain.extents() {
         let next = extent.map_err(|e| shared.image(e))?;
         if next.extent.kind == ExtentKind::Zero {
@@ -30,24 +36,45 @@ pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Ou
                 .add_resolved(next.visible.end - next.visible.start);
             continue;
         }
-        let mut rest = Some(next);
-        while let Some(extent) = rest.take() {
-            // A huge run of data is cut, so that windows stay windows.
-            let room = WINDOW_BYTES.saturating_sub(bytes).max(UNIT);
-            let (now, later) = cut(extent, room);
-            bytes += now.visible.end - now.visible.start;
-            window.push(now);
-            rest = later;
-            if bytes >= WINDOW_BYTES || window.len() >= WINDOW_EXTENTS {
-                shared.check()?;
-                send(&mut window, layout, chain, back)?;
-                bytes = 0;
-            }
-        }
+        sharing.share(next, chain, back, shared, |rest| window.add(rest))?;
     }
-    send(&mut window, layout, chain, back)?;
+    window.send()?;
     shared.check()?;
     Ok(())
+}
+
+/// Extents that are sorted together.
+struct Window<'a> {
+    extents: Vec<LayerExtent>,
+    bytes: u64,
+    chain: &'a Chain,
+    back: &'a Back,
+    shared: &'a Shared,
+}
+
+impl Window<'_> {
+    fn add(&mut self, extent: LayerExtent) -> Result<(), Outcome> {
+        let mut rest = Some(extent);
+        while let Some(extent) = rest.take() {
+            // A huge run of data is cut, so that windows stay windows.
+            let room = WINDOW_BYTES.saturating_sub(self.bytes).max(UNIT);
+            let (now, later) = cut(extent, room);
+            self.bytes += now.visible.end - now.visible.start;
+            self.extents.push(now);
+            rest = later;
+            if self.bytes >= WINDOW_BYTES || self.extents.len() >= WINDOW_EXTENTS {
+                self.shared.check()?;
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Stopped> {
+        self.bytes = 0;
+        let layout = self.back.layout();
+        send(&mut self.extents, layout, self.chain, self.back)
+    }
 }
 
 /// The first `room` bytes of plain data, and the rest; compressed clusters stay whole.

@@ -14,6 +14,7 @@ use super::{Outcome, Shared};
 use crate::budget::{Budget, CHUNK, CHUNKS};
 use crate::cancel::Stopped;
 use crate::checksum::Hasher;
+use crate::phases::Work;
 use crate::pool::Pool;
 use crate::{Checksum, Error, Result, Source};
 
@@ -200,7 +201,10 @@ fn read(
         // Full chunks keep the stages behind efficient; a pipe gives 64 KiB at a time.
         while filled < bytes.len() {
             shared.check()?;
-            match reader.read(&mut bytes[filled..]) {
+            let read = shared
+                .clocks
+                .time(Work::Read, || reader.read(&mut bytes[filled..]));
+            match read {
                 Ok(0) => {
                     ended = true;
                     break;
@@ -245,7 +249,9 @@ fn hash(
     while let Ok(message) = from.recv() {
         match message {
             Message::Chunk(chunk) => {
-                hasher.update(&chunk.bytes[chunk.range.clone()]);
+                shared.clocks.time(Work::Decode, || {
+                    hasher.update(&chunk.bytes[chunk.range.clone()]);
+                });
                 out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
             }
             Message::End => {
@@ -283,9 +289,11 @@ impl Unwrap {
         while let Some(chunk) = from.next()? {
             let mut input = chunk.range.clone();
             loop {
+                let (from, to) = (&chunk.bytes[input.clone()], &mut full[filled..]);
                 let progress = self
-                    .decoder
-                    .push(&chunk.bytes[input.clone()], &mut full[filled..])
+                    .shared
+                    .clocks
+                    .time(Work::Decode, || self.decoder.push(from, to))
                     .map_err(|e| self.fail(e))?;
                 input.start += progress.consumed;
                 filled += progress.produced;

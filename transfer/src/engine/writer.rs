@@ -8,8 +8,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
+use longshore_image::FileRange;
 use longshore_image::chain::Chain;
 use longshore_image::cluster::ClusterCodec;
 
@@ -19,6 +21,7 @@ use super::output::{Batch, Home, Output};
 use super::{Outcome, Shared};
 use crate::budget::{Layout, PARTS_IN_FLIGHT};
 use crate::cancel::Stopped;
+use crate::phases::Work;
 use crate::pool::Pool;
 use crate::{Error, Result};
 
@@ -36,6 +39,10 @@ impl Sink {
     /// last call: its number is bounded by the pool its buffers come from.
     pub(super) fn deliver(&self, batch: Batch) -> Result<(), Stopped> {
         self.waiting().push_back(batch);
+        self.write_waiting()
+    }
+
+    fn write_waiting(&self) -> Result<(), Stopped> {
         loop {
             let mut output = match self.output.try_lock() {
                 Ok(output) => output,
@@ -58,6 +65,20 @@ impl Sink {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// See [`Output::share`]. What others leave to us meanwhile, we write.
+    pub(super) fn share(&self, guest: u64, from: &FileRange<'_>) -> Result<bool, Stopped> {
+        let shared = {
+            let mut output = self.output.lock().map_err(|_| Stopped)?;
+            let output = output.as_mut().ok_or(Stopped)?;
+            output.share(guest, from.file, from.at, from.len)
+        };
+        if shared {
+            self.shared.progress.add_resolved(from.len);
+        }
+        self.write_waiting()?;
+        Ok(shared)
+    }
+
     fn next(&self) -> Option<Batch> {
         self.waiting().pop_front()
     }
@@ -65,8 +86,9 @@ impl Sink {
     fn write(&self, output: &mut Output, batch: Batch) -> Result<(), Stopped> {
         self.shared.check()?;
         let before = output.bytes_written();
-        output
-            .write(&batch)
+        self.shared
+            .clocks
+            .time(Work::Write, || output.write(&batch))
             .map_err(|e| self.shared.failure.fail(e))?;
         let progress = &self.shared.progress;
         progress.add_written(output.bytes_written() - before);
@@ -97,6 +119,7 @@ pub(super) struct Back {
     /// Makes clusters of what is left in parts at the end.
     last: Option<Packer>,
     layout: Layout,
+    shares_blocks_of: Option<u64>,
 }
 
 impl Back {
@@ -114,6 +137,7 @@ impl Back {
         let outputs = Pool::new(layout.buffers, layout.unit_out, &shared.failure);
         let (task_tx, task_rx) = bounded(layout.buffers);
         let clusters = output.clusters();
+        let shares_blocks_of = output.shares_blocks_of();
         let cluster = clusters.map_or(0, |(cluster, _)| cluster as usize);
         let in_parts = layout.parts + PARTS_IN_FLIGHT as usize;
         let part_buffers = Pool::new(in_parts, cluster, &shared.failure);
@@ -142,6 +166,7 @@ impl Back {
                 decoders: Worker::decoders(codecs),
                 packer: packer()?,
                 scratch: Vec::new(),
+                reading: Duration::ZERO,
                 shared: shared.clone(),
             };
             workers.push(spawn(format!("decode-{n}"), move || worker.run())?);
@@ -154,6 +179,7 @@ impl Back {
             sink,
             last: packer()?,
             layout,
+            shares_blocks_of,
         })
     }
 
@@ -167,6 +193,16 @@ impl Back {
 
     pub(super) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// The block of what the target may share with the source; see [`Output::shares_blocks_of`].
+    pub(super) fn shares_blocks_of(&self) -> Option<u64> {
+        self.shares_blocks_of
+    }
+
+    /// Shares `from` with the target, at `guest`. False if it must be copied.
+    pub(super) fn share(&self, guest: u64, from: &FileRange<'_>) -> Result<bool, Stopped> {
+        self.sink.share(guest, from)
     }
 
     /// Buffers for [`Task::Packed`].

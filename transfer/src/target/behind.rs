@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use crate::sys;
 
@@ -18,6 +19,7 @@ pub(crate) struct WriteBehind {
     current: Option<Range<u64>>,
     bytes: u64,
     started: VecDeque<Range<u64>>,
+    waited: Duration,
 }
 
 impl WriteBehind {
@@ -44,10 +46,17 @@ impl WriteBehind {
     fn retire(&mut self, fd: BorrowedFd<'_>) {
         if let Some(span) = self.started.pop_front() {
             let len = span.end - span.start;
+            let waiting = Instant::now();
             let _ = sys::write_out(fd, span.start, len, true);
+            self.waited += waiting.elapsed();
             let len = std::num::NonZeroU64::new(len);
             let _ = rustix::fs::fadvise(fd, span.start, len, rustix::fs::Advice::DontNeed);
         }
+    }
+
+    /// Time spent waiting for steps to be on storage.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// All is durable: lets go of the rest.
