@@ -9,10 +9,10 @@ use crate::mount::Mount;
 use crate::rig::{MIB, Rig, error_of, is_root};
 
 /// A loop device over a file, detached when dropped.
-struct Loop(PathBuf);
+pub(crate) struct Loop(PathBuf);
 
 impl Loop {
-    fn over(file: &Path) -> Option<Self> {
+    pub(crate) fn over(file: &Path) -> Option<Self> {
         if !is_root() || !have("losetup") {
             return None;
         }
@@ -29,7 +29,7 @@ impl Loop {
         Some(Self(PathBuf::from(path.trim())))
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.0.to_str().unwrap()
     }
 }

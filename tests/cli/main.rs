@@ -8,6 +8,7 @@
 
 mod contract;
 mod devices;
+mod faults;
 mod kills;
 mod locks;
 mod look;

@@ -33,13 +33,13 @@ impl LocalFile {
     }
 
     pub(crate) fn from_file(file: File, path: &Path, force_share: bool) -> Result<Self> {
-        let meta = file.metadata().map_err(|e| unreadable(path, e))?;
+        let meta = sys::again(|| file.metadata()).map_err(|e| unreadable(path, e))?;
         let kind = meta.file_type();
         let (len, seekable_holes) = if kind.is_file() {
             (meta.len(), true)
         } else if kind.is_block_device() {
             (
-                sys::device_size(file.as_fd()).map_err(|e| unreadable(path, e))?,
+                sys::again(|| sys::device_size(file.as_fd())).map_err(|e| unreadable(path, e))?,
                 false,
             )
         } else {
@@ -113,15 +113,17 @@ impl ReadAt for LocalFile {
         if !self.seekable_holes {
             return Ok(Some(from..self.len));
         }
-        let start = match seek(&self.file, SeekFrom::Data(from)) {
+        let start = match sys::again(|| seek(&self.file, SeekFrom::Data(from))) {
             Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => return Ok(None),
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
-                return Ok(Some(from..self.len));
+            Err(e) => {
+                return match e.raw_os_error() {
+                    Some(libc::ENXIO) => Ok(None),
+                    Some(libc::EINVAL | libc::EOPNOTSUPP) => Ok(Some(from..self.len)),
+                    _ => Err(e),
+                };
             }
-            Err(e) => return Err(e.into()),
         };
-        let end = seek(&self.file, SeekFrom::Hole(start))?.min(self.len);
+        let end = sys::again(|| seek(&self.file, SeekFrom::Hole(start)))?.min(self.len);
         Ok((start < end).then_some(start..end))
     }
 

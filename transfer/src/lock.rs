@@ -41,7 +41,7 @@ pub(crate) fn take(fd: BorrowedFd<'_>, path: &Path, role: Role) -> Result<()> {
         .map(|p| PERMISSION + p)
         .chain(excluded.iter().map(|p| UNSHARED + p))
     {
-        match sys::lock_byte(fd, byte, false) {
+        match sys::again(|| sys::lock_byte(fd, byte, false)) {
             Ok(true) => {}
             Ok(false) => return Err(busy("it holds an exclusive lock")),
             Err(e) if not_supported(&e) => return Ok(()),
@@ -49,8 +49,9 @@ pub(crate) fn take(fd: BorrowedFd<'_>, path: &Path, role: Role) -> Result<()> {
         }
     }
     // Our own locks do not show in these checks: they belong to the same open file.
+    let is_free = |byte| sys::again(|| sys::byte_is_free(fd, byte)).map_err(failed);
     for permission in held {
-        if !sys::byte_is_free(fd, UNSHARED + permission).map_err(failed)? {
+        if !is_free(UNSHARED + permission)? {
             return Err(busy(match *permission {
                 WRITE => "it does not let others write",
                 RESIZE => "it does not let others resize",
@@ -59,7 +60,7 @@ pub(crate) fn take(fd: BorrowedFd<'_>, path: &Path, role: Role) -> Result<()> {
         }
     }
     for permission in excluded {
-        if !sys::byte_is_free(fd, PERMISSION + permission).map_err(failed)? {
+        if !is_free(PERMISSION + permission)? {
             return Err(busy("it is open for writing"));
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use longshore_image::ReadAt;
 
 use crate::file::LocalFile;
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// A source of one image. The engine asks for random access or for a stream, as it needs.
 pub trait Source: Send {
@@ -62,7 +62,7 @@ impl FileSource {
             source: Box::new(e),
         };
         let file = File::open(path).map_err(fail)?;
-        let kind = file.metadata().map_err(fail)?.file_type();
+        let kind = sys::again(|| file.metadata()).map_err(fail)?.file_type();
         if kind.is_dir() {
             return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
         }

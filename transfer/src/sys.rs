@@ -20,6 +20,19 @@ pub fn give_memory_back() {
     };
 }
 
+/// Makes a call again that a signal interrupted: filesystems in user space and on the network interrupt
+/// even what local ones never do.
+pub(crate) fn again<T, E: Into<io::Error>>(
+    mut call: impl FnMut() -> std::result::Result<T, E>,
+) -> io::Result<T> {
+    loop {
+        match call().map_err(Into::into) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// Starts write-out of `len` bytes at `offset`; with `wait` also waits for it. No promise of
 /// durability is taken from it: that is fsync's.
 pub(crate) fn write_out(fd: BorrowedFd<'_>, offset: u64, len: u64, wait: bool) -> io::Result<()> {
@@ -31,13 +44,15 @@ pub(crate) fn write_out(fd: BorrowedFd<'_>, offset: u64, len: u64, wait: bool) -
         libc::SYNC_FILE_RANGE_WRITE
     };
     let (offset, len) = (signed(offset)?, signed(len)?);
-    // SAFETY: takes integers only; the descriptor is borrowed for the call.
-    let done = unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, len, flags) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    again(|| {
+        // SAFETY: takes integers only; the descriptor is borrowed for the call.
+        let done = unsafe { libc::sync_file_range(fd.as_raw_fd(), offset, len, flags) };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    })
 }
 
 /// Lets `len` bytes at `offset` of `to` be the blocks that `from` has at `at`: both files have them then,

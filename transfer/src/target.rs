@@ -161,7 +161,7 @@ impl Target {
             let text = "blocks are not set aside inside a qcow2 image; its tables are always there";
             return Err(not_this_way(path, text));
         }
-        let existing = match std::fs::metadata(path) {
+        let existing = match sys::again(|| std::fs::metadata(path)) {
             Ok(meta) => Some(meta),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(Error::target("look at", path, e)),
@@ -200,13 +200,11 @@ impl Target {
         };
         let partial = partial_name(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::open(&partial, flags, Mode::from_raw_mode(0o644))
-            .map_err(|e| Error::target("create", &partial, e.into()))?;
+        let fd = sys::again(|| rustix::fs::open(&partial, flags, Mode::from_raw_mode(0o644)))
+            .map_err(|e| Error::target("create", &partial, e))?;
         let file = File::from(fd);
         // Whoever else writes the same partial file holds this lock.
         lock::take(file.as_fd(), &partial, Role::Writer)?;
-        file.set_len(0)
-            .map_err(|e| Error::target("empty", &partial, e))?;
         let full = spec.preallocate == Preallocate::Full;
         let mut this = Self {
             spec: spec.clone(),
@@ -223,6 +221,8 @@ impl Target {
             end: 0,
             finished: false,
         };
+        // From here on a failure takes the partial file with it.
+        this.file.set_len(0).map_err(|e| this.failed("empty", e))?;
         this.choose_cache();
         Ok(this)
     }
@@ -231,15 +231,15 @@ impl Target {
         let path = &spec.path;
         // EXCL on a block device: fails while it is mounted or part of something else.
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|e| Error::target("open", path, e.into()))?;
+        let fd = sys::again(|| rustix::fs::open(path, flags, Mode::empty()))
+            .map_err(|e| Error::target("open", path, e))?;
         let file = File::from(fd);
         if !spec.force_share {
             lock::take(file.as_fd(), path, Role::Writer)?;
         }
         let ask = |e| Error::target("ask the size of", path, e);
-        let size = sys::device_size(file.as_fd()).map_err(ask)?;
-        let sector = sys::device_sector(file.as_fd()).map_err(ask)?;
+        let size = sys::again(|| sys::device_size(file.as_fd())).map_err(ask)?;
+        let sector = sys::again(|| sys::device_sector(file.as_fd())).map_err(ask)?;
         let mut this = Self {
             spec: spec.clone(),
             kind: Kind::Device {
@@ -326,15 +326,16 @@ impl Target {
     }
 
     fn fallocate(&mut self, size: u64) -> Result<()> {
-        use rustix::io::Errno;
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+        let none = FallocateFlags::empty();
+        let done = sys::again(|| rustix::fs::fallocate(&self.file, none, 0, size));
+        let Err(e) = done else { return Ok(()) };
+        match e.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {
                 tracing::warn!("the filesystem can't set blocks aside; zeros are written instead");
                 self.written = Some(Written::default());
                 Ok(())
             }
-            Err(e) => Err(self.failed("set blocks aside for", e.into())),
+            _ => Err(self.failed("set blocks aside for", e)),
         }
     }
 
@@ -414,7 +415,10 @@ impl Target {
         done.map_err(|e| self.failed("write", e))?;
         self.bytes += bytes.len() as u64;
         if let Some(behind) = &mut self.behind {
-            behind.wrote(self.file.as_fd(), at..at + bytes.len() as u64);
+            let written = at..at + bytes.len() as u64;
+            behind
+                .wrote(self.file.as_fd(), written)
+                .map_err(|e| self.failed("write out what was written to", e))?;
         }
         Ok(())
     }
@@ -533,11 +537,16 @@ impl Target {
             behind.finish(self.file.as_fd());
         }
         if let Kind::File { partial, .. } = &self.kind {
-            std::fs::rename(partial, &self.spec.path)
+            let directory = self.spec.sync.then(|| directory_of(&self.spec.path));
+            let directory = directory
+                .transpose()
+                .map_err(|e| self.failed("open the directory of", e))?;
+            sys::again(|| std::fs::rename(partial, &self.spec.path))
                 .map_err(|e| self.failed("give its name to", e))?;
             self.finished = true;
-            if self.spec.sync {
-                sync_directory(&self.spec.path)
+            if let Some(directory) = directory {
+                directory
+                    .sync_all()
                     .map_err(|e| self.failed("fsync the directory of", e))?;
             }
         }
@@ -550,7 +559,7 @@ impl Drop for Target {
     fn drop(&mut self) {
         if let Kind::File { partial, .. } = &self.kind
             && !self.finished
-            && let Err(e) = std::fs::remove_file(partial)
+            && let Err(e) = sys::again(|| std::fs::remove_file(partial))
         {
             tracing::warn!(path = %partial.display(), error = %e, "the partial file stays behind");
         }
@@ -599,9 +608,9 @@ fn partial_name(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(partial))
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+fn directory_of(path: &Path) -> io::Result<File> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    File::open(directory.unwrap_or_else(|| Path::new(".")))
 }
 
 /// Writes past the page cache through a second descriptor and an aligned buffer.
@@ -618,7 +627,7 @@ impl Direct {
         use std::os::fd::AsRawFd;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
-        let direct = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let direct = sys::again(|| rustix::fs::open(&path, flags, Mode::empty())).ok()?;
         let bounce = vec![0; ZEROS + DIRECT_ALIGN];
         let start = bounce.as_ptr().align_offset(DIRECT_ALIGN);
         Some(Self {

@@ -57,6 +57,7 @@ const NEEDS: &[Need] = &[
     need("xz-utils", "xz"),
     need("bzip2", "bzip2"),
     need("cpio", "cpio"),
+    need("strace", "strace"),
     need("mtools", "mcopy"),
     need("syslinux", "syslinux"),
     need("syslinux-common", "/usr/lib/syslinux/mbr/mbr.bin"),

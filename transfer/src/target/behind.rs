@@ -2,6 +2,7 @@
 //! neither fills the page cache of its cgroup nor ends in a minute of fsync.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -23,9 +24,9 @@ pub(crate) struct WriteBehind {
 }
 
 impl WriteBehind {
-    /// `range` was written. Errors of write-out are not looked at here: fsync reports them, once and
-    /// for all, and nothing counts as done before it.
-    pub(crate) fn wrote(&mut self, fd: BorrowedFd<'_>, range: Range<u64>) {
+    /// `range` was written. An error of write-out is the caller's to report: the kernel tells of it once
+    /// for each open file, so the fsync at the end may not hear of it any more.
+    pub(crate) fn wrote(&mut self, fd: BorrowedFd<'_>, range: Range<u64>) -> io::Result<()> {
         self.bytes += range.end - range.start;
         let span = match self.current.take() {
             None => range,
@@ -33,25 +34,27 @@ impl WriteBehind {
         };
         if self.bytes < STEP {
             self.current = Some(span);
-            return;
+            return Ok(());
         }
         self.bytes = 0;
-        let _ = sys::write_out(fd, span.start, span.end - span.start, false);
+        write_out(fd, &span, false)?;
         self.started.push_back(span);
         if self.started.len() > STEPS {
-            self.retire(fd);
+            self.retire(fd)?;
         }
+        Ok(())
     }
 
-    fn retire(&mut self, fd: BorrowedFd<'_>) {
+    fn retire(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if let Some(span) = self.started.pop_front() {
             let len = span.end - span.start;
             let waiting = Instant::now();
-            let _ = sys::write_out(fd, span.start, len, true);
+            write_out(fd, &span, true)?;
             self.waited += waiting.elapsed();
             let len = std::num::NonZeroU64::new(len);
             let _ = rustix::fs::fadvise(fd, span.start, len, rustix::fs::Advice::DontNeed);
         }
+        Ok(())
     }
 
     /// Time spent waiting for steps to be on storage.
@@ -63,5 +66,20 @@ impl WriteBehind {
     pub(crate) fn finish(&mut self, fd: BorrowedFd<'_>) {
         self.started.clear();
         let _ = rustix::fs::fadvise(fd, 0, None, rustix::fs::Advice::DontNeed);
+    }
+}
+
+/// Filesystems that can't do this write out at fsync.
+fn write_out(fd: BorrowedFd<'_>, span: &Range<u64>, wait: bool) -> io::Result<()> {
+    match sys::write_out(fd, span.start, span.end - span.start, wait) {
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ESPIPE)
+            ) =>
+        {
+            Ok(())
+        }
+        done => done,
     }
 }
