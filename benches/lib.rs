@@ -15,12 +15,26 @@ mod versus;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 enum Command {
-    /// Conversions of one operating system's disk, in every format, beside the peers
+    /// Conversions and imports of one operating system's disk, in every format, beside the peers
     Versus(versus::Args),
-    /// Write summary.md and chart.svg of a folder of results again, from its raw data
+    /// Write summary, JSON and chart of a folder of results again, from its raw data
     Report {
+        /// Print the JSON instead of the summary
+        #[arg(long)]
+        json: bool,
         /// The folder with raw.csv
         results: PathBuf,
+    },
+    /// Say what became slower or faster from one set of results to another
+    ///
+    /// A case is slower only if the whole 95 % interval of the ratio lies above 1.05, and still does
+    /// when divided by what the peers' times did meanwhile. Exit code 1 if any is.
+    Compare(versus::CompareArgs),
+    /// Inflate a gzip file into nothing: what one thread of zlib-rs can do at best
+    #[command(hide = true)]
+    Gunzip {
+        /// The file
+        file: PathBuf,
     },
 }
 
@@ -28,7 +42,9 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Versus(args) => versus::run(&args),
-        Command::Report { results } => versus::report(&results),
+        Command::Report { json, results } => versus::report(&results, json),
+        Command::Compare(args) => versus::compare(&args),
+        Command::Gunzip { file } => versus::gunzip(&file),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,33 +1,55 @@
 //! Median times as bars: plain SVG, readable on light and dark pages.
 
-use super::contender::OURS;
-use super::summary::Table;
+use super::case::Group;
+use super::table::Table;
 
 const WIDTH: f64 = 760.0;
 /// Where bars begin, and the longest bar.
-const LEFT: f64 = 190.0;
-const LONGEST: f64 = 470.0;
+const LEFT: f64 = 250.0;
+const LONGEST: f64 = 400.0;
 const BAR: f64 = 18.0;
 const TITLE: f64 = 26.0;
 const OUR_COLOUR: &str = "#0b7a75";
 const THEIR_COLOUR: &str = "#a9b4c2";
+const BOUND_COLOUR: &str = "#e3d9b8";
 
 /// How a text stands at its point.
 const HEADING: &str = "text-anchor=\"start\" font-weight=\"bold\"";
 const BEFORE: &str = "text-anchor=\"end\"";
 const BEHIND: &str = "text-anchor=\"start\"";
 
+/// What a group's chart is called.
+pub(super) fn name(group: Group) -> String {
+    format!("chart-{}.svg", group.name())
+}
+
+/// A chart for each group that has been measured, with its file's name.
+pub(super) fn all(tables: &[Table]) -> Vec<(String, String)> {
+    let chart = |group: Group| {
+        let cases: Vec<&Table> = tables
+            .iter()
+            .filter(|table| table.group == group && !table.rows.is_empty())
+            .collect();
+        (!cases.is_empty()).then(|| (name(group), render(&cases)))
+    };
+    Group::ALL.into_iter().filter_map(chart).collect()
+}
+
 /// One group of bars for each case, each with a scale of its own.
-pub(super) fn render(tables: &[Table]) -> String {
+fn render(tables: &[&Table]) -> String {
     let mut body = String::new();
     let mut y = 12.0;
-    for table in tables.iter().filter(|table| !table.rows.is_empty()) {
+    for table in tables {
         text(&mut body, 12.0, y + 16.0, HEADING, &table.case);
         y += TITLE;
         let slowest = table.rows.iter().map(|row| row.wall).fold(0.0, f64::max);
         for row in &table.rows {
-            let ours = row.contender == OURS;
-            let colour = if ours { OUR_COLOUR } else { THEIR_COLOUR };
+            let ours = row.is_ours();
+            let colour = match (ours, row.is_peer()) {
+                (true, _) => OUR_COLOUR,
+                (false, true) => THEIR_COLOUR,
+                (false, false) => BOUND_COLOUR,
+            };
             let width = (row.wall / slowest * LONGEST).max(1.0);
             text(&mut body, LEFT - 8.0, y + 13.0, BEFORE, &row.contender);
             let value = if ours {
@@ -64,6 +86,7 @@ fn text(body: &mut String, x: f64, y: f64, style: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::versus::contender::OURS;
     use crate::versus::record::Record;
 
     #[test]
@@ -77,10 +100,11 @@ mod tests {
             ..Record::default()
         };
         let records = [record(OURS, 1.0), record("a<b", 4.0)];
-        let svg = render(&Table::all(&records));
-        assert!(svg.contains("width=\"470.0\""), "{svg}");
+        let (name, svg) = all(&Table::all(&records)).remove(0);
+        assert_eq!(name, "chart-files.svg");
+        assert!(svg.contains("width=\"400.0\""), "{svg}");
         assert!(
-            svg.contains("width=\"117.5\" height=\"14\" fill=\"#0b7a75\""),
+            svg.contains("width=\"100.0\" height=\"14\" fill=\"#0b7a75\""),
             "{svg}"
         );
         assert!(

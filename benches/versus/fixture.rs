@@ -1,7 +1,8 @@
-//! The image that is measured: an ext4 disk with real files of an operating system, in every format.
+//! The disk that is measured: ext4 with real files of an operating system, and the images made of it.
 //!
-//! Made once, kept outside the checkout, keyed by how it is made. The files are those of this
-//! machine, so two machines measure different images; `fixture.txt` beside them says which.
+//! Made once, kept outside the checkout, keyed by how it is made; an image is made when a case first
+//! asks for it. The files are those of this machine, so two machines measure different images: what is
+//! written down beside them says which.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,6 +16,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::shell;
 use crate::say;
+use images::{Base, Image, Made};
+
+pub(super) mod images;
+mod spread;
 
 /// Where files are taken from, in this order until there are enough: programs, documents and data,
 /// libraries, headers.
@@ -29,128 +34,165 @@ const ROOTS: &[&str] = &[
 ];
 /// One vendor's kit as large as the rest of the system together: no disk looks like that.
 const LEFT_OUT: &[&str] = &["/usr/lib/google-cloud-sdk"];
-/// Raised when the way of making an image changes.
-const RECIPE: u32 = 1;
+/// Raised when the way of making a disk changes.
+const RECIPE: u32 = 2;
 /// The same identity every time, so that equal files make an equal disk.
 const IDENTITY: &str = "6c6f6e67-7368-6f72-6562-656e63680001";
 
-/// How large.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) name: &'static str,
-    pub(super) disk: u64,
-    pub(super) files: u64,
-}
+/// The disk of published results: 6 GiB with 2.7 GiB of files.
+pub(super) const FULL: u64 = 6 << 30;
+/// For a first result.
+pub(super) const SMALL: u64 = 512 << 20;
+/// How much of a disk is files.
+const PERCENT: u64 = 45;
 
-/// The image of published results: 6 GiB with 2.7 GiB of files.
-pub(super) const FULL: Size = Size {
-    name: "full",
-    disk: 6 << 30,
-    files: 2_899_102_924,
-};
-
-/// For trying the harness.
-pub(super) const SMALL: Size = Size {
-    name: "small",
-    disk: 1 << 30,
-    files: 384 << 20,
-};
-
-/// A format, and how qemu-img makes it.
-#[derive(Debug)]
-pub(super) struct Image {
-    pub(super) name: &'static str,
-    pub(super) file: &'static str,
-    /// As QEMU calls it.
-    pub(super) format: &'static str,
-    make: &'static [&'static str],
-}
-
-pub(super) const IMAGES: &[Image] = &[
-    Image {
-        name: "qcow2-zlib",
-        file: "zlib.qcow2",
-        format: "qcow2",
-        make: &["-O", "qcow2", "-c"],
-    },
-    Image {
-        name: "qcow2-zstd",
-        file: "zstd.qcow2",
-        format: "qcow2",
-        make: &["-O", "qcow2", "-c", "-o", "compression_type=zstd"],
-    },
-    Image {
-        name: "vmdk-stream",
-        file: "stream.vmdk",
-        format: "vmdk",
-        make: &["-O", "vmdk", "-o", "subformat=streamOptimized"],
-    },
-    Image {
-        name: "qcow2",
-        file: "plain.qcow2",
-        format: "qcow2",
-        make: &["-O", "qcow2"],
-    },
-    Image {
-        name: "vmdk",
-        file: "plain.vmdk",
-        format: "vmdk",
-        make: &["-O", "vmdk", "-o", "subformat=monolithicSparse"],
-    },
-    Image {
-        name: "raw",
-        file: RAW,
-        format: "raw",
-        make: &[],
-    },
-];
-
-const RAW: &str = "disk.raw";
 const FACTS: &str = "fixture.txt";
 
+/// The images of one disk.
 #[derive(Debug)]
 pub(super) struct Fixture {
     folder: PathBuf,
-    /// What it is and how large: for the record.
-    pub(super) facts: String,
+    disk: u64,
 }
 
 impl Fixture {
-    /// Finds the images, or makes them.
-    pub(super) fn ready(base: &Path, size: Size) -> Result<Self> {
-        let folder = base.join(format!("image-{}-{:08x}", size.name, key(size)?));
-        let facts = folder.join(FACTS);
-        if !facts.is_file() {
-            forget_others(base, size)?;
-            make(&folder, size)?;
+    /// Finds the disk of so many bytes, or makes it.
+    pub(super) fn ready(base: &Path, disk: u64) -> Result<Self> {
+        let key = format!("{RECIPE} {disk} {PERCENT} {ROOTS:?} {LEFT_OUT:?}");
+        let name = format!("disk-{}M", disk >> 20);
+        let folder = base.join(format!("{name}-{:08x}", checksum(key.as_bytes())));
+        let this = Self { folder, disk };
+        if !this.folder.join(FACTS).is_file() {
+            forget_others(base, &name)?;
+            this.make()?;
         }
-        let facts =
-            fs::read_to_string(&facts).with_context(|| format!("reading {}", facts.display()))?;
-        Ok(Self { folder, facts })
+        Ok(this)
     }
 
-    pub(super) fn path(&self, image: &Image) -> PathBuf {
-        self.folder.join(image.file)
+    /// What every result of `image` has to equal.
+    pub(super) fn raw(&self, image: &Image) -> PathBuf {
+        self.folder.join(image.base.file())
     }
 
-    /// What every result has to equal.
-    pub(super) fn raw(&self) -> PathBuf {
-        self.folder.join(RAW)
+    /// The image's file; makes it where it is missing, or was made in another way.
+    pub(super) fn path(&self, image: &Image) -> Result<PathBuf> {
+        if let Base::Spread(percent) = image.base {
+            self.once(&image.base.file(), "pieces of the disk", |path| {
+                spread::make(&self.folder.join(Base::Files.file()), path, percent)
+            })?;
+        }
+        if image.made == Made::Itself {
+            return Ok(self.raw(image));
+        }
+        let raw = self.raw(image);
+        self.once(&image.file(), &image.recipe(), |path| {
+            convert(image.made, &raw, path)
+        })
+    }
+
+    /// What it is and how large, for the record: a line for each image made so far.
+    pub(super) fn facts(&self) -> Result<String> {
+        let mut names: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(&self.folder)
+            .with_context(|| format!("listing {}", self.folder.display()))?
+        {
+            let path = entry?.path();
+            if path.extension() == Some(OsStr::new("txt")) && !path.ends_with(FACTS) {
+                names.push(path);
+            }
+        }
+        names.sort();
+        names.insert(0, self.folder.join(FACTS));
+        let mut text = String::new();
+        for name in names {
+            text += &fs::read_to_string(&name)
+                .with_context(|| format!("reading {}", name.display()))?;
+        }
+        Ok(text)
+    }
+
+    /// Makes a file and, when it is whole, a note beside it that says how it was made.
+    fn once(
+        &self,
+        file: &str,
+        recipe: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let path = self.folder.join(file);
+        let note = self.folder.join(format!("{file}.txt"));
+        let how = format!("({recipe}; disk {})", self.disk);
+        let noted = fs::read_to_string(&note).unwrap_or_default();
+        if !noted.trim_end().ends_with(&how) {
+            say::line(&format!("  making {}", path.display()));
+            drop(fs::remove_file(&note));
+            make(&path)?;
+            let found =
+                fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
+            let (length, blocks) = (found.len(), found.blocks() * 512);
+            let line = format!("{file}: {length} bytes, {blocks} allocated {how}\n");
+            fs::write(&note, line).with_context(|| format!("writing {}", note.display()))?;
+        }
+        Ok(path)
+    }
+
+    fn make(&self) -> Result<()> {
+        say::line(&format!("making a disk in {}", self.folder.display()));
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("making {}", self.folder.display()))?;
+        let stage = self.folder.join("stage");
+        drop(fs::remove_dir_all(&stage));
+        let (count, bytes) = fill(&stage, &self.folder, self.disk / 100 * PERCENT)?;
+        let raw = self.folder.join(Base::Files.file());
+        disk(&stage, &raw, self.disk)?;
+        fs::remove_dir_all(&stage).context("removing the staged files")?;
+        let digest = nice("sha256sum", |command| command.arg(&raw))?;
+        let digest = digest.split_whitespace().next().unwrap_or_default();
+        let made = fs::metadata(&raw).context("looking at the raw disk")?;
+        let facts = format!(
+            "disk: {} bytes, {} allocated, sha256 {digest}\n\
+             {count} files, {bytes} bytes, of {}\nmade by {}\n",
+            made.len(),
+            made.blocks() * 512,
+            ROOTS.join(" "),
+            version("qemu-img")?
+        );
+        // Last, because it says that everything is there.
+        let path = self.folder.join(FACTS);
+        fs::write(&path, facts).with_context(|| format!("writing {}", path.display()))
     }
 }
 
-/// Of everything that decides what the images look like, but the files themselves: a package more on
-/// the machine is no reason to make gigabytes again.
-fn key(size: Size) -> Result<u32> {
-    let mut text = format!(
-        "{RECIPE} {} {} {ROOTS:?} {LEFT_OUT:?}",
-        size.disk, size.files
-    );
-    for image in IMAGES {
-        text.push_str(&image.make.join(" "));
+fn convert(made: Made, raw: &Path, path: &Path) -> Result<()> {
+    let qemu = |options: &[&str], more: &[String]| {
+        nice("qemu-img", |command| {
+            command.args(["convert", "-f", "raw"]).args(options);
+            command.args(more).arg(raw).arg(path)
+        })
+        .map(drop)
+    };
+    match made {
+        Made::Itself => Ok(()),
+        Made::Convert(options) => qemu(options, &[]),
+        Made::Clusters(options, size) => {
+            qemu(options, &["-o".to_owned(), format!("cluster_size={size}")])
+        }
+        Made::Packed(line) => {
+            let (name, args) = line.split_first().context("a command has a name")?;
+            let program =
+                shell::program(name).with_context(|| format!("{name} is not installed"))?;
+            let out = File::create(path).with_context(|| format!("making {}", path.display()))?;
+            let status = Command::new("nice")
+                .args(["-n", "5"])
+                .arg(program)
+                .args(args)
+                .stdin(File::open(raw).context("opening the raw disk")?)
+                .stdout(out)
+                .status()
+                .with_context(|| format!("starting {name}"))?;
+            ensure!(status.success(), "{name} failed ({status})");
+            Ok(())
+        }
     }
-    text.push_str(&version("qemu-img")?);
-    Ok(checksum(text.as_bytes()))
 }
 
 fn version(program: &str) -> Result<String> {
@@ -165,9 +207,9 @@ fn checksum(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Images of this size made in another way would only fill the disk.
-fn forget_others(base: &Path, size: Size) -> Result<()> {
-    let prefix = format!("image-{}-", size.name);
+/// Disks of this size made in another way would only fill the disk.
+fn forget_others(base: &Path, name: &str) -> Result<()> {
+    let prefix = format!("{name}-");
     for entry in fs::read_dir(base).with_context(|| format!("listing {}", base.display()))? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
@@ -177,60 +219,6 @@ fn forget_others(base: &Path, size: Size) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn make(folder: &Path, size: Size) -> Result<()> {
-    say::line(&format!("making the images in {}", folder.display()));
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let mut facts = Facts::default();
-    let stage = folder.join("stage");
-    let (count, bytes) = fill(&stage, folder, size.files)?;
-    facts.add(&format!(
-        "{count} files, {bytes} bytes, of {}",
-        ROOTS.join(" ")
-    ));
-    let raw = folder.join(RAW);
-    disk(&stage, &raw, size.disk)?;
-    fs::remove_dir_all(&stage).context("removing the staged files")?;
-    let digest = nice("sha256sum", |command| command.arg(&raw))?;
-    let digest = digest.split_whitespace().next().unwrap_or_default();
-    facts.add(&format!("sha256 of the raw disk: {digest}"));
-    for image in IMAGES {
-        let path = folder.join(image.file);
-        if !image.make.is_empty() {
-            say::line(&format!("  {}", image.file));
-            nice("qemu-img", |command| {
-                command.args(["convert", "-f", "raw"]).args(image.make);
-                command.arg(&raw).arg(&path)
-            })?;
-        }
-        let found =
-            fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
-        let how = match image.make {
-            [] => "mke2fs -d".to_owned(),
-            options => format!("qemu-img convert {}", options.join(" ")),
-        };
-        facts.add(&format!(
-            "{}: {} bytes, {} allocated ({how})",
-            image.name,
-            found.len(),
-            found.blocks() * 512
-        ));
-    }
-    facts.add(&format!("made by {}", version("qemu-img")?));
-    // Last, because it says that everything is there.
-    let path = folder.join(FACTS);
-    fs::write(&path, facts.0).with_context(|| format!("writing {}", path.display()))
-}
-
-#[derive(Debug, Default)]
-struct Facts(String);
-
-impl Facts {
-    fn add(&mut self, line: &str) {
-        self.0.push_str(line);
-        self.0.push('\n');
-    }
 }
 
 /// Making images must not be felt by others on the machine.
@@ -244,12 +232,13 @@ fn nice(program: &str, with: impl FnOnce(&mut Command) -> &mut Command) -> Resul
 /// Copies files to the stage, with their paths, modes and times.
 fn fill(stage: &Path, folder: &Path, wanted: u64) -> Result<(usize, u64)> {
     let mut chosen = Chosen {
-        wanted,
+        wanted: FULL / 100 * PERCENT,
         ..Chosen::default()
     };
     for root in ROOTS {
         chosen.walk(Path::new(root))?;
     }
+    chosen.thin(wanted)?;
     let missing = wanted.saturating_sub(chosen.bytes);
     if missing > wanted / 10 {
         say::line(&format!(
@@ -315,11 +304,32 @@ impl Chosen {
         }
         Ok(())
     }
+
+    /// Leaves a share of the files, of every kind alike: which ones is in their names.
+    fn thin(&mut self, wanted: u64) -> Result<()> {
+        if wanted >= self.wanted {
+            return Ok(());
+        }
+        let mut paths: Vec<PathBuf> = std::mem::take(&mut self.paths);
+        paths.sort_by_cached_key(|path| checksum(path.as_os_str().as_bytes()));
+        (self.bytes, self.wanted) = (0, wanted);
+        for path in paths {
+            let size = fs::metadata(&path)
+                .with_context(|| format!("looking at {}", path.display()))?
+                .len();
+            if self.bytes + size <= wanted {
+                self.bytes += size;
+                self.paths.push(path);
+            }
+        }
+        self.paths.sort();
+        Ok(())
+    }
 }
 
 /// An ext4 disk with the staged files in it.
 fn disk(stage: &Path, raw: &Path, size: u64) -> Result<()> {
-    say::line("  disk.raw");
+    say::line("  making the filesystem");
     let file = File::create(raw).context("making the raw disk")?;
     file.set_len(size).context("sizing the raw disk")?;
     let mut features = format!("hash_seed={IDENTITY}");

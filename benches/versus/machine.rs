@@ -60,7 +60,7 @@ pub(super) fn describe() -> String {
 }
 
 /// Lines about the programs: what is not there says so.
-pub(super) fn versions(longshore: &Path) -> String {
+pub(super) fn versions(longshore: &Path, nginx: Option<&Path>) -> String {
     let mut text = String::new();
     let ours = shell::run(longshore, &["--version".as_ref()]);
     let mut add = |name: &str, found: Result<String>| {
@@ -70,7 +70,8 @@ pub(super) fn versions(longshore: &Path) -> String {
     };
     add("longshore", ours);
     for name in [
-        "qemu-img", "qemu-nbd", "nbdcopy", "nbdkit", "cp", "time", "mke2fs",
+        "qemu-img", "qemu-nbd", "nbdcopy", "nbdkit", "cp", "curl", "gzip", "pigz", "xz", "zstd",
+        "bzip2", "time", "mke2fs",
     ] {
         // mke2fs has an option of its own, and an answer on the other channel.
         let found = match (name, shell::program(name)) {
@@ -83,6 +84,12 @@ pub(super) fn versions(longshore: &Path) -> String {
         };
         add(name, found);
     }
+    // It says so on the other channel.
+    let said = nginx.map(|nginx| {
+        let line = "\"$0\" -v 2>&1".as_ref();
+        shell::run("sh", &["-c".as_ref(), line, nginx.as_os_str()])
+    });
+    add("nginx", said.unwrap_or_else(|| Ok("missing".to_owned())));
     text
 }
 

@@ -1,88 +1,225 @@
 //! One run of one contender, from an idle disk and a read source to the end of fsync.
 
-use std::ffi::OsStr;
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 
-use super::contender::Contender;
-use super::fixture::Image;
+use super::case::Case;
+use super::cgroup::Cgroup;
+use super::contender::{Contender, Leaves};
 use super::record::Record;
 use super::shell;
 
 const PIECE: usize = 1 << 20;
 const PAGE: usize = 4096;
+/// How often the pages that wait to be written are counted.
+const SAMPLE: Duration = Duration::from_millis(5);
 
 /// Where one case's files are.
 #[derive(Debug)]
-pub(super) struct Bench<'a> {
-    pub(super) image: &'a Image,
+pub(super) struct Files {
     pub(super) input: PathBuf,
     /// Written to and removed again by every run.
     pub(super) output: PathBuf,
-    /// What GNU time writes.
-    pub(super) report: PathBuf,
+    /// A folder on the result's filesystem.
+    pub(super) scratch: PathBuf,
+    pub(super) url: Option<String>,
+    /// Of the input, where it is asked for.
+    pub(super) sha256: Option<String>,
+    /// A file without holes, of about as many bytes as the result has blocks.
+    pub(super) dense: PathBuf,
+}
+
+/// A case that is being measured.
+#[derive(Debug)]
+pub(super) struct Bench<'a> {
+    pub(super) case: &'a Case,
+    pub(super) files: Files,
+    pub(super) processors: usize,
+    /// Seconds after which a run is ended: some peer never ends with some image.
+    pub(super) patience: Cell<Option<u64>>,
+}
+
+/// What we say of ourselves at the end, as far as it is looked at.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Done {
+    finishing_seconds: f64,
 }
 
 impl Bench<'_> {
     /// Runs once and leaves the result.
     pub(super) fn once(&self, contender: &Contender, program: &Path) -> Result<Record> {
         self.forget()?;
-        warm(&self.input)?;
+        warm(&self.files.input)?;
+        if contender.leaves() == Leaves::Bytes {
+            warm(&self.files.dense)?;
+        }
         let load = load();
-        let mut command = Command::new(shell::program("time").context("time is not installed")?);
-        command
-            .args(["--quiet", "--format", "%U %S %M %O %I", "--output"])
-            .arg(&self.report)
-            .arg("--")
-            .arg(program)
-            .args(contender.args(self.image, &self.input, &self.output))
-            // A failure has to fit into a line.
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        let limit = self.case.limit.filter(|_| contender.is_limited());
+        let cgroup = match self.case.limit {
+            Some(_) => Some(Cgroup::new(limit)?),
+            None => None,
+        };
+        let report = self.files.scratch.join("time.txt");
+        let mut command = self.command(contender, program, &report, cgroup.as_ref())?;
         let started = Instant::now();
-        let ended = command.output().context("starting time")?;
+        let (ended, unwritten) = watched(&mut command, cgroup.as_ref())?;
         let program_took = started.elapsed();
         if !ended.status.success() {
             let said = String::from_utf8_lossy(&ended.stderr);
-            bail!("{} ({})", last_line(&said), ended.status);
+            let killed = cgroup.as_ref().map_or(Ok(0), Cgroup::killed)?;
+            let killed = if killed > 0 { ", OOM kill" } else { "" };
+            if let Some(seconds) = self
+                .patience
+                .get()
+                .filter(|limit| program_took.as_secs() >= *limit)
+            {
+                bail!("it had not ended after {seconds} s");
+            }
+            bail!("{} ({}{killed})", last_line(&said), ended.status);
         }
-        let file = File::open(&self.output).context("opening the result")?;
-        file.sync_all().context("fsync of the result")?;
+        let mut record =
+            parse(&fs::read_to_string(&report).context("reading what time measured")?)?;
+        if contender.leaves() != Leaves::Nothing {
+            let file = File::open(&self.files.output).context("opening the result")?;
+            file.sync_all().context("fsync of the result")?;
+            let found = file.metadata().context("looking at the result")?;
+            record.allocated_kib = found.blocks() / 2;
+        }
         let took = started.elapsed();
-        let found = file.metadata().context("looking at the result")?;
-        let report = fs::read_to_string(&self.report).context("reading what time measured")?;
-        let mut record = parse(&report)?;
         contender.name.clone_into(&mut record.contender);
         record.wall = took.as_secs_f64();
         record.fsync = took.saturating_sub(program_took).as_secs_f64();
-        record.allocated_kib = found.blocks() / 2;
+        if contender.is_longshore() {
+            record.fsync += finishing(&String::from_utf8_lossy(&ended.stdout))?;
+        }
+        if let Some(cgroup) = &cgroup {
+            record.unwritten_kib = unwritten / 1024;
+            record.peak_kib = cgroup.peak()? / 1024;
+            record.oom_kills = cgroup.killed()?;
+        }
         record.load = load;
         Ok(record)
+    }
+
+    fn command(
+        &self,
+        contender: &Contender,
+        program: &Path,
+        report: &Path,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Command> {
+        let mut command = Command::new(shell::program("time").context("time is not installed")?);
+        command
+            .args(["--quiet", "--format", "%U %S %M %O %I", "--output"])
+            .arg(report)
+            .arg("--");
+        if let Some(cgroup) = cgroup {
+            // The shell goes in, and becomes what is measured.
+            let mut script = String::from("set -e; ");
+            for door in cgroup.doors() {
+                script.extend([format!("echo $$ > {}; ", door.display())]);
+            }
+            script.push_str("exec \"$@\"");
+            command.args(["sh", "-c", &script, "sh"]);
+        }
+        if let Some(threads) = self.case.threads.filter(|count| *count <= self.processors) {
+            let list = format!("0-{}", threads.saturating_sub(1));
+            command.args(["taskset", "--cpu-list", &list]);
+        }
+        if let Some(seconds) = self.patience.get() {
+            // In the foreground: what ends us ends the rest.
+            command.args(["timeout", "--foreground", "--signal=KILL"]);
+            command.arg(seconds.to_string());
+        }
+        let files = &self.files;
+        let stdout = if contender.is_longshore() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        command
+            .arg(program)
+            .args(contender.args(self.case, files))
+            // A failure has to fit into a line.
+            .env("RUST_BACKTRACE", "0")
+            .env("IN", &files.input)
+            .env("OUT", &files.output)
+            .env("SCRATCH", self.download())
+            .env("DENSE", &files.dense)
+            .env("FMT", self.case.image.format)
+            .env("URL", files.url.as_deref().unwrap_or_default())
+            .env("SHA256", files.sha256.as_deref().unwrap_or_default())
+            .env("UNPACK", self.case.image.unpack.unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Where those put the source who download it first.
+    fn download(&self) -> PathBuf {
+        self.files.scratch.join("downloaded")
     }
 
     /// Removes the last result and waits until the filesystem has nothing left to write, so that
     /// nobody pays for who came before.
     pub(super) fn forget(&self) -> Result<()> {
-        match fs::remove_file(&self.output) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).context("removing the last result");
+        for path in [&self.files.output, &self.download()] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context("removing the last result");
+                }
+                _ => {}
             }
-            _ => {}
         }
-        let folder = self.output.parent().context("a result has a folder")?;
-        shell::run("sync", &[OsStr::new("--file-system"), folder.as_os_str()])?;
+        let folder = self.files.scratch.as_os_str();
+        shell::run("sync", &[OsStr::new("--file-system"), folder])?;
         Ok(())
     }
+}
+
+/// Runs to the end, and counts the pages that wait to be written meanwhile: the most there were.
+fn watched(command: &mut Command, cgroup: Option<&Cgroup>) -> Result<(Output, u64)> {
+    let Some(cgroup) = cgroup else {
+        return Ok((command.output().context("starting time")?, 0));
+    };
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let mut most = 0;
+            while !over.load(Ordering::Relaxed) {
+                most = cgroup.unwritten().max(most);
+                thread::sleep(SAMPLE);
+            }
+            most
+        });
+        let output = command.output().context("starting time");
+        over.store(true, Ordering::Relaxed);
+        let most = sampler.join().unwrap_or_default();
+        Ok((output?, most))
+    })
+}
+
+/// How long our own last steps took: fsync, rename.
+fn finishing(said: &str) -> Result<f64> {
+    let last = said.lines().last().unwrap_or_default();
+    let done: Done = serde_json::from_str(last)
+        .with_context(|| format!("reading what longshore said at the end: {last}"))?;
+    Ok(done.finishing_seconds)
 }
 
 /// Takes and gives back memory of a result's size: the first large use of memory after a pause is
@@ -166,6 +303,15 @@ pub(super) fn equal(one: &Path, other: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The sha256 of a file.
+pub(super) fn sha256(path: &Path) -> Result<String> {
+    let args: [OsString; 2] = ["--".into(), path.as_os_str().to_owned()];
+    let text = shell::run("sha256sum", &args.each_ref().map(OsString::as_os_str))?;
+    let digest = text.split_whitespace().next().unwrap_or_default();
+    ensure!(digest.len() == 64, "sha256sum said: {text}");
+    Ok(digest.to_owned())
+}
+
 /// The kind of a filesystem, for the record.
 pub(super) fn filesystem(path: &Path) -> Result<String> {
     let args = ["--file-system", "--format", "%T"].map(OsStr::new);
@@ -212,5 +358,13 @@ mod tests {
         );
         assert!((record.cpu() - 1.75).abs() < 1e-9);
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn our_own_last_steps_are_read_from_the_last_event() {
+        let said = "{\"event\":\"progress\",\"fraction\":1.0}\n\
+                    {\"event\":\"done\",\"seconds\":2.0,\"finishingSeconds\":0.25}\n";
+        assert!((finishing(said).unwrap() - 0.25).abs() < 1e-9);
+        assert!(finishing("").is_err());
     }
 }

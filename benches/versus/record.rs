@@ -6,8 +6,28 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-const COLUMNS: &str = "case,round,position,contender,wall_s,fsync_s,user_s,sys_s,rss_kib,\
-                       outblock,inblock,allocated_kib,load1,note";
+/// What the file has, by names: files of earlier days lack the last ones.
+const COLUMNS: [&str; 17] = [
+    "case",
+    "round",
+    "position",
+    "contender",
+    "wall_s",
+    "fsync_s",
+    "user_s",
+    "sys_s",
+    "rss_kib",
+    "outblock",
+    "inblock",
+    "allocated_kib",
+    "load1",
+    "unwritten_kib",
+    "peak_kib",
+    "oom_kills",
+    "note",
+];
+/// Those that every file has had.
+const EXPECTED: [&str; 5] = ["case", "round", "contender", "wall_s", "note"];
 
 /// A line of the file.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,7 +40,7 @@ pub(super) struct Record {
     pub(super) contender: String,
     /// From start to the end of fsync.
     pub(super) wall: f64,
-    /// How much of that was our fsync after the program's end.
+    /// How much of that was fsync: ours after the program's end, and Longshore's own.
     pub(super) fsync: f64,
     pub(super) user: f64,
     pub(super) sys: f64,
@@ -33,6 +53,11 @@ pub(super) struct Record {
     pub(super) allocated_kib: u64,
     /// The machine's load average just before.
     pub(super) load: f64,
+    /// The most that waited to be written at once, as sampled; of runs in a cgroup.
+    pub(super) unwritten_kib: u64,
+    /// The most the cgroup ever had, and how often it killed.
+    pub(super) peak_kib: u64,
+    pub(super) oom_kills: u64,
     pub(super) note: String,
 }
 
@@ -52,64 +77,64 @@ impl Record {
 
     fn line(&self) -> String {
         let plain = |text: &str| text.replace(['\n', '\r'], " ").replace(',', ";");
-        format!(
-            "{},{},{},{},{:.3},{:.3},{:.2},{:.2},{},{},{},{},{:.2},{}",
+        let cells: [String; COLUMNS.len()] = [
             plain(&self.case),
-            self.round,
-            self.position,
+            self.round.to_string(),
+            self.position.to_string(),
             plain(&self.contender),
-            self.wall,
-            self.fsync,
-            self.user,
-            self.sys,
-            self.rss_kib,
-            self.outblock,
-            self.inblock,
-            self.allocated_kib,
-            self.load,
-            plain(&self.note)
-        )
+            format!("{:.3}", self.wall),
+            format!("{:.3}", self.fsync),
+            format!("{:.2}", self.user),
+            format!("{:.2}", self.sys),
+            self.rss_kib.to_string(),
+            self.outblock.to_string(),
+            self.inblock.to_string(),
+            self.allocated_kib.to_string(),
+            format!("{:.2}", self.load),
+            self.unwritten_kib.to_string(),
+            self.peak_kib.to_string(),
+            self.oom_kills.to_string(),
+            plain(&self.note),
+        ];
+        cells.join(",")
     }
 
-    fn parse(line: &str) -> Result<Self> {
+    fn parse(columns: &[&str], line: &str) -> Result<Self> {
         let cells: Vec<&str> = line.split(',').collect();
-        let &[
-            case,
-            round,
-            position,
-            contender,
-            wall,
-            fsync,
-            user,
-            sys,
-            rss,
-            outblock,
-            inblock,
-            allocated,
-            load,
-            note,
-        ] = cells.as_slice()
-        else {
+        if cells.len() != columns.len() {
             bail!("{} cells in the line: {line}", cells.len());
+        }
+        let cell = |name: &str| {
+            let at = columns.iter().position(|column| *column == name)?;
+            cells.get(at).copied()
         };
-        let whole = |cell: &str| cell.parse().with_context(|| format!("reading: {line}"));
-        let real = |cell: &str| cell.parse().with_context(|| format!("reading: {line}"));
-        let count = |cell: &str| cell.parse().with_context(|| format!("reading: {line}"));
+        let text = |name: &str| cell(name).unwrap_or_default().to_owned();
+        let real = |name: &str| -> Result<f64> {
+            let found = cell(name).unwrap_or("0").parse();
+            found.with_context(|| format!("reading {name} of: {line}"))
+        };
+        let count = |name: &str| -> Result<u64> {
+            let found = cell(name).unwrap_or("0").parse();
+            found.with_context(|| format!("reading {name} of: {line}"))
+        };
         Ok(Self {
-            case: case.to_owned(),
-            round: count(round)?,
-            position: count(position)?,
-            contender: contender.to_owned(),
-            wall: real(wall)?,
-            fsync: real(fsync)?,
-            user: real(user)?,
-            sys: real(sys)?,
-            rss_kib: whole(rss)?,
-            outblock: whole(outblock)?,
-            inblock: whole(inblock)?,
-            allocated_kib: whole(allocated)?,
-            load: real(load)?,
-            note: note.to_owned(),
+            case: text("case"),
+            round: usize::try_from(count("round")?)?,
+            position: usize::try_from(count("position")?)?,
+            contender: text("contender"),
+            wall: real("wall_s")?,
+            fsync: real("fsync_s")?,
+            user: real("user_s")?,
+            sys: real("sys_s")?,
+            rss_kib: count("rss_kib")?,
+            outblock: count("outblock")?,
+            inblock: count("inblock")?,
+            allocated_kib: count("allocated_kib")?,
+            load: real("load1")?,
+            unwritten_kib: count("unwritten_kib")?,
+            peak_kib: count("peak_kib")?,
+            oom_kills: count("oom_kills")?,
+            note: text("note"),
         })
     }
 }
@@ -124,7 +149,7 @@ impl Raw {
     pub(super) fn create(path: &Path) -> Result<Self> {
         let file = File::create_new(path).with_context(|| format!("making {}", path.display()))?;
         let mut raw = Self { file };
-        raw.put(COLUMNS)?;
+        raw.put(&COLUMNS.join(","))?;
         Ok(raw)
     }
 
@@ -140,10 +165,11 @@ impl Raw {
 pub(super) fn read(path: &Path) -> Result<Vec<Record>> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let mut lines = text.lines();
-    if lines.next() != Some(COLUMNS) {
-        bail!("{} has other columns than ours", path.display());
+    let columns: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
+    if let Some(missing) = EXPECTED.iter().find(|name| !columns.contains(name)) {
+        bail!("{} has no column {missing}", path.display());
     }
-    lines.map(Record::parse).collect()
+    lines.map(|line| Record::parse(&columns, line)).collect()
 }
 
 #[cfg(test)]
@@ -168,6 +194,9 @@ mod tests {
             inblock: 8,
             allocated_kib: 2_800_000,
             load: 0.25,
+            unwritten_kib: 31_000,
+            peak_kib: 130_000,
+            oom_kills: 1,
             note: String::new(),
         };
         let missing = Record::missing("raw-disk", "nbdcopy", "not installed,\nsorry");
@@ -186,6 +215,14 @@ mod tests {
         let path = directory.path().join("raw.csv");
         Raw::create(&path).unwrap();
         assert!(Raw::create(&path).is_err());
+    }
+
+    #[test]
+    fn files_of_the_first_published_run_are_still_read() {
+        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        let found = read(&results.join("2026-11-21-amd-epyc-2/raw.csv")).unwrap();
+        assert_eq!(found[0].contender, "qemu-img");
+        assert_eq!(found[1].rss_kib, 16576);
     }
 
     #[test]

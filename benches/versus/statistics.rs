@@ -29,7 +29,7 @@ pub(super) fn least(values: &[f64]) -> Option<f64> {
 }
 
 /// A ratio of medians and its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub(super) struct Ratio {
     pub(super) value: f64,
     pub(super) low: f64,
@@ -45,16 +45,68 @@ pub(super) fn ratio(above: &[f64], below: &[f64], seed: u64) -> Option<Ratio> {
     }
     let value = median(above)? / median(below)?;
     let mut random = Random::new(seed);
-    let mut ratios = Vec::with_capacity(RESAMPLES);
-    for _ in 0..RESAMPLES {
+    interval(value, || {
         let (one, other): (Vec<f64>, Vec<f64>) = (0..above.len())
             .map(|_| {
                 let round = random.below(above.len());
                 (above[round], below[round])
             })
             .unzip();
-        ratios.push(median(&one)? / median(&other)?);
+        Some(median(&one)? / median(&other)?)
+    })
+}
+
+/// A contender's times in one set of results, and somebody else's in the same rounds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Rounds {
+    pub(super) times: Vec<f64>,
+    /// As many, or none.
+    pub(super) beside: Vec<f64>,
+}
+
+impl Rounds {
+    /// The median, over that of the others where they are there: what was drawn, or everything.
+    fn centre(&self, drawn: Option<&[usize]>) -> Option<f64> {
+        let of = |values: &[f64]| match drawn {
+            Some(drawn) => {
+                let values: Vec<f64> = drawn.iter().map(|round| values[*round]).collect();
+                median(&values)
+            }
+            None => median(values),
+        };
+        let times = of(&self.times)?;
+        if self.beside.is_empty() {
+            return Some(times);
+        }
+        Some(times / of(&self.beside)?)
     }
+}
+
+/// How one set's times relate to another's: `after` over `before`, each resampled by its own rounds,
+/// since rounds of two runs have nothing in common.
+pub(super) fn change(before: &Rounds, after: &Rounds, seed: u64) -> Option<Ratio> {
+    let paired =
+        |rounds: &Rounds| rounds.beside.is_empty() || rounds.beside.len() == rounds.times.len();
+    if !paired(before) || !paired(after) {
+        return None;
+    }
+    let value = after.centre(None)? / before.centre(None)?;
+    let mut random = Random::new(seed);
+    interval(value, || {
+        let mut draw = |rounds: &Rounds| {
+            let count = rounds.times.len();
+            let drawn: Vec<usize> = (0..count).map(|_| random.below(count)).collect();
+            rounds.centre(Some(&drawn))
+        };
+        Some(draw(after)? / draw(before)?)
+    })
+}
+
+/// The middle 95 % of what `resample` gives.
+fn interval(value: f64, mut resample: impl FnMut() -> Option<f64>) -> Option<Ratio> {
+    let mut ratios = (0..RESAMPLES)
+        .map(|_| resample())
+        .collect::<Option<Vec<f64>>>()?;
     ratios.sort_by(f64::total_cmp);
     Some(Ratio {
         value,
@@ -112,6 +164,30 @@ mod tests {
         let ratio = ratio(&above, &below, 5).unwrap();
         near(Some(ratio.low), 3.0);
         near(Some(ratio.high), 3.0);
+    }
+
+    #[test]
+    fn a_change_of_the_machine_is_taken_out_by_those_who_ran_beside() {
+        let rounds = |slower: f64| {
+            let times: Vec<f64> = (0..11)
+                .map(|n| slower * (2.0 + 0.01 * f64::from(n)))
+                .collect();
+            Rounds {
+                beside: times.iter().map(|time| time * 4.0).collect(),
+                times,
+            }
+        };
+        let (before, after) = (rounds(1.0), rounds(1.5));
+        let alone = |rounds: &Rounds| Rounds {
+            times: rounds.times.clone(),
+            beside: Vec::new(),
+        };
+        let raw = change(&alone(&before), &alone(&after), 1).unwrap();
+        assert!(raw.low > 1.4 && raw.high < 1.6, "{raw:?}");
+        let corrected = change(&before, &after, 1).unwrap();
+        near(Some(corrected.low), 1.0);
+        near(Some(corrected.high), 1.0);
+        assert_eq!(change(&before, &Rounds::default(), 1), None);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! `cargo xtask bench`: builds the release command and the peers, and hands over to the benches
 //! package, which owns what is measured and how.
 
-use anyhow::Result;
+use std::path::PathBuf;
 
+use anyhow::{Context, Result};
+
+use crate::guest::packages;
 use crate::{cargo, install, paths, peers, say};
 
 /// Which benchmark, and its own options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Handed on as they are, for example: versus
+    /// Handed on as they are: versus, report, compare; `versus --help` tells the options
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -16,22 +19,39 @@ pub(crate) struct Args {
 /// Where the benches look for what we built.
 const COMMAND: &str = "LONGSHORE_BENCH_COMMAND";
 const QCOW2_RS: &str = "LONGSHORE_BENCH_QCOW2_RS";
+const NGINX: &str = "LONGSHORE_BENCH_NGINX";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    install::run(&install::Args::default())?;
-    cargo::locked("build")
-        .args(["--release", "--package", "longshore-cli"])
-        .check()?;
-    let run = cargo::locked("run")
+    let mut run = cargo::locked("run")
         .args(["--release", "--package", "longshore-benches", "--"])
-        .args(&args.args)
-        .env(COMMAND, paths::target().join("release/longshore"));
-    // A peer that no longer builds is named in the results, and ends nothing.
-    match peers::build() {
-        Ok(peer) => run.env(QCOW2_RS, peer).check(),
-        Err(error) => {
-            say::problem(&format!("building the qcow2-rs peer: {error:#}"));
-            run.check()
+        .args(&args.args);
+    // The others only read what was measured.
+    if args.args.first().is_some_and(|name| name == "versus") {
+        install::run(&install::Args::default())?;
+        cargo::locked("build")
+            .args(["--release", "--package", "longshore-cli"])
+            .check()?;
+        run = run.env(COMMAND, paths::target().join("release/longshore"));
+        // What is missing is named in the results, and ends nothing.
+        match peers::build() {
+            Ok(peer) => run = run.env(QCOW2_RS, peer),
+            Err(error) => say::problem(&format!("building the qcow2-rs peer: {error:#}")),
+        }
+        match nginx() {
+            Ok(nginx) => run = run.env(NGINX, nginx),
+            Err(error) => say::problem(&format!("unpacking nginx: {error:#}")),
         }
     }
+    run.check()
+}
+
+/// The machine's own, or the package's, which is not installed.
+fn nginx() -> Result<PathBuf> {
+    if let Some(path) = paths::program("nginx") {
+        return Ok(path);
+    }
+    let path = packages::nginx()?.folder.join("usr/sbin/nginx");
+    path.is_file()
+        .then_some(path)
+        .context("the package has no usr/sbin/nginx")
 }

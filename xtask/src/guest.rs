@@ -18,7 +18,7 @@ use crate::{install, paths, say};
 mod cpio;
 mod disk;
 mod modules;
-mod packages;
+pub(crate) mod packages;
 
 /// Where to put it.
 #[derive(Debug, Default, clap::Args)]

@@ -13,8 +13,8 @@ use crate::{paths, say};
 
 /// A package's files, unpacked.
 #[derive(Debug)]
-pub(super) struct Unpacked {
-    pub(super) folder: PathBuf,
+pub(crate) struct Unpacked {
+    pub(crate) folder: PathBuf,
     /// Which packages in which versions these are: part of the guest's identity.
     pub(super) version: String,
 }
@@ -38,6 +38,11 @@ pub(super) fn kernel() -> Result<Unpacked> {
 
 pub(super) fn busybox() -> Result<Unpacked> {
     unpacked("busybox-static", |_| vec!["busybox-static".to_owned()])
+}
+
+/// The web server that imports are measured against: installed, it would serve the machine's port 80.
+pub(crate) fn nginx() -> Result<Unpacked> {
+    unpacked("nginx", |_| vec!["nginx".to_owned()])
 }
 
 /// What is in the cache, or else a download. `choose` gets the versioned packages behind a meta
