@@ -18,7 +18,7 @@ use longshore_image::{ErrorKind, Format, Probe, TAIL_LEN, probe, probe_tail};
 
 use self::dice::Dice;
 pub use self::stream::stream;
-pub use self::vhdx::{vhdx, vhdx_is_read};
+pub use self::vhdx::{unpack as vhdx_file, vhdx, vhdx_is_read};
 
 /// What a target does with its input.
 pub type Body = fn(&[u8]);
@@ -151,7 +151,8 @@ pub fn both_ways(data: &[u8]) -> bool {
     found.is_some_and(|format| as_format(format, data))
 }
 
-fn as_format(format: Format, data: &[u8]) -> bool {
+/// The same of an image that is of this format.
+pub fn as_format(format: Format, data: &[u8]) -> bool {
     let mut dice = Dice::new(data);
     let random = random::read(format, &Arc::new(data.to_vec()));
     let helped = forward::read_with_help(format, data, &mut dice);

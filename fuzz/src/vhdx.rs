@@ -31,7 +31,8 @@ pub fn vhdx_is_read(data: &[u8]) -> bool {
     unpack(data).is_some_and(|file| both_ways(&file))
 }
 
-fn unpack(data: &[u8]) -> Option<Vec<u8>> {
+/// The file that `data` stands for.
+pub fn unpack(data: &[u8]) -> Option<Vec<u8>> {
     let number = |bytes: &[u8; 2]| usize::from(u16::from_le_bytes(*bytes));
     let (pages, mut rest) = data.split_first_chunk::<2>()?;
     let mut file = vec![0; number(pages).min(MOST_PAGES) * PAGE];

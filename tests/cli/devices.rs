@@ -1,47 +1,12 @@
 //! Block devices, and filesystems that are too small. These take root and loop devices.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use longshore_tests::device::Loop;
 use longshore_tests::program::{have, run, said};
 
 use crate::mount::Mount;
-use crate::rig::{MIB, Rig, error_of, is_root};
-
-/// A loop device over a file, detached when dropped.
-pub(crate) struct Loop(PathBuf);
-
-impl Loop {
-    pub(crate) fn over(file: &Path) -> Option<Self> {
-        if !is_root() || !have("losetup") {
-            return None;
-        }
-        let made = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(file)
-            .output()
-            .unwrap();
-        if !made.status.success() {
-            eprintln!("skipped: no loop device: {}", said(&made));
-            return None;
-        }
-        let path = String::from_utf8(made.stdout).unwrap();
-        Some(Self(PathBuf::from(path.trim())))
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup")
-            .arg("--detach")
-            .arg(&self.0)
-            .status();
-    }
-}
+use crate::rig::{MIB, Rig, error_of};
 
 #[test]
 fn a_device_full_of_old_data_holds_the_disk_and_zeros_afterwards() {
@@ -52,14 +17,14 @@ fn a_device_full_of_old_data_holds_the_disk_and_zeros_afterwards() {
     };
     let bytes = rig.image("in.raw", 17 * MIB + 512);
     rig.ends(&["convert", "--sync", "in.raw", device.name()], 0);
-    let disk = std::fs::read(&device.0).unwrap();
+    let disk = std::fs::read(device.path()).unwrap();
     assert!(disk[..bytes.len()] == bytes, "the disk");
     // An image with large holes, over what is there now.
     let sparse = std::fs::File::create(rig.path("sparse.raw")).unwrap();
     sparse.set_len(20 << 20).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, &[7; 4096], 9 << 20).unwrap();
     rig.ends(&["import", "sparse.raw", device.name()], 0);
-    let disk = std::fs::read(&device.0).unwrap();
+    let disk = std::fs::read(device.path()).unwrap();
     assert!(
         disk[..20 << 20] == rig.read("sparse.raw"),
         "holes are zeros"
@@ -67,7 +32,7 @@ fn a_device_full_of_old_data_holds_the_disk_and_zeros_afterwards() {
     let pipe = rig.fed(&["convert", "--sync", "-", device.name()], &bytes);
     assert!(pipe.status.success(), "{}", said(&pipe));
     assert!(
-        std::fs::read(&device.0).unwrap()[..bytes.len()] == bytes,
+        std::fs::read(device.path()).unwrap()[..bytes.len()] == bytes,
         "from a pipe"
     );
 }
@@ -104,7 +69,7 @@ fn a_disk_that_turns_out_shorter_is_cut_on_a_device() {
         let disk = usize::from(cylinders) * 4 * 17 * 512;
         let piped = rig.fed(&["convert", "-", device.name()], &vhd);
         assert!(piped.status.success(), "{}", said(&piped));
-        let found = std::fs::read(&device.0).unwrap();
+        let found = std::fs::read(device.path()).unwrap();
         assert!(found[..disk].iter().all(|b| *b == 7), "{cylinders}");
         assert!(found[disk..5 * MIB].iter().all(|b| *b == 0), "{cylinders}");
         assert_eq!(found[8 * MIB - 1], 0xff);
@@ -121,7 +86,12 @@ fn a_device_that_is_too_small_is_4_and_is_not_touched() {
     rig.image("in.raw", 3 * MIB);
     let output = rig.ends(&["convert", "in.raw", device.name()], 4);
     assert!(error_of(&output).contains(device.name()));
-    assert!(std::fs::read(&device.0).unwrap().iter().all(|b| *b == 0xff));
+    assert!(
+        std::fs::read(device.path())
+            .unwrap()
+            .iter()
+            .all(|b| *b == 0xff)
+    );
     rig.ends(&["convert", device.name(), device.name()], 1);
 }
 
@@ -135,7 +105,7 @@ fn a_copy_to_a_device_that_is_cut_short_leaves_nothing_that_boots() {
     // More than the device holds, and only the end of the stream tells.
     let output = rig.fed(&["convert", "-", device.name()], &vec![0xee; 17 * MIB]);
     assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-    let head = std::fs::read(&device.0).unwrap();
+    let head = std::fs::read(device.path()).unwrap();
     assert!(
         head[..MIB].iter().all(|b| *b == 0),
         "the first MiB comes last"

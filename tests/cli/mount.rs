@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use longshore_tests::device::is_root;
 use longshore_tests::program::{have, run, said};
 
-use crate::rig::{Rig, is_root};
+use crate::rig::Rig;
 
 /// A small filesystem at `mnt` of a rig, unmounted when dropped.
 pub(crate) struct Mount(PathBuf);

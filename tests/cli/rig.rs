@@ -1,6 +1,5 @@
 //! A directory to work in, and the program in it.
 
-use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -129,15 +128,4 @@ pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) 
         assert!(Instant::now() < given_up, "{what}: not within {DEADLINE:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Tests that mount and make devices. Where there is no right to, a skip that names itself.
-pub(crate) fn is_root() -> bool {
-    let root =
-        std::os::unix::fs::MetadataExt::uid(&File::open("/proc/self").unwrap().metadata().unwrap())
-            == 0;
-    if !root {
-        eprintln!("skipped: this takes root");
-    }
-    root
 }

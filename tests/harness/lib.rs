@@ -13,5 +13,6 @@
 )]
 
 pub mod data;
+pub mod device;
 pub mod http;
 pub mod program;

@@ -34,6 +34,10 @@ use crate::{Error, Result, file, sys};
 
 /// How much of a block device is written last.
 const HEAD: u64 = 1 << 20;
+/// The very last of it, which a kill leaves written or not, never in part.
+const FIRST: usize = 4096;
+/// How much of the rest of it is written at once.
+const HEAD_STEP: usize = 64 << 10;
 /// Zeros are written in pieces of this size where nothing better works.
 const ZEROS: usize = 1 << 20;
 /// Most separate written ranges remembered (about 6 MiB) before gaps between them are zeroed early.
@@ -509,6 +513,20 @@ impl Target {
         Ok(())
     }
 
+    /// The head of a device, now that all else is written: from its end to its beginning, so that what is
+    /// there after a kill lacks what it would be recognised by, and the first page by itself.
+    fn write_head(&mut self, head: &[u8]) -> Result<()> {
+        self.file.sync_data().map_err(|e| self.failed("fsync", e))?;
+        let (first, rest) = head.split_at(FIRST.min(head.len()));
+        let mut end = head.len();
+        for piece in rest.rchunks(HEAD_STEP) {
+            end -= piece.len();
+            self.put(end as u64, piece)?;
+        }
+        self.file.sync_data().map_err(|e| self.failed("fsync", e))?;
+        self.put(0, first)
+    }
+
     /// Everything of a disk of `disk` bytes was written: zeroes what was not, makes it durable and
     /// gives it its name.
     pub(crate) fn finish(&mut self, disk: u64) -> Result<()> {
@@ -527,8 +545,7 @@ impl Target {
             Kind::File { .. } => Vec::new(),
         };
         if !head.is_empty() {
-            self.file.sync_data().map_err(|e| self.failed("fsync", e))?;
-            self.put(0, &head)?;
+            self.write_head(&head)?;
         }
         if self.spec.sync || !head.is_empty() {
             self.file.sync_all().map_err(|e| self.failed("fsync", e))?;

@@ -20,6 +20,7 @@ mod paths;
 mod peers;
 mod say;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 
@@ -39,6 +40,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Measure against other tools: hours of a quiet machine, not part of `test`
     Bench(bench::Args),
+    /// Look for long for what the tests don't find: `kills`, `differential`
+    Soak(soak::Args),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Guest(args) => guest::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };
