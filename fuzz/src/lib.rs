@@ -18,7 +18,7 @@ use longshore_image::{ErrorKind, Format, Probe, TAIL_LEN, probe, probe_tail};
 
 use self::dice::Dice;
 pub use self::stream::stream;
-pub use self::vhdx::{unpack as vhdx_file, vhdx, vhdx_is_read};
+pub use self::vhdx::{unpack as vhdx_file, vhdx};
 
 /// What a target does with its input.
 pub type Body = fn(&[u8]);

@@ -26,11 +26,6 @@ pub fn vhdx(data: &[u8]) {
     }
 }
 
-/// Both ways read the file that `data` stands for.
-pub fn vhdx_is_read(data: &[u8]) -> bool {
-    unpack(data).is_some_and(|file| both_ways(&file))
-}
-
 /// The file that `data` stands for.
 pub fn unpack(data: &[u8]) -> Option<Vec<u8>> {
     let number = |bytes: &[u8; 2]| usize::from(u16::from_le_bytes(*bytes));

@@ -18,7 +18,6 @@ use super::cases::Files;
 
 #[expect(
     dead_code,
-    unused_imports,
     unreachable_pub,
     clippy::unwrap_in_result,
     reason = "it is a library of its own, of which one function is needed"
