@@ -8,7 +8,7 @@
 //! Inside, each format is a `Codec`, a state machine over one call's `Io`; `Guard` makes a
 //! [`StreamDecoder`] of it and holds what they share: an error is final, a cut stream is an error.
 
-mod bzip2;
+pub mod bzip2;
 mod gzip;
 mod io;
 mod xz;

@@ -208,12 +208,20 @@ impl Budget {
     }
 
     /// Takes memory for a decompressor, and returns how much it may use. `needed` is what its stream
-    /// is known to take; half of what is spare is for more threads, and for windows that grow later on.
-    pub(crate) fn wrapper(&mut self, wrapper: Wrapper, needed: Option<u64>) -> Result<u64> {
+    /// is known to take; half of what is spare is for more threads, as far as they have use for it
+    /// (`most`), and for windows that grow later on.
+    pub(crate) fn wrapper(
+        &mut self,
+        wrapper: Wrapper,
+        needed: Option<u64>,
+        most: Option<u64>,
+    ) -> Result<u64> {
         let spare = self.left.saturating_sub(Self::engine_for_any_image());
+        let half = (spare / 2).min(most.unwrap_or(u64::MAX));
         let allowed = match wrapper {
-            Wrapper::Gzip | Wrapper::Bzip2 => spare.min(SMALL_WINDOW),
-            _ => (spare / 2).max(needed.unwrap_or(0).min(spare)),
+            Wrapper::Gzip => spare.min(SMALL_WINDOW),
+            Wrapper::Bzip2 => half.max(spare.min(SMALL_WINDOW)),
+            _ => half.max(needed.unwrap_or(0).min(spare)),
         };
         self.take(allowed, Self::engine_for_any_image(), "decompressing")?;
         Ok(allowed)
@@ -329,7 +337,7 @@ mod tests {
     fn an_xz_dictionary_of_64_mib_fits_into_the_default_and_the_engine_still_runs() {
         let mut budget = Budget::new(Memory::default()).unwrap();
         budget.chunks().unwrap();
-        let allowed = budget.wrapper(Wrapper::Xz, Some(65 << 20)).unwrap();
+        let allowed = budget.wrapper(Wrapper::Xz, Some(65 << 20), None).unwrap();
         assert!(allowed >= 65 << 20, "{allowed}");
         budget.tables().unwrap();
         assert!(

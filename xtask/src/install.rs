@@ -56,6 +56,7 @@ const NEEDS: &[Need] = &[
     need("zstd", "zstd"),
     need("xz-utils", "xz"),
     need("bzip2", "bzip2"),
+    need("pbzip2", "pbzip2"),
     need("cpio", "cpio"),
     need("strace", "strace"),
     need("mtools", "mcopy"),

@@ -1,4 +1,8 @@
-//! The front half of the forward road: one thread that reads, one that hashes, one per wrapper.
+//! The front half of the forward road: one thread that reads, one that hashes, one per wrapper, or
+//! several for one whose parts can be decoded on their own.
+
+mod blocks;
+mod unwrap;
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -9,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use longshore_image::Wrapper;
 use longshore_image::stream::{self, StreamOptions};
 
+use self::unwrap::Outlet;
 use super::writer::spawn;
 use super::{Outcome, Shared};
 use crate::budget::{Budget, CHUNK, CHUNKS};
@@ -131,8 +136,10 @@ impl Stream {
         shared: &Shared,
     ) -> Result<(Self, StreamOptions)> {
         budget.chunks()?;
+        let needed = stream::memory_for(wrapper, &self.head);
+        let most = (wrapper == Wrapper::Bzip2).then(|| blocks::memory_for(threads));
         let options = StreamOptions {
-            memory: budget.wrapper(wrapper, stream::memory_for(wrapper, &self.head))?,
+            memory: budget.wrapper(wrapper, needed, most)?,
             threads,
         };
         let refused = budget.wrapper_refused(wrapper.name());
@@ -150,11 +157,9 @@ impl Stream {
         refused: Error,
         shared: &Shared,
     ) -> Result<Self> {
-        let decoder = stream::decoder(wrapper, options).map_err(|e| shared.image(e))?;
         let pool = Pool::new(CHUNKS, CHUNK, &shared.failure);
         let (tx, rx) = bounded(CHUNKS);
-        let stage = Unwrap {
-            decoder,
+        let out = Outlet {
             out: tx,
             pool: pool.clone(),
             wrapper,
@@ -163,9 +168,14 @@ impl Stream {
         };
         let mut from = self;
         let mut threads = std::mem::take(&mut from.threads);
-        threads.push(spawn(format!("unwrap-{}", wrapper.name()), move || {
-            stage.run(from)
-        })?);
+        if let Some(workers) = blocks::workers(wrapper, options) {
+            blocks::start(from, out, workers, &mut threads)?;
+        } else {
+            let decoder = stream::decoder(wrapper, options).map_err(|e| shared.image(e))?;
+            threads.push(spawn(format!("unwrap-{}", wrapper.name()), move || {
+                unwrap::run(decoder, from, out)
+            })?);
+        }
         Ok(Self {
             messages: rx,
             pool,
@@ -269,99 +279,4 @@ fn hash(
         }
     }
     Err(Stopped)
-}
-
-/// A decompressing stage.
-struct Unwrap {
-    decoder: Box<dyn stream::StreamDecoder>,
-    out: Sender<Message>,
-    pool: Pool,
-    wrapper: Wrapper,
-    /// The error to give if the stream wants more memory, short of the amount.
-    refused: Error,
-    shared: Shared,
-}
-
-impl Unwrap {
-    fn run(mut self, mut from: Stream) -> Result<(), Stopped> {
-        let mut full = self.pool.get()?;
-        let mut filled = 0;
-        while let Some(chunk) = from.next()? {
-            let mut input = chunk.range.clone();
-            loop {
-                let (from, to) = (&chunk.bytes[input.clone()], &mut full[filled..]);
-                let progress = self
-                    .shared
-                    .clocks
-                    .time(Work::Decode, || self.decoder.push(from, to))
-                    .map_err(|e| self.fail(e))?;
-                input.start += progress.consumed;
-                filled += progress.produced;
-                let is_full = filled == full.len();
-                if is_full {
-                    full = self.send(full, filled)?;
-                    filled = 0;
-                }
-                // All taken and nothing held back in the decoder: on to the next chunk.
-                if input.is_empty() && !is_full {
-                    break;
-                }
-            }
-            from.give_back(chunk);
-        }
-        while let Some(n) = self
-            .decoder
-            .finish(&mut full[filled..])
-            .map_err(|e| self.fail(e))?
-        {
-            filled += n;
-            if filled == full.len() {
-                full = self.send(full, filled)?;
-                filled = 0;
-            }
-        }
-        if filled > 0 {
-            let chunk = Chunk {
-                bytes: full,
-                range: 0..filled,
-            };
-            self.out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
-        }
-        self.out.send(Message::End).map_err(|_| Stopped)
-    }
-
-    fn send(&self, bytes: Vec<u8>, filled: usize) -> Result<Vec<u8>, Stopped> {
-        let chunk = Chunk {
-            bytes,
-            range: 0..filled,
-        };
-        self.out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
-        self.pool.get()
-    }
-
-    fn fail(&self, e: longshore_image::Error) -> Stopped {
-        let error = match (e.needed(), &self.refused) {
-            (
-                Some(more),
-                Error::Memory {
-                    what,
-                    needed,
-                    allowed,
-                },
-            ) if more > 0 => Error::Memory {
-                what: what.clone(),
-                needed: needed + more,
-                allowed: *allowed,
-            },
-            _ => Error::image(
-                format!(
-                    "can't decompress {} ({})",
-                    self.shared.name,
-                    self.wrapper.name()
-                ),
-                e,
-            ),
-        };
-        self.shared.failure.fail(error)
-    }
 }
