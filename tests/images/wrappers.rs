@@ -6,7 +6,7 @@ use longshore_tests::program::{have, longshore, program, said};
 
 use crate::oracle::{Bench, Content, compare};
 
-const TOOLS: [(&str, &[&str]); 8] = [
+const TOOLS: [(&str, &[&str]); 9] = [
     ("gz", &["gzip", "-c"]),
     ("gz", &["pigz", "-c"]),
     ("xz", &["xz", "-1", "-c"]),
@@ -15,6 +15,7 @@ const TOOLS: [(&str, &[&str]); 8] = [
     ("zst", &["zstd", "-q", "-19", "-T2", "-c"]),
     ("bz2", &["bzip2", "-c"]),
     ("bz2", &["bzip2", "-1", "-c"]),
+    ("bz2", &["pbzip2", "-p2", "-b1", "-c"]),
 ];
 
 fn pack(bench: &Bench, tool: &[&str], from: &str, to: &str) {
@@ -165,4 +166,77 @@ fn nothing_but_the_result_is_written_beside_it() {
     assert!(created[0].contains(".out.raw.partial"), "{created:?}");
     let disk = std::fs::read(bench.path("disk.raw")).unwrap();
     compare(&bench.path("empty/out.raw"), &disk, "gz");
+}
+
+#[test]
+fn bz2_is_the_same_with_any_number_of_threads_and_in_little_memory() {
+    if !have("bzip2") || !have("pbzip2") {
+        return;
+    }
+    let bench = Bench::new();
+    let mut disk = Content::Unaligned.bytes(6 << 20);
+    disk.extend(std::iter::repeat_n(0, 60 << 20));
+    disk.extend(Content::Compressible.bytes(3 << 20));
+    bench.file("disk.raw", &disk);
+    pack(&bench, &["bzip2", "-c"], "disk.raw", "one.bz2");
+    pack(
+        &bench,
+        &["pbzip2", "-p2", "-b1", "-c"],
+        "disk.raw",
+        "many.bz2",
+    );
+    for packed in ["one.bz2", "many.bz2"] {
+        for (threads, memory) in [
+            ("1", "112Mi"),
+            ("2", "112Mi"),
+            ("7", "60Mi"),
+            ("16", "400Mi"),
+        ] {
+            let out = bench.path("out.raw");
+            let done = longshore()
+                .args([
+                    "convert",
+                    "--from",
+                    "raw",
+                    "--threads",
+                    threads,
+                    "--memory",
+                    memory,
+                ])
+                .args([&bench.path(packed), &out])
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{packed} {threads}: {}", said(&done));
+            compare(&out, &disk, packed);
+        }
+    }
+    let whole = std::fs::read(bench.path("one.bz2")).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    let mut behind = whole.clone();
+    behind.extend_from_slice(b"something else");
+    let cut = whole[..whole.len() - 3].to_vec();
+    let mut crc = whole.clone();
+    let last = crc.len() - 2;
+    crc[last] ^= 0x10;
+    for (what, bytes) in [
+        ("damage", damaged),
+        ("rest", behind),
+        ("cut", cut),
+        ("crc", crc),
+    ] {
+        bench.file("bad.bz2", &bytes);
+        for threads in ["1", "2", "5"] {
+            let out = bench.path("bad.raw");
+            let refused = longshore()
+                .args(["convert", "--from", "raw", "--threads", threads])
+                .args([&bench.path("bad.bz2"), &out])
+                .output()
+                .unwrap();
+            let said = said(&refused);
+            assert_eq!(refused.status.code(), Some(3), "{what} {threads}: {said}");
+            assert!(said.contains("bz2"), "{what} {threads}: {said}");
+            assert!(!out.exists());
+        }
+    }
 }

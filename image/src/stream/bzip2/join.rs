@@ -77,7 +77,9 @@ pub fn join<L: Line>(line: &mut L) -> Result<(), L::Error> {
             BLOCK => joining.block(&part, work)?,
             END => joining.end(part)?,
             _ => {
-                return Err(damaged("neither a block nor an end where one should be", &part).into());
+                return Err(
+                    damaged("neither a block nor an end where one should be", &part).into(),
+                );
             }
         };
         if done {
