@@ -366,6 +366,9 @@ pub(crate) struct RemoteArgs {
     /// Certificates to trust in addition, as PEM (may be given more than once)
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Vec<PathBuf>,
+    /// Most connections to a server at the same time [default: 16]; with 1 all comes as one stream
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) connections: Option<u16>,
     /// A header to send, as 'Name: value' (may be given more than once)
     #[arg(long, value_name = "K: V")]
     pub(crate) header: Vec<String>,

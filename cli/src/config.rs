@@ -322,8 +322,16 @@ fn gate(
 
 /// What a server is told. The password of the environment is only for a user named here.
 fn remote(args: RemoteArgs, options: &mut SourceOptions) -> Result<(), UsageError> {
-    let RemoteArgs { ca, header, user } = args;
+    let RemoteArgs {
+        ca,
+        connections,
+        header,
+        user,
+    } = args;
     options.ca = ca;
+    if let Some(most) = connections {
+        options.connections = most.into();
+    }
     for text in header {
         // The text stays out of the message: it may be all secret.
         let header = parse_header(&text).map_err(|_| UsageError::Header)?;

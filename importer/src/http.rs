@@ -11,8 +11,10 @@ mod agent;
 mod answer;
 mod digest;
 pub(crate) mod error;
+mod fleet;
 mod location;
 mod net;
+mod pace;
 mod pipe;
 mod random;
 mod retry;
@@ -25,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use longshore_image::ReadAt;
-use longshore_transfer::Source;
+use longshore_transfer::{Allowance, Source};
 use reqwest::header::ACCEPT_RANGES;
 
 use self::agent::{Agent, Asked};
@@ -50,6 +52,10 @@ pub(crate) struct HttpSource {
     /// The answer to the first request, until a pass takes it.
     first: Option<Answer>,
     whole: Whole,
+    /// Most requests at the same time.
+    connections: usize,
+    /// Memory for what is fetched ahead.
+    allowance: Allowance,
     /// Random access is settled once, when someone asks.
     random: OnceLock<Option<Arc<Ranged>>>,
 }
@@ -117,6 +123,8 @@ impl HttpSource {
             ranges,
             first: Some(first),
             whole: Whole::default(),
+            connections: options.connections,
+            allowance: Allowance::default(),
             random: OnceLock::new(),
         })
     }
@@ -130,6 +138,7 @@ impl HttpSource {
             agent: Arc::clone(&self.agent),
             identity: self.identity.clone(),
             policy: self.policy,
+            troubles: Arc::default(),
         };
         match self.ranges {
             Ranges::Work => {}
@@ -223,10 +232,15 @@ impl Source for HttpSource {
             self.policy,
             self.ranges != Ranges::None,
             &self.whole,
-        );
+        )
+        .several(self.connections, self.allowance.clone());
         let first = self.first.take();
         Ok(Box::new(pipe(Arc::clone(&self.net), |feed| {
             pass.run(first, feed)
         })))
+    }
+
+    fn allowance(&self) -> Option<Allowance> {
+        Some(self.allowance.clone())
     }
 }

@@ -12,7 +12,7 @@ mod options;
 pub use crate::archive::{ArchiveError, Contents, Disk};
 pub use crate::error::{Error, Result};
 pub use crate::http::error::{Cause, HttpError, Retry};
-pub use crate::options::{BasicAuth, SourceOptions, parse_header};
+pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_header};
 
 use std::path::Path;
 

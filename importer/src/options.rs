@@ -8,6 +8,9 @@ use longshore_transfer::Cancel;
 
 use crate::{Error, Result};
 
+/// What servers take from one client without complaint, and enough to fill a long line.
+pub const MOST_CONNECTIONS: usize = 16;
+
 /// What a source may need besides its name. The default suits public servers.
 #[derive(Clone)]
 pub struct SourceOptions {
@@ -28,6 +31,8 @@ pub struct SourceOptions {
     pub retries: u32,
     /// Pause before the first retry. Later ones take twice as long each.
     pub backoff: Duration,
+    /// Most requests to a server at the same time. With 1 the content comes as one stream.
+    pub connections: usize,
     /// Read local images that another process writes to.
     pub force_share: bool,
     /// Ends every wait for the network.
@@ -45,6 +50,7 @@ impl Default for SourceOptions {
             stall_timeout: Duration::from_mins(1),
             retries: 8,
             backoff: Duration::from_millis(250),
+            connections: MOST_CONNECTIONS,
             force_share: false,
             cancel: Cancel::default(),
         }
@@ -63,6 +69,7 @@ impl fmt::Debug for SourceOptions {
             .field("stall_timeout", &self.stall_timeout)
             .field("retries", &self.retries)
             .field("backoff", &self.backoff)
+            .field("connections", &self.connections)
             .field("force_share", &self.force_share)
             .finish_non_exhaustive()
     }

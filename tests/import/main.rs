@@ -8,6 +8,7 @@
 mod archives;
 mod broken;
 mod credentials;
+mod fleet;
 mod http;
 mod proxy;
 mod qcow2;

@@ -169,6 +169,11 @@ impl Budget {
         Ok(this)
     }
 
+    /// What nobody has taken.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Takes `bytes`, of which `later` more must stay for what comes after.
     fn take(&mut self, bytes: u64, later: u64, what: &str) -> Result<()> {
         if self.left < bytes + later {

@@ -477,8 +477,9 @@ fn stream_road(
         },
     )
     .map_err(|e| shared.image(e))?;
-    let mut pieces =
-        Pieces::new(target, options.threads, budget, shared.clone()).at_least(at_least);
+    let mut pieces = Pieces::new(target, options.threads, budget, shared.clone())
+        .at_least(at_least)
+        .allowance(source.allowance());
     let virtual_size = loop {
         while let Some(chunk) = stream.next()? {
             shared.check()?;

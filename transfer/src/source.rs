@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use longshore_image::ReadAt;
 
@@ -43,6 +44,29 @@ pub trait Source: Send {
     /// What tells a local file from all others: device and inode.
     fn identity(&self) -> Option<(u64, u64)> {
         None
+    }
+
+    /// Where the engine says how much memory it has left for the source. `None` if the source has no use
+    /// for it.
+    fn allowance(&self) -> Option<Allowance> {
+        None
+    }
+}
+
+/// Memory that a source may take for bytes it fetches ahead of the reader: none until the engine knows
+/// what it needs itself.
+#[derive(Debug, Clone, Default)]
+pub struct Allowance(Arc<AtomicU64>);
+
+impl Allowance {
+    /// Allows `bytes` from now on.
+    pub fn allow(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What is allowed now.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use longshore_image::{FileRange, ReadAt};
-use longshore_transfer::{Algorithm, Checksum, Error as TransferError, Hasher, Source};
+use longshore_transfer::{Algorithm, Allowance, Checksum, Error as TransferError, Hasher, Source};
 
 use super::manifest::Manifest;
 use super::ovf::Envelope;
@@ -155,6 +155,10 @@ impl Source for Member {
 
     fn identity(&self) -> Option<(u64, u64)> {
         self.inner.identity()
+    }
+
+    fn allowance(&self) -> Option<Allowance> {
+        self.inner.allowance()
     }
 }
 

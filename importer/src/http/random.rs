@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -37,6 +38,8 @@ pub(crate) struct Fetch {
     pub(crate) agent: Arc<Agent>,
     pub(crate) identity: Identity,
     pub(crate) policy: Policy,
+    /// Attempts that failed.
+    pub(crate) troubles: Arc<AtomicU32>,
 }
 
 impl fmt::Debug for Ranged {
@@ -116,7 +119,7 @@ impl ReadAt for Ranged {
 
 impl Fetch {
     /// Fetches `len` bytes, which are not 0, from `start`, with retries.
-    async fn range(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
+    pub(crate) async fn range(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
         let mut attempts = Attempts::new(self.policy, None);
         let mut all = BytesMut::new();
         loop {
@@ -134,6 +137,7 @@ impl Fetch {
                 }
                 Err(e) => e,
             };
+            self.troubles.fetch_add(1, Ordering::Relaxed);
             let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
                 return Err(match error.retry() {
                     Retry::Permanent => error,
@@ -189,7 +193,8 @@ impl Fetch {
 
     async fn body(&self, answer: &mut Answer, len: u64) -> Result<Bytes, HttpError> {
         let stall = self.agent.stall();
-        let mut all = BytesMut::new();
+        // No more than was asked for.
+        let mut all = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
         loop {
             let chunk = tokio::time::timeout(stall, answer.response.chunk()).await;
             let chunk = chunk.map_err(|_| HttpError::Stalled {

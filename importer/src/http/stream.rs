@@ -13,14 +13,18 @@
 //! does not, all is read again, and what is skipped must have the digest of what came before.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
+use longshore_transfer::Allowance;
 
 use super::agent::{Agent, Asked};
 use super::answer::{Answer, Content, Identity};
 use super::digest::Hasher;
 use super::error::{Cause, HttpError, Retry};
+use super::fleet::{Fleet, Gauge};
 use super::pipe::{Feed, Unwanted};
+use super::random::Fetch;
 use super::retry::{Attempts, Policy, dice};
 
 /// An answer that ends before the content does, as it said it would, is no failure if it brought this
@@ -40,6 +44,8 @@ pub(crate) struct Pass {
     /// Where the reader is.
     at: u64,
     digest: Option<(Hasher, Whole)>,
+    /// Most requests at the same time, and the memory for what they bring too early.
+    several: (usize, Allowance),
 }
 
 /// Why a pass stopped, or did not.
@@ -77,7 +83,14 @@ impl Pass {
             ranges,
             at: 0,
             digest,
+            several: (1, Allowance::default()),
         }
+    }
+
+    /// Up to `most` requests at the same time, where one alone is slow.
+    pub(crate) fn several(mut self, most: usize, memory: Allowance) -> Self {
+        self.several = (most, memory);
+        self
     }
 
     /// Feeds the reader until the end. `first` is an answer that is there already.
@@ -207,7 +220,18 @@ impl Pass {
         let most = end.or(self.identity.len);
         // What is read again without a name for its state must be what came before.
         let mut again = (self.digest.is_some() && pos < self.at).then(Hasher::default);
-        while let Some(mut bytes) = self.chunk(&mut answer).await? {
+        let mut gauge = Gauge::start();
+        let mut fleet: Option<Fleet> = None;
+        loop {
+            let asked = Instant::now();
+            let Some(mut bytes) = self.chunk(&mut answer).await? else {
+                break;
+            };
+            gauge.came(bytes.len() as u64, asked.elapsed());
+            if let Some(fleet) = &fleet {
+                let room = usize::try_from(fleet.first().saturating_sub(pos));
+                bytes.truncate(room.unwrap_or(usize::MAX));
+            }
             let start = pos;
             pos = pos.saturating_add(bytes.len() as u64);
             if let Some(most) = most
@@ -237,6 +261,14 @@ impl Pass {
             }
             self.at = self.at.saturating_add(n);
             attempts.headway(n);
+            match &mut fleet {
+                None => fleet = self.fleet(&gauge),
+                Some(fleet) if self.at == fleet.first() => {
+                    drop(answer);
+                    return self.sail(fleet, feed, attempts).await;
+                }
+                Some(_) => {}
+            }
         }
         if let Some(end) = end
             && pos < end
@@ -264,6 +296,55 @@ impl Pass {
         match self.identity.len {
             Some(len) if self.at < len => Ok(Step::More),
             _ => Ok(Step::Complete),
+        }
+    }
+
+    /// More connections for the rest, if this one is slow and the rest can be had in parts.
+    fn fleet(&self, gauge: &Gauge) -> Option<Fleet> {
+        let (most, memory) = &self.several;
+        if !self.ranges || *most < 2 {
+            return None;
+        }
+        self.identity.validator()?;
+        let end = self.identity.len?;
+        let rate = gauge.slow_line()?;
+        let fetch = Fetch {
+            agent: Arc::clone(&self.agent),
+            identity: self.identity.clone(),
+            policy: self.policy,
+            troubles: Arc::default(),
+        };
+        Fleet::start(fetch, self.at, end, rate, *most, memory.bytes())
+    }
+
+    /// The rest, by a fleet.
+    async fn sail(
+        &mut self,
+        fleet: &mut Fleet,
+        feed: &Feed,
+        attempts: &mut Attempts,
+    ) -> Result<Step, HttpError> {
+        let at = &mut self.at;
+        let outcome = fleet.run(feed, |n| {
+            *at = at.saturating_add(n);
+            attempts.headway(n);
+        });
+        match outcome.await {
+            Ok(Ok(())) => Ok(Step::Complete),
+            Ok(Err(gone)) => Ok(gone.into()),
+            Err(e) => {
+                // It worked for the first part, and may again for one that is all the rest.
+                // To us it is one failed attempt: the rest is asked for as one again, and a fleet only
+                // sails from a connection that works.
+                let e = match e {
+                    HttpError::GaveUp { source, .. } => *source,
+                    e => e,
+                };
+                if matches!(e, HttpError::Range { .. }) {
+                    self.ranges = false;
+                }
+                Err(e)
+            }
         }
     }
 

@@ -24,7 +24,8 @@ pub(crate) fn client(url: &Url, options: &SourceOptions, agent: &str) -> Result<
             .referer(false)
             .redirect(redirect::Policy::none())
             .connect_timeout(options.connect_timeout)
-            .pool_max_idle_per_host(2)
+            // Each part of a fleet finds a connection that is warm.
+            .pool_max_idle_per_host(options.connections.max(2))
             .pool_idle_timeout(Duration::from_secs(30))
             .tcp_keepalive(Duration::from_secs(30))
             .tls_danger_accept_invalid_certs(options.insecure)

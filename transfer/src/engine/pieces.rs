@@ -10,10 +10,10 @@ use super::decode::{Packed, Task};
 use super::output::Output;
 use super::writer::Back;
 use super::{Outcome, Shared};
-use crate::Result;
 use crate::budget::Budget;
 use crate::cancel::Stopped;
 use crate::target::Target;
+use crate::{Allowance, Result};
 
 /// Takes pieces until the stream ends.
 pub(super) struct Pieces {
@@ -21,6 +21,7 @@ pub(super) struct Pieces {
     threads: usize,
     /// How large the disk is at least, where its size shows at the end only.
     at_least: Option<u64>,
+    allowance: Option<Allowance>,
     back: Option<Running>,
     shared: Shared,
     stash: Option<Outcome>,
@@ -68,6 +69,7 @@ impl Pieces {
             front: Some((target, budget)),
             threads,
             at_least: None,
+            allowance: None,
             back: None,
             shared,
             stash: None,
@@ -77,6 +79,12 @@ impl Pieces {
     /// The disk has `bytes` bytes or more, whether or not its beginning says how many.
     pub(super) fn at_least(mut self, bytes: Option<u64>) -> Self {
         self.at_least = bytes;
+        self
+    }
+
+    /// What the stages leave of the budget is for the source.
+    pub(super) fn allowance(mut self, allowance: Option<Allowance>) -> Self {
+        self.allowance = allowance;
         self
     }
 
@@ -120,6 +128,9 @@ impl Pieces {
             geometry.codec,
             Output::writing(&target),
         )?;
+        if let Some(allowance) = &self.allowance {
+            allowance.allow(budget.left());
+        }
         let disk = geometry.virtual_size;
         let output = Output::begin(target, disk, &layout)?;
         let back = Back::start(layout, &[geometry.codec], None, output, disk, &self.shared)?;
