@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod baseline;
 mod bench;
 mod cargo;
 mod demo;
@@ -42,6 +43,8 @@ enum Command {
     Bench(bench::Args),
     /// Look for long for what the tests don't find: `kills`, `differential`
     Soak(soak::Args),
+    /// Count what small conversions cost, and compare with what is written down
+    Baseline(baseline::Args),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Baseline(args) => baseline::run(&args),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };

@@ -73,6 +73,11 @@ impl Run {
         self
     }
 
+    /// For whoever sets up the channels of the program himself.
+    pub(crate) fn into_command(self) -> Command {
+        self.command
+    }
+
     /// Runs with our own terminal; anything but success is an error.
     pub(crate) fn check(mut self) -> Result<()> {
         self.show();

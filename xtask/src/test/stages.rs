@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
-use crate::{demo, deps, fuzz, guest, install, paths, peers, tidy};
+use crate::{baseline, demo, deps, fuzz, guest, install, paths, peers, tidy};
 
 pub(super) struct Stage {
     pub(super) name: &'static str,
@@ -79,6 +79,12 @@ pub(super) const STAGES: &[Stage] = &[
         run: peers,
     },
     Stage {
+        name: "baseline",
+        about: "instructions, calls and bytes of small conversions, beside what is written down",
+        quick: false,
+        run: baseline,
+    },
+    Stage {
         name: "fuzz",
         about: "the fuzz targets build, and take their regression files under the sanitizer",
         quick: false,
@@ -141,6 +147,12 @@ fn integration(count: &mut Count) -> Result<()> {
 /// An image is a test of its own.
 fn peers(count: &mut Count) -> Result<()> {
     count.passed += peers::compare()?;
+    Ok(())
+}
+
+/// A conversion is a test of its own.
+fn baseline(count: &mut Count) -> Result<()> {
+    count.passed += baseline::compare(&baseline::Args::default())?;
     Ok(())
 }
 
