@@ -49,3 +49,4 @@ pub use crate::progress::{Meter, Progress, Snapshot};
 pub use crate::source::{Allowance, FileSource, Source, StdinSource};
 pub use crate::sys::give_memory_back;
 pub use crate::target::{Cache, Preallocate, Qcow2Spec, TargetFormat, TargetSpec};
+pub use crate::zeros::is_zero;

@@ -7,7 +7,7 @@ pub(crate) const STEP: u64 = 4096;
 
 /// True if all is zero. Folds 4 KiB at a time: the compiler makes vector code of it, which reads as
 /// fast as memory gives (`../shared/reference/crates.md` section 5 has the measurement).
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+pub fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(4096)
         .all(|chunk| chunk.iter().fold(0u8, |acc, &b| acc | b) == 0)

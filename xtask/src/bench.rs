@@ -11,7 +11,8 @@ use crate::{cargo, install, paths, peers, say};
 /// Which benchmark, and its own options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Handed on as they are: versus, report, compare; `versus --help` tells the options
+    /// What, and its options as they are: micro (criterion's), versus, report, compare (`versus --help`
+    /// tells them)
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -21,7 +22,25 @@ const COMMAND: &str = "LONGSHORE_BENCH_COMMAND";
 const QCOW2_RS: &str = "LONGSHORE_BENCH_QCOW2_RS";
 const NGINX: &str = "LONGSHORE_BENCH_NGINX";
 
+/// The package of benchmarks of single functions.
+const MICRO: &str = "longshore-micro";
+
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(("micro", rest)) = args.args.split_first().map(|(name, rest)| (&**name, rest)) {
+        install::run(&install::Args::default())?;
+        return cargo::locked("bench")
+            .args([
+                "--package",
+                MICRO,
+                "--bench",
+                "codecs",
+                "--bench",
+                "tables",
+                "--",
+            ])
+            .args(rest)
+            .check();
+    }
     let mut run = cargo::locked("run")
         .args(["--release", "--package", "longshore-benches", "--"])
         .args(&args.args);

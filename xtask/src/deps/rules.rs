@@ -24,7 +24,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// The harness and the benchmarks look at everything, but at the command only from outside.
-const OBSERVERS: &[&str] = &["longshore-tests", "longshore-benches", "longshore-soak"];
+const OBSERVERS: &[&str] = &[
+    "longshore-tests",
+    "longshore-benches",
+    "longshore-micro",
+    "longshore-soak",
+];
 const COMMAND: &str = "longshore-cli";
 
 /// Crates that stay pure: no runtime, no client, however far down.
