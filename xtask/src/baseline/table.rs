@@ -19,9 +19,10 @@ struct Column {
     slack: Option<(u64, u64)>,
 }
 
-/// Slack is several times of what ten counts of one build differed by (instructions by 0.4 % at the
-/// most where threads hand over to each other, calls by how much the writer found waiting), and far
-/// below what a lost optimisation costs.
+/// Slack is several times what counts of one build differed by on a busy machine (instructions by
+/// 0.4 % at the most, some 30,000 of threads that hand over to each other; calls and bytes not at all,
+/// though how much a writer finds waiting is left to chance), and far below what a lost optimisation
+/// costs.
 const COLUMNS: [Column; 7] = [
     // Of other tools: what differs here explains the rest.
     Column {
