@@ -2,6 +2,7 @@
 
 mod clusters;
 mod decode;
+mod holes;
 mod inspect;
 mod output;
 mod pieces;

@@ -1,21 +1,27 @@
 //! `cargo xtask soak`: builds the command and hands over to the soak package, which owns what is looked for
-//! and how.
+//! and how. But for `scaling`, which takes times: that is done from here, with what is released.
 
 use anyhow::Result;
+use clap::Parser as _;
 
 use crate::shell::Run;
 use crate::{cargo, install, paths};
 
+mod scaling;
+
 /// Which soak, and its own options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Handed on as they are, for example: kills, or differential --minutes 60
+    /// Handed on as they are, for example: kills, differential --minutes 60, or scaling --zram
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     install::run(&install::Args::default())?;
+    if args.args.first().is_some_and(|first| first == "scaling") {
+        return scaling::run(&scaling::Args::parse_from(&args.args));
+    }
     // Not a release: overflow is looked for, too, and the code that touches every byte is optimised anyway.
     cargo::locked("build")
         .args(["--package", "longshore-cli", "--package", "longshore-soak"])

@@ -35,16 +35,24 @@ pub(super) enum Task {
         /// The clusters in it.
         clusters: Vec<Packed>,
     },
-    /// Bytes of the disk, to be read from a layer.
+    /// Bytes of the disk, to be read from a layer and passed on step by step.
     ReadPlain {
         layer: usize,
-        /// Guest offset, offset in the layer's data, length.
-        parts: Vec<(u64, u64, usize)>,
+        /// None with more than a unit of bytes, none empty.
+        steps: Vec<Vec<Plain>>,
     },
     /// Compressed clusters, to be read from a layer.
     ReadPacked(Group),
     /// All there is of one aligned unit of the disk.
     Unit(Unit),
+}
+
+/// Bytes of the disk as they are in a layer's data.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plain {
+    pub(super) guest: u64,
+    pub(super) at: u64,
+    pub(super) len: usize,
 }
 
 /// Compressed clusters that are read together.
@@ -125,66 +133,71 @@ impl Worker {
 
     pub(super) fn run(mut self) -> Result<(), Stopped> {
         while let Ok(task) = self.tasks.recv() {
-            let (started, reading) = (Instant::now(), self.reading);
-            let decoded = match self.decode(task) {
-                Ok(decoded) => decoded,
-                Err(Halt::Stopped) => return Err(Stopped),
-                Err(Halt::Image(e)) => {
-                    let e = self.shared.image(e);
-                    return Err(self.shared.failure.fail(e));
+            match task {
+                Task::Plain { buf, parts } => self.work(|_| Ok(Decoded::of(buf, parts)))?,
+                Task::Packed { input, clusters } => {
+                    self.work(|this| this.inflate(0, input, &clusters))?;
                 }
-            };
-            let Decoded {
-                buf,
-                parts,
-                resolved,
-            } = decoded;
-            let batch = match &mut self.packer {
-                Some(packer) => packer.pack(buf, &parts, resolved, &self.sink)?,
-                None => Self::settle(buf, &parts, resolved),
-            };
-            let read = self.reading.saturating_sub(reading);
-            let clocks = &self.shared.clocks;
-            clocks.add(Work::Read, read);
-            clocks.add(Work::Decode, started.elapsed().saturating_sub(read));
-            self.sink.deliver(batch)?;
+                Task::ReadPlain { layer, steps } => {
+                    for step in &steps {
+                        self.work(|this| this.plain(layer, step))?;
+                    }
+                }
+                Task::ReadPacked(group) => self.work(|this| {
+                    let input = this.read(&group)?;
+                    this.inflate(group.layer, input, &group.clusters)
+                })?,
+                Task::Unit(unit) => self.work(|this| this.unit(&unit))?,
+            }
         }
         Ok(())
     }
 
-    fn decode(&mut self, task: Task) -> Result<Decoded, Halt> {
-        match task {
-            Task::Plain { buf, parts } => Ok(Decoded::of(buf, parts)),
-            Task::Packed { input, clusters } => {
-                let buf = self.outputs.get()?;
-                let decoded = self.inflate(0, &input, &clusters, buf)?;
-                self.inputs.put(input);
-                Ok(decoded)
+    /// Makes bytes of the disk by `decode`, and passes them on.
+    fn work(
+        &mut self,
+        decode: impl FnOnce(&mut Self) -> Result<Decoded, Halt>,
+    ) -> Result<(), Stopped> {
+        let (started, reading) = (Instant::now(), self.reading);
+        let decoded = match decode(self) {
+            Ok(decoded) => decoded,
+            Err(Halt::Stopped) => return Err(Stopped),
+            Err(Halt::Image(e)) => {
+                let e = self.shared.image(e);
+                return Err(self.shared.failure.fail(e));
             }
-            Task::ReadPlain { layer, parts } => {
-                let mut buf = self.outputs.get()?;
-                let image = Arc::clone(self.layer(layer)?);
-                let reading = Instant::now();
-                let mut placed = Vec::with_capacity(parts.len());
-                let mut used = 0;
-                for (guest, at, len) in parts {
-                    image.read_padded_at(&mut buf[used..used + len], at)?;
-                    placed.push((guest, used..used + len));
-                    used += len;
-                }
-                self.reading += reading.elapsed();
-                self.shared.progress.add_read(used as u64);
-                Ok(Decoded::of(buf, placed))
-            }
-            Task::ReadPacked(group) => {
-                let input = self.read(&group)?;
-                let buf = self.outputs.get()?;
-                let decoded = self.inflate(group.layer, &input, &group.clusters, buf)?;
-                self.inputs.put(input);
-                Ok(decoded)
-            }
-            Task::Unit(unit) => self.unit(&unit),
+        };
+        let Decoded {
+            buf,
+            parts,
+            resolved,
+        } = decoded;
+        let batch = match &mut self.packer {
+            Some(packer) => packer.pack(buf, &parts, resolved, &self.sink)?,
+            None => Self::settle(buf, &parts, resolved),
+        };
+        let read = self.reading.saturating_sub(reading);
+        let clocks = &self.shared.clocks;
+        clocks.add(Work::Read, read);
+        clocks.add(Work::Decode, started.elapsed().saturating_sub(read));
+        self.sink.deliver(batch)
+    }
+
+    /// Reads plain data.
+    fn plain(&mut self, layer: usize, step: &[Plain]) -> Result<Decoded, Halt> {
+        let mut buf = self.outputs.get()?;
+        let image = Arc::clone(self.layer(layer)?);
+        let reading = Instant::now();
+        let mut placed = Vec::with_capacity(step.len());
+        let mut used = 0;
+        for &Plain { guest, at, len } in step {
+            image.read_padded_at(&mut buf[used..used + len], at)?;
+            placed.push((guest, used..used + len));
+            used += len;
         }
+        self.reading += reading.elapsed();
+        self.shared.progress.add_read(used as u64);
+        Ok(Decoded::of(buf, placed))
     }
 
     /// Reads what a group's clusters are decoded from.
@@ -263,13 +276,14 @@ impl Worker {
         }
     }
 
+    /// Decodes clusters out of `input`, which goes back to its pool.
     fn inflate(
         &mut self,
         layer: usize,
-        input: &[u8],
+        input: Vec<u8>,
         clusters: &[Packed],
-        mut buf: Vec<u8>,
     ) -> Result<Decoded, Halt> {
+        let mut buf = self.outputs.get()?;
         let decoder = decoder_of(&mut self.decoders, layer)?;
         let mut parts: Vec<(u64, Range<usize>)> = Vec::with_capacity(clusters.len());
         let mut used = 0;
@@ -290,6 +304,7 @@ impl Worker {
             }
             used += len;
         }
+        self.inputs.put(input);
         Ok(Decoded::of(buf, parts))
     }
 

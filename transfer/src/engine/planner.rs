@@ -3,7 +3,8 @@
 use longshore_image::ExtentKind;
 use longshore_image::chain::{Chain, LayerExtent};
 
-use super::decode::{Group, Packed, Task};
+use super::decode::{Group, Packed, Plain, Task};
+use super::holes::Holes;
 use super::share::Sharing;
 use super::writer::Back;
 use super::{Outcome, Shared};
@@ -18,6 +19,12 @@ pub(super) const WINDOW_EXTENTS: usize = 16 << 10;
 /// Reading over a gap of this many bytes is cheaper than another system call.
 const GAP: u64 = 16 << 10;
 
+/// Plain data is read and written in steps of this many bytes: what was read is still in the core's own
+/// cache when it is written.
+const PLAIN_STEP: usize = 256 << 10;
+/// So many steps are one task, since handing over a task costs more than a step should.
+const PLAIN_STEPS: usize = 8;
+
 /// Walks the disk and sends tasks until all of it is planned.
 pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Outcome> {
     let mut window = Window {
@@ -27,6 +34,7 @@ pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Ou
         back,
         shared,
     };
+    let mut holes = Holes::new(chain);
     let mut sharing = Sharing::new(chain, back);
     for extent in chain.extents() {
         let next = extent.map_err(|e| shared.image(e))?;
@@ -36,7 +44,9 @@ pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Ou
                 .add_resolved(next.visible.end - next.visible.start);
             continue;
         }
-        sharing.share(next, chain, back, shared, |rest| window.add(rest))?;
+        holes.skip(next, chain, shared, |data| {
+            sharing.share(data, chain, back, shared, |rest| window.add(rest))
+        })?;
     }
     window.send()?;
     shared.check()?;
@@ -139,11 +149,12 @@ pub(super) fn at(extent: &LayerExtent) -> u64 {
     }
 }
 
-/// Plain data being gathered to one unit.
+/// Plain data being gathered to a task of some steps.
 #[derive(Debug, Default)]
 struct PlainTask {
     layer: usize,
-    parts: Vec<(u64, u64, usize)>,
+    steps: Vec<Vec<Plain>>,
+    step: Vec<Plain>,
     bytes: usize,
 }
 
@@ -159,30 +170,42 @@ impl PlainTask {
             self.send(back)?;
             self.layer = next.layer;
         }
+        let unit = unit.min(PLAIN_STEP);
         let mut guest = next.visible.start;
         while guest < next.visible.end {
             let aligned_end = (guest / unit as u64 + 1) * unit as u64;
             let room = (unit - self.bytes) as u64;
             let n = (next.visible.end.min(aligned_end) - guest).min(room);
-            self.parts.push((guest, at, n as usize));
-            self.bytes += n as usize;
+            let len = n as usize;
+            self.step.push(Plain { guest, at, len });
+            self.bytes += len;
             guest += n;
             at += n;
             if self.bytes >= unit || guest == aligned_end {
-                self.send(back)?;
+                self.end_step();
+                if self.steps.len() >= PLAIN_STEPS {
+                    self.send(back)?;
+                }
             }
         }
         Ok(())
     }
 
-    fn send(&mut self, back: &Back) -> Result<(), Stopped> {
-        if self.parts.is_empty() {
-            return Ok(());
+    fn end_step(&mut self) {
+        if !self.step.is_empty() {
+            self.steps.push(std::mem::take(&mut self.step));
         }
         self.bytes = 0;
+    }
+
+    fn send(&mut self, back: &Back) -> Result<(), Stopped> {
+        self.end_step();
+        if self.steps.is_empty() {
+            return Ok(());
+        }
         back.send(Task::ReadPlain {
             layer: self.layer,
-            parts: std::mem::take(&mut self.parts),
+            steps: std::mem::take(&mut self.steps),
         })
     }
 }

@@ -7,6 +7,7 @@
 use longshore_image::chain::{Chain, LayerExtent};
 use longshore_image::{ExtentKind, FileRange};
 
+use super::holes::split;
 use super::writer::Back;
 use super::{Outcome, Shared};
 
@@ -83,21 +84,4 @@ impl Sharing {
         let alike = found.at % block == 0 && from.len >= LEAST.max(block);
         alike.then_some((skip, from))
     }
-}
-
-/// The first `n` bytes of plain data, and the rest.
-fn split(extent: LayerExtent, n: u64) -> (Option<LayerExtent>, Option<LayerExtent>) {
-    let ExtentKind::Data { at } = extent.extent.kind else {
-        return (Some(extent), None);
-    };
-    let middle = extent.visible.start + n;
-    let mut head = extent.clone();
-    head.visible.end = middle.min(extent.visible.end);
-    head.extent.guest = head.visible.clone();
-    let mut rest = extent;
-    rest.visible.start = middle.min(rest.visible.end);
-    rest.extent.guest = rest.visible.clone();
-    rest.extent.kind = ExtentKind::Data { at: at + n };
-    let there = |part: LayerExtent| (!part.visible.is_empty()).then_some(part);
-    (there(head), there(rest))
 }

@@ -10,6 +10,7 @@ use longshore_image::ExtentKind;
 use longshore_image::chain::{Chain, LayerExtent};
 
 use super::decode::{Task, Unit};
+use super::holes::Holes;
 use super::planner::{PackedTask, WINDOW_EXTENTS, at, bytes_there};
 use super::writer::Back;
 use super::{Outcome, Shared};
@@ -32,6 +33,7 @@ pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Ou
     let unit = layout.unit_out as u64;
     let mut window: Vec<Gathered> = Vec::new();
     let mut extents = 0;
+    let mut holes = Holes::new(chain);
     for extent in chain.extents() {
         let next = extent.map_err(|e| shared.image(e))?;
         if next.extent.kind == ExtentKind::Zero {
@@ -40,28 +42,31 @@ pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Ou
                 .add_resolved(next.visible.end - next.visible.start);
             continue;
         }
-        let mut rest = next.visible.clone();
-        while !rest.is_empty() {
-            let index = rest.start / unit;
-            let end = rest.end.min((index + 1) * unit);
-            let part = slice(&next, rest.start..end);
-            rest.start = end;
-            match window.last_mut() {
-                Some(last) if last.index == index => last.extents.push(part),
-                _ => {
-                    if window.len() >= WINDOW_UNITS || extents >= WINDOW_EXTENTS {
-                        shared.check()?;
-                        send(&mut window, layout, chain, back)?;
-                        extents = 0;
+        holes.skip(next, chain, shared, |data| {
+            let mut rest = data.visible.clone();
+            while !rest.is_empty() {
+                let index = rest.start / unit;
+                let end = rest.end.min((index + 1) * unit);
+                let part = slice(&data, rest.start..end);
+                rest.start = end;
+                match window.last_mut() {
+                    Some(last) if last.index == index => last.extents.push(part),
+                    _ => {
+                        if window.len() >= WINDOW_UNITS || extents >= WINDOW_EXTENTS {
+                            shared.check()?;
+                            send(&mut window, layout, chain, back)?;
+                            extents = 0;
+                        }
+                        window.push(Gathered {
+                            index,
+                            extents: vec![part],
+                        });
                     }
-                    window.push(Gathered {
-                        index,
-                        extents: vec![part],
-                    });
                 }
+                extents += 1;
             }
-            extents += 1;
-        }
+            Ok(())
+        })?;
     }
     send(&mut window, layout, chain, back)?;
     shared.check()?;

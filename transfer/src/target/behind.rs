@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use crate::sys;
 
 /// Write-out is started after this many bytes.
-const STEP: u64 = 8 << 20;
-/// This many steps may be under way before the oldest is waited for and dropped.
-const STEPS: usize = 3;
+const STEP: u64 = 4 << 20;
+/// This many steps may be under way before the oldest is waited for and dropped. With the one being
+/// written and the one being waited for, no more than 24 MiB are dirty or on their way to storage.
+const STEPS: usize = 4;
 
 /// Bytes since the last step, and the steps under way.
 #[derive(Debug, Default)]
