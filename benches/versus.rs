@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// End after about so many minutes: every case gets its share of what is left, and three rounds
-    /// at the least [default: no end, or 4 with --quick]
+    /// at the least [default: no end, or 3 with --quick]
     #[arg(long, value_name = "N")]
     minutes: Option<u16>,
     /// Only this case: its name, its format, its place, or a group: files, limits, import,
@@ -91,7 +91,7 @@ pub(crate) struct Args {
 /// Fewer rounds than this are not for publication.
 const ROUNDS: u16 = 11;
 const QUICK_ROUNDS: u16 = 5;
-const QUICK_MINUTES: u16 = 4;
+const QUICK_MINUTES: u16 = 3;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let processors = thread::available_parallelism().map_or(1, usize::from);

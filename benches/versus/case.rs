@@ -219,6 +219,21 @@ impl Case {
         (megabytes << 20).max(LEAST_DISK)
     }
 
+    /// How much of a run's time it deserves, beside others: about what a round takes, and twice that
+    /// where numbers are published one by one and not as a row of a sweep.
+    pub(super) fn weight(&self, size: u64, contenders: u32) -> u32 {
+        let mib = u32::try_from(self.disk(size) >> 20).unwrap_or(u32::MAX);
+        let each = match self.place {
+            Place::Tmpfs => 400 + mib,
+            Place::Disk => 600 + mib + mib / 2,
+        };
+        let importance = match self.group {
+            Group::Files | Group::Limits | Group::Import => 2,
+            Group::Threads | Group::Clusters | Group::Allocation => 1,
+        };
+        each.saturating_mul(contenders).saturating_mul(importance)
+    }
+
     fn plain(&self) -> bool {
         self.limit.is_none() && self.threads.is_none() && !self.digest()
     }
@@ -354,6 +369,17 @@ mod tests {
         assert_eq!(threads(1), [1, 2]);
         assert_eq!(threads(2), [1, 2, 3]);
         assert_eq!(threads(6), [1, 2, 4, 6, 7]);
+    }
+
+    #[test]
+    fn a_large_case_on_disk_deserves_more_time_than_a_row_of_a_sweep() {
+        let weight = |name: &str| {
+            let cases = chosen(&[name.to_owned()], 2).unwrap();
+            cases[0].weight(1 << 30, 5)
+        };
+        assert!(weight("qcow2-zlib@disk") > weight("qcow2-zlib@tmpfs"));
+        assert!(weight("qcow2-zlib@tmpfs") > 2 * weight("qcow2-zlib@tmpfs+t1"));
+        assert!(weight("qcow2-256k@tmpfs") > weight("qcow2-512@tmpfs"));
     }
 
     #[test]

@@ -73,10 +73,10 @@ pub(super) fn versions(longshore: &Path, nginx: Option<&Path>) -> String {
         "qemu-img", "qemu-nbd", "nbdcopy", "nbdkit", "cp", "curl", "gzip", "pigz", "xz", "zstd",
         "bzip2", "time", "mke2fs",
     ] {
-        // mke2fs has an option of its own, and an answer on the other channel.
+        // These have an option of their own, and an answer on the other channel.
         let found = match (name, shell::program(name)) {
             (_, None) => Ok("missing".to_owned()),
-            ("mke2fs", Some(path)) => {
+            ("mke2fs" | "bzip2", Some(path)) => {
                 let line = "\"$0\" -V 2>&1".as_ref();
                 shell::run("sh", &["-c".as_ref(), line, path.as_os_str()])
             }

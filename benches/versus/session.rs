@@ -102,14 +102,25 @@ impl Session {
     pub(super) fn run(&mut self, cases: &[Case], results: &Path) -> Result<()> {
         let mut raw = Raw::create(&results.join("raw.csv"))?;
         let deadline = self.time.map(|time| Instant::now() + time);
+        let weights: Vec<f64> = cases
+            .iter()
+            .map(|case| {
+                let contenders = contender::all().filter(|contender| contender.takes(case));
+                let count = u32::try_from(contenders.count()).unwrap_or(u32::MAX);
+                f64::from(case.weight(self.size, count))
+            })
+            .collect();
         let mut faults = Vec::new();
         let mut last = Instant::now();
         for (done, case) in cases.iter().enumerate() {
             let left = cases.len() - done;
             say::line(&format!("\n{} ({left} left)", case.name()));
-            let now = Instant::now();
-            let count = u32::try_from(left).unwrap_or(u32::MAX);
-            let share = deadline.map(|end| end.saturating_duration_since(now) / count);
+            let to_come: f64 = weights.iter().skip(done).sum();
+            let weight = weights.get(done).copied().unwrap_or(1.0);
+            let share = deadline.map(|end| {
+                let left = end.saturating_duration_since(Instant::now());
+                left.mul_f64(weight / to_come)
+            });
             // If it is us who fail, that ends the case, and in the end the run.
             if let Err(error) = self.case(case, share, &mut raw) {
                 let why = format!("{error:#}");
