@@ -11,10 +11,12 @@ use longshore_image::vhd::raw_or_fixed;
 use longshore_image::{Error, Format, Limits, ReadAt, Result, TAIL_LEN, probe_tail};
 
 use super::dice::Dice;
-use super::{DISK_BYTES, TABLE_BYTES};
+use super::{File, TABLE_BYTES, disk_bytes};
 
 /// The disk as far as it is looked at, and how much came out.
 struct Disk {
+    /// How much of it is looked at.
+    most: u64,
     geometry: Option<(Geometry, ClusterDecoder)>,
     bytes: Vec<u8>,
     emitted: u64,
@@ -24,13 +26,13 @@ impl Emit for Disk {
     fn geometry(&mut self, geometry: &Geometry) -> Result<()> {
         assert!(self.geometry.is_none(), "the geometry came twice");
         // Only fixed disks show their size at the end.
-        let size = geometry.virtual_size.unwrap_or(DISK_BYTES);
+        let size = geometry.virtual_size.unwrap_or(self.most);
         assert!(size <= Limits::MAX_VIRTUAL_SIZE);
         assert_eq!(
             geometry.info.virtual_size,
             geometry.virtual_size.unwrap_or(0)
         );
-        self.bytes = vec![0; usize::try_from(size.min(DISK_BYTES)).unwrap()];
+        self.bytes = vec![0; usize::try_from(size.min(self.most)).unwrap()];
         self.geometry = Some((geometry.clone(), ClusterDecoder::new(geometry.codec)));
         Ok(())
     }
@@ -44,7 +46,7 @@ impl Emit for Disk {
             "{guest:?}"
         );
         self.emitted += len;
-        if self.emitted > 4 * DISK_BYTES {
+        if self.emitted > 4 * self.most {
             return Err(Error::limit("enough was seen", self.emitted));
         }
         let unpacked;
@@ -72,14 +74,14 @@ impl Emit for Disk {
 }
 
 /// Decodes `data` as a stream in one of many ways; the disk, if it is small and came out whole.
-pub(super) fn read(format: Format, data: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
-    let file: Arc<dyn ReadAt> = Arc::new(data.to_vec());
+pub(super) fn read(format: Format, data: &File, dice: &mut Dice) -> Option<Vec<u8>> {
+    let file: Arc<dyn ReadAt> = data.clone();
     let options = Options {
         limits: Limits::with_table_bytes(TABLE_BYTES),
         hold: Box::new(MemoryHold::new([0, 3000, 100_000, 8 << 20][dice.roll(4)])),
         side: (dice.roll(3) == 0).then_some(file),
         reopenable: dice.roll(2) == 0,
-        stream_len: (dice.roll(2) == 0).then(|| u64::try_from(data.len()).unwrap()),
+        stream_len: (dice.roll(2) == 0).then(|| ReadAt::len(data)),
     };
     run(format, data, options, dice).ok()?
 }
@@ -87,15 +89,15 @@ pub(super) fn read(format: Format, data: &[u8], dice: &mut Dice) -> Option<Vec<u
 /// Decodes `data` as a stream with everything that can help.
 pub(super) fn read_with_help(
     format: Format,
-    data: &[u8],
+    data: &File,
     dice: &mut Dice,
 ) -> Result<Option<Vec<u8>>> {
     let options = Options {
         limits: Limits::with_table_bytes(4 * TABLE_BYTES),
         hold: Box::new(MemoryHold::new(8 << 20)),
-        side: Some(Arc::new(data.to_vec())),
+        side: Some(data.clone()),
         reopenable: true,
-        stream_len: Some(u64::try_from(data.len()).unwrap()),
+        stream_len: Some(ReadAt::len(data)),
     };
     run(format, data, options, dice)
 }
@@ -108,7 +110,8 @@ pub(super) fn probed(data: &[u8], dice: &mut Dice) {
         stream_len: (dice.roll(2) == 0).then_some(len),
         ..Options::one_pass(Limits::with_table_bytes(TABLE_BYTES))
     };
-    let disk = push(raw_or_fixed(&options), false, data, dice);
+    let most = disk_bytes(Format::Raw);
+    let disk = push(raw_or_fixed(&options), false, data, most, dice);
     let tail = &data[data.len().saturating_sub(TAIL_LEN)..];
     match (disk, probe_tail(tail, len)) {
         (Ok(Some(disk)), None) => assert!(disk == data, "a raw disk changed"),
@@ -120,16 +123,19 @@ pub(super) fn probed(data: &[u8], dice: &mut Dice) {
 
 fn run(format: Format, data: &[u8], options: Options, dice: &mut Dice) -> Result<Option<Vec<u8>>> {
     let reopenable = options.reopenable;
-    push(decoder(format, options)?, reopenable, data, dice)
+    let most = disk_bytes(format);
+    push(decoder(format, options)?, reopenable, data, most, dice)
 }
 
 fn push(
     mut decoder: Box<dyn Decoder>,
     reopenable: bool,
     data: &[u8],
+    most: u64,
     dice: &mut Dice,
 ) -> Result<Option<Vec<u8>>> {
     let mut disk = Disk {
+        most,
         geometry: None,
         bytes: Vec::new(),
         emitted: 0,
@@ -151,7 +157,7 @@ fn push(
                         .is_none_or(|size| size == virtual_size)
                 );
                 disk.bytes.truncate(usize::try_from(virtual_size).unwrap());
-                return Ok((virtual_size <= DISK_BYTES).then_some(disk.bytes));
+                return Ok((virtual_size <= most).then_some(disk.bytes));
             }
         }
     }

@@ -11,10 +11,10 @@ use longshore_image::{
 };
 
 use super::dice::Dice;
-use super::{DISK_BYTES, TABLE_BYTES};
+use super::{File, TABLE_BYTES, disk_bytes};
 
 /// More extents than this of one image are not looked at.
-const MAX_EXTENTS: usize = 20_000;
+const MAX_EXTENTS: usize = 10_000;
 
 /// Lets every reference in, and it is always the image itself: a chain without an end.
 #[derive(Debug)]
@@ -68,15 +68,14 @@ pub(super) fn open_files(data: &[u8]) {
     };
     assert_eq!(image.info().virtual_size, image.virtual_size());
     assert!(image.virtual_size() <= Limits::MAX_VIRTUAL_SIZE);
-    windows(image.as_ref(), &mut Dice::new(data));
+    windows(image.as_ref(), Format::Vmdk, &mut Dice::new(data));
     if let Ok(chain) = Chain::new(image) {
-        let _ = walk(&chain);
+        let _ = walk(&chain, Format::Vmdk);
     }
 }
 
 /// Opens `data` with the gate shut and with it open, walks extents, decodes some of them.
-pub(super) fn open(format: Format, data: &[u8]) {
-    let file = Arc::new(data.to_vec());
+pub(super) fn open(format: Format, file: &File) {
     let limits = Limits::with_table_bytes(TABLE_BYTES);
     let gates: [&dyn OpenGate; 2] = [&DenyAll, &Mirror(file.clone())];
     for gate in gates {
@@ -84,20 +83,25 @@ pub(super) fn open(format: Format, data: &[u8]) {
             continue;
         };
         let info = image.info();
+        let alone = info.references.is_empty();
         assert_eq!(info.virtual_size, image.virtual_size());
         assert!(image.virtual_size() <= Limits::MAX_VIRTUAL_SIZE);
-        windows(image.as_ref(), &mut Dice::new(data));
+        windows(image.as_ref(), format, &mut Dice::new(file));
         if let Ok(chain) = Chain::new(image) {
-            let _ = walk(&chain);
+            let _ = walk(&chain, format);
+        }
+        if alone {
+            // The other gate would not be asked either.
+            break;
         }
     }
 }
 
 /// Extents of two windows are what the larger one shows of the smaller one.
-fn windows(image: &dyn Image, dice: &mut Dice) {
+fn windows(image: &dyn Image, format: Format, dice: &mut Dice) {
     let size = image.virtual_size();
     let mut at = || {
-        let size = usize::try_from(size.min(DISK_BYTES * 4)).unwrap();
+        let size = usize::try_from(size.min(disk_bytes(format) * 4)).unwrap();
         u64::try_from(dice.roll(size + 1)).unwrap()
     };
     let (a, b, c, d) = (at(), at(), at(), at());
@@ -145,9 +149,10 @@ fn listed(image: &dyn Image, range: &Range<u64>) -> Option<Vec<Extent>> {
 }
 
 /// The disk from its start, as much of it as is looked at.
-fn walk(chain: &Chain) -> Result<Vec<u8>> {
-    let size = chain.virtual_size().min(DISK_BYTES);
-    let mut disk = vec![0xEE; usize::try_from(size).unwrap()];
+fn walk(chain: &Chain, format: Format) -> Result<Vec<u8>> {
+    let size = chain.virtual_size().min(disk_bytes(format));
+    // Pages that nothing is written to cost nothing.
+    let mut disk = vec![0; usize::try_from(size).unwrap()];
     let mut decoders: Vec<_> = chain
         .layers()
         .iter()
@@ -170,7 +175,7 @@ fn walk(chain: &Chain) -> Result<Vec<u8>> {
         let layer = chain.layer(extent.layer)?;
         let skipped = visible.start - extent.extent.guest.start;
         match extent.extent.kind {
-            ExtentKind::Zero => place.fill(0),
+            ExtentKind::Zero => {}
             ExtentKind::Data { at } => layer.data().read_padded_at(place, at + skipped)?,
             ExtentKind::Compressed { at, len } => {
                 let there = layer.data().len().saturating_sub(at).min(u64::from(len));
@@ -199,13 +204,13 @@ pub(super) struct Disk {
 }
 
 /// Reads all of a small image.
-pub(super) fn read(format: Format, file: &Arc<Vec<u8>>) -> Option<Disk> {
+pub(super) fn read(format: Format, file: &File) -> Option<Disk> {
     let limits = Limits::with_table_bytes(TABLE_BYTES);
     let image = open_image(format, file.clone(), &DenyAll, &limits).ok()?;
-    if image.virtual_size() > DISK_BYTES {
+    if image.virtual_size() > disk_bytes(format) {
         return None;
     }
     let variant = image.info().variant;
-    let bytes = walk(&Chain::new(image).ok()?).ok()?;
+    let bytes = walk(&Chain::new(image).ok()?, format).ok()?;
     Some(Disk { variant, bytes })
 }

@@ -4,6 +4,8 @@
 //! pages of the file, then for each page its number, how many bytes follow, and these (two, two and two
 //! bytes, little-endian). What is left over or does not fit is dropped.
 
+use std::sync::Arc;
+
 use longshore_image::Format;
 
 use super::dice::Dice;
@@ -15,7 +17,9 @@ const MOST_PAGES: usize = 9 << 8;
 
 /// Every way to read a VHDX file.
 pub fn vhdx(data: &[u8]) {
-    let Some(file) = unpack(data) else { return };
+    let Some(file) = unpack(data).map(Arc::new) else {
+        return;
+    };
     // Megabytes are read each time, so one thing at a time.
     match Dice::new(data).roll(3) {
         0 => random::open(Format::Vhdx, &file),

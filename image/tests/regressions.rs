@@ -10,6 +10,7 @@
 mod bodies;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The files of `fuzz/KIND/TARGET`, none if there is no such folder.
 fn files(kind: &str, target: &str) -> Vec<PathBuf> {
@@ -65,12 +66,13 @@ fn most_image_seeds_are_read_both_ways() {
     ] {
         let read = files("seeds", target)
             .iter()
-            .filter(|path| bodies::both_ways(&std::fs::read(path).unwrap()))
+            .filter(|path| bodies::both_ways(&Arc::new(std::fs::read(path).unwrap())))
             .count();
         assert!(read >= least, "only {read} of {target} are read both ways");
     }
-    let is_read =
-        |packed: &[u8]| bodies::vhdx_file(packed).is_some_and(|file| bodies::both_ways(&file));
+    let is_read = |packed: &[u8]| {
+        bodies::vhdx_file(packed).is_some_and(|file| bodies::both_ways(&Arc::new(file)))
+    };
     let read = files("seeds", "vhdx")
         .iter()
         .filter(|path| is_read(&std::fs::read(path).unwrap()))

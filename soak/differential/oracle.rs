@@ -39,7 +39,7 @@ impl Oracle {
         }
     }
 
-    /// A tool in the directory: 10 s, 10 s of CPU, 3 GiB of addresses.
+    /// A tool in the directory: 4 s, 3 GiB of addresses.
     fn tool(&self, words: &[&str]) -> Output {
         let limits = [
             "--as=3221225472",

@@ -147,7 +147,7 @@ fn bytes(
 pub(crate) fn stream_agrees(format: Format, files: &Files) -> Option<String> {
     let [(_, file)] = &files[..] else { return None };
     let checked = calmly(|| {
-        bodies::as_format(format, file);
+        bodies::as_format(format, &Arc::new(file.clone()));
         Ok(())
     });
     match checked {

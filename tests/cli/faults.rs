@@ -127,7 +127,8 @@ fn every_call_fails(
     }
     let chosen = |call: &str| only.is_empty() || only.contains(&call);
     for (call, count) in calls.iter().filter(|(call, _)| chosen(call)) {
-        for (when, (error, number)) in (1..=*count).flat_map(|n| errors.iter().map(move |e| (n, e)))
+        for (when, (error, number)) in
+            some_of(*count).flat_map(|n| errors.iter().map(move |e| (n, e)))
         {
             restore();
             let case = format!("{call} {when}: {error}, {:?}", copy.words);
@@ -163,6 +164,11 @@ fn every_call_fails(
             assert!(whole || left.as_deref() == old, "{case}: {text}");
         }
     }
+}
+
+/// All of them, unless they are many: then the first, where headers and tables are read, and the last.
+fn some_of(count: usize) -> impl Iterator<Item = usize> {
+    (1..=count).filter(move |n| *n <= 14 || n + 6 > count)
 }
 
 const EIO: (&str, i32) = ("EIO", 5);

@@ -82,7 +82,7 @@ fn seeds() -> Vec<(&'static str, Built)> {
             ]),
         ),
         ("fixed", fixed.build(&[(0, block(5, 700))])),
-        ("empty", Builder::new(4 << 20).build(&[])),
+        ("empty", Builder::new(2 << 20).build(&[])),
         ("log", unfinished()),
     ]
 }
