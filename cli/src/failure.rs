@@ -231,9 +231,9 @@ fn transfer_next_step(error: &longshore_transfer::Error) -> Option<&'static str>
     use longshore_transfer::Error;
     match error {
         Error::Image { source, .. } => match source.kind() {
-            ErrorKind::Denied => {
-                Some("if you trust the image, --backing same-dir lets in files that lie beside it")
-            }
+            ErrorKind::Denied => Some(
+                "if you trust the image, --backing same-dir lets in files that lie beside it; if it is a raw disk that a guest has used, --from raw takes it as it is",
+            ),
             ErrorKind::LimitExceeded => Some("if you trust the image, --memory gives it more"),
             _ => None,
         },
