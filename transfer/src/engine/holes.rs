@@ -1,13 +1,19 @@
 //! Holes in the files of images: clusters that are set aside and were never written
 //! (`preallocation=metadata`, fixed disks made sparse). They read as zeros and cost nothing.
 
+use std::io;
 use std::ops::Range;
 
 use longshore_image::chain::{Chain, LayerExtent};
-use longshore_image::{ExtentKind, Format};
+use longshore_image::{ExtentKind, Format, ReadAt};
 
 use super::{Outcome, Shared};
 use crate::Error;
+
+/// Holes of less than this between data are read: that is cheaper than another system call.
+const LEAST: u64 = 64 << 10;
+/// So many pieces of data are taken for one at most, before anything is done with them.
+const MOST_JOINED: u32 = 64;
 
 /// What was last learnt of a layer's file: it is asked once for each run of data or hole, however many
 /// extents lie in it.
@@ -86,7 +92,7 @@ impl Holes {
         };
         if !known.range.contains(&at) {
             let file = layer.data();
-            let found = file.next_data(at).map_err(|e| Error::Source {
+            let found = data_from(file.as_ref(), at).map_err(|e| Error::Source {
                 name: shared.name.to_string(),
                 source: Box::new(e),
             })?;
@@ -111,6 +117,20 @@ impl Holes {
         }
         Ok(known.clone())
     }
+}
+
+/// The first data from `at` on, and what follows it closely.
+fn data_from(file: &dyn ReadAt, at: u64) -> io::Result<Option<Range<u64>>> {
+    let Some(mut found) = file.next_data(at)? else {
+        return Ok(None);
+    };
+    for _ in 0..MOST_JOINED {
+        match file.next_data(found.end)? {
+            Some(next) if next.start.saturating_sub(found.end) < LEAST => found.end = next.end,
+            _ => break,
+        }
+    }
+    Ok(Some(found))
 }
 
 /// The first `n` bytes of plain data, and the rest.
