@@ -122,6 +122,7 @@ zstd -q -19 <"$raw" >"$s/zst"
 { printf '\x51\x2a\x4d\x18\x02\0\0\0ab'; zstd -q -1 --no-check <"$raw"; zstd -q --long=27 <"$raw"; } >"$s/zst-frames"
 bzip2 -1 <"$raw" >"$s/bz2"
 { bzip2 -9 <"$raw"; printf 'small' | bzip2 -1; } >"$s/bz2-two"
+python3 bz2-seeds.py "$s/bz2-marks" 4
 
 ln -s qcow2_open seeds/qcow2_forward
 ln -s vmdk_open seeds/vmdk_forward

@@ -311,7 +311,7 @@ fn gate(
         (BackingArg::SameDir, Place::File(path)) => {
             Ok(Arc::new(DirectoryGate::beside(path, force_share)))
         }
-        (BackingArg::SameDir, Place::Stdin) => Err(UsageError::NoDirectory {
+        (BackingArg::SameDir, Place::Stdin(_)) => Err(UsageError::NoDirectory {
             name: "standard input".to_owned(),
         }),
         (BackingArg::SameDir, Place::Remote(_)) => {

@@ -17,7 +17,7 @@ use crate::source::Place;
 
 /// Prints it.
 pub(crate) fn run(look: &Look) -> Result<(), Failure> {
-    if let Some(contents) = look.place.contents(&look.source_options)? {
+    if let Some(contents) = look.place.contents(&look.source_options, &look.options)? {
         return archive::print(look, &contents);
     }
     let found = look
@@ -129,7 +129,7 @@ impl Facts {
                 .ok()
                 .filter(std::fs::Metadata::is_file)
                 .map(|meta| meta.blocks().saturating_mul(512)),
-            Place::Stdin | Place::Remote(_) => None,
+            Place::Stdin(_) | Place::Remote(_) => None,
         };
         Ok(Self {
             source: look.place.name(),

@@ -4,15 +4,15 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use longshore_importer::{Contents, SourceOptions, contents_of, source_from, source_from_path};
-use longshore_transfer::{Source, StdinSource};
+use longshore_transfer::{Options, Source};
 
 use crate::failure::Failure;
 
 /// A source that was named and not opened yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// `-`.
-    Stdin,
+    /// `-`, or `-#disk` for a disk of the archive that comes.
+    Stdin(Option<String>),
     /// A file or block device.
     File(PathBuf),
     /// Something with a scheme in front.
@@ -23,10 +23,9 @@ impl Place {
     /// What the word on the command line means. A file whose name looks like an address is reached
     /// by its directory: `./http:...`.
     pub(crate) fn of(word: &OsStr) -> Self {
-        if word == "-" {
-            return Self::Stdin;
-        }
         match word.to_str() {
+            Some("-") => Self::Stdin(None),
+            Some(text) if text.starts_with("-#") => Self::Stdin(Some(text.to_owned())),
             Some(text) if has_scheme(text) => Self::Remote(text.to_owned()),
             _ => Self::File(word.into()),
         }
@@ -35,28 +34,32 @@ impl Place {
     /// Its name for people, without secrets.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Stdin => "standard input".to_owned(),
+            Self::Stdin(_) => "standard input".to_owned(),
             Self::File(path) => path.display().to_string(),
             Self::Remote(address) => without_secrets(address),
         }
     }
 
     /// What is in it, if it is an archive and no disk of it was chosen.
-    pub(crate) fn contents(&self, options: &SourceOptions) -> Result<Option<Contents>, Failure> {
+    pub(crate) fn contents(
+        &self,
+        options: &SourceOptions,
+        reading: &Options,
+    ) -> Result<Option<Contents>, Failure> {
         match self {
-            Self::Stdin => Ok(None),
+            Self::Stdin(_) => Ok(None),
             Self::File(path) => match path.to_str() {
-                Some(path) => Ok(contents_of(path, options)?),
+                Some(path) => Ok(contents_of(path, options, reading)?),
                 None => Ok(None),
             },
-            Self::Remote(address) => Ok(contents_of(address, options)?),
+            Self::Remote(address) => Ok(contents_of(address, options, reading)?),
         }
     }
 
     /// Opens it. A server is asked at once.
     pub(crate) fn open(&self, options: &SourceOptions) -> Result<Box<dyn Source>, Failure> {
         match self {
-            Self::Stdin => Ok(StdinSource::open(options.force_share)?),
+            Self::Stdin(member) => Ok(source_from(member.as_deref().unwrap_or("-"), options)?),
             Self::File(path) => Ok(source_from_path(path, options)?),
             Self::Remote(address) => Ok(source_from(address, options)?),
         }
@@ -106,7 +109,8 @@ mod tests {
         let remote = |text: &str| Place::Remote(text.to_owned());
         let file = |text: &str| Place::File(text.into());
         for (word, place) in [
-            ("-", Place::Stdin),
+            ("-", Place::Stdin(None)),
+            ("-#d", Place::Stdin(Some("-#d".to_owned()))),
             ("disk.qcow2", file("disk.qcow2")),
             ("/a/b c", file("/a/b c")),
             ("a:b", file("a:b")),

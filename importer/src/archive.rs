@@ -2,7 +2,8 @@
 //!
 //! [`open_member`] puts itself between a source and the engine: the disk that was chosen is a source of
 //! its own, read in one pass over the archive, checked against the manifest on the way. What the disk's
-//! bytes mean is left to the engine. Compressed archives are not read here.
+//! bytes mean is left to the engine. Compressed archives, and those on
+//! standard input, have no other way than that pass; compression is taken off by the engine.
 //!
 //! Sources: DMTF DSP0243 (OVF 1.1 and 2.1), sections 5 (package), 5.1 (manifest), 9.1 (disks).
 
@@ -10,16 +11,18 @@ mod error;
 mod manifest;
 mod member;
 mod ovf;
+mod packed;
 mod walk;
 
 use std::path::Path;
 
-use longshore_transfer::Source;
+use longshore_transfer::{Options, Source};
 
 pub use self::error::ArchiveError;
 use self::manifest::Manifest;
 use self::member::{Member, Wanted, check_text};
 use self::ovf::Envelope;
+use self::packed::Packed;
 use self::walk::Walk;
 
 /// Most bytes of an OVF descriptor or of a manifest.
@@ -55,28 +58,77 @@ pub struct Disk {
     pub refused: Option<&'static str>,
 }
 
-/// A source's name may choose a disk: `x.ova#vmdisk1`. Gives the name of the archive and the choice, if
-/// `spec` names an archive (by its suffix, `.ova` or `.tar`) at all.
-pub(crate) fn split_member(spec: &str) -> Option<(&str, Option<&str>)> {
-    let is_archive = |name: &str| {
-        let path = name.split('?').next().unwrap_or(name);
-        Path::new(path).extension().is_some_and(|suffix| {
-            ["ova", "tar"]
-                .iter()
-                .any(|s| suffix.eq_ignore_ascii_case(s))
-        })
-    };
-    match spec.rsplit_once('#') {
-        Some((archive, member)) if is_archive(archive) => {
-            Some((archive, Some(member).filter(|member| !member.is_empty())))
-        }
-        _ => is_archive(spec).then_some((spec, None)),
+/// How an archive can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// As it is.
+    Plain,
+    /// Once its compression is taken off.
+    Packed,
+}
+
+/// What the name of an archive says of it; `None` if it names none.
+fn kind_of(name: &str) -> Option<Kind> {
+    let path = name.split('?').next().unwrap_or(name);
+    let path = Path::new(path);
+    if ["ova", "tar"]
+        .iter()
+        .any(|suffix| has_suffix_of(path, suffix))
+    {
+        return Some(Kind::Plain);
+    }
+    let short = ["tgz", "txz", "tzst", "tbz2", "tbz"];
+    if short.iter().any(|suffix| has_suffix_of(path, suffix)) {
+        return Some(Kind::Packed);
+    }
+    let packed = ["gz", "xz", "zst", "bz2"];
+    if packed.iter().any(|suffix| has_suffix_of(path, suffix)) {
+        let inner = kind_of(path.file_stem()?.to_str()?)?;
+        return (inner == Kind::Plain).then_some(Kind::Packed);
+    }
+    None
+}
+
+fn has_suffix_of(path: &Path, suffix: &str) -> bool {
+    path.extension()
+        .is_some_and(|found| found.eq_ignore_ascii_case(suffix))
+}
+
+/// A source's name may choose a disk: `x.ova#vmdisk1`. Gives the name of the archive, what it is, and
+/// the choice, if `spec` names an archive (by its suffix, `.ova` or `.tar`, and perhaps that of its
+/// compression) at all.
+pub(crate) fn split_member(spec: &str) -> Option<(&str, Kind, Option<&str>)> {
+    if let Some((archive, member)) = spec.rsplit_once('#')
+        && let Some(kind) = kind_of(archive)
+    {
+        let member = Some(member).filter(|member| !member.is_empty());
+        return Some((archive, kind, member));
+    }
+    Some((spec, kind_of(spec)?, None))
+}
+
+/// Standard input, which may be an archive: it is one if a disk of it was chosen, else if its first
+/// bytes say so.
+pub(crate) fn on_stdin(inner: Box<dyn Source>, member: Option<&str>) -> Box<dyn Source> {
+    Box::new(Packed::new(inner, Wanted::new(member), member.is_some()))
+}
+
+/// Lists the disks of an archive of this kind. Of a compressed one that is an OVA only the descriptor is
+/// read.
+pub(crate) fn contents_of(
+    mut source: Box<dyn Source>,
+    kind: Kind,
+    options: &Options,
+) -> crate::Result<Contents> {
+    match kind {
+        Kind::Plain => contents(source.as_mut()),
+        Kind::Packed => packed::contents(source, options),
     }
 }
 
 /// Lists the disks of an archive. A source with random access is looked at from header to header; of a
 /// stream only the descriptor is read, which is the first file of every OVA.
-pub(crate) fn contents(source: &mut dyn Source) -> crate::Result<Contents> {
+fn contents(source: &mut dyn Source) -> crate::Result<Contents> {
     let name = source.name();
     let listed = match source.random() {
         Some(file) => list(Walk::file(file), true),
@@ -126,8 +178,12 @@ fn list(mut walk: Walk, to_the_end: bool) -> Result<Contents, ArchiveError> {
 /// (from 1); without it the archive must hold one disk only.
 pub(crate) fn open_member(
     mut inner: Box<dyn Source>,
+    kind: Kind,
     member: Option<&str>,
 ) -> crate::Result<Box<dyn Source>> {
+    if kind == Kind::Packed {
+        return Ok(Box::new(Packed::new(inner, Wanted::new(member), true)));
+    }
     let name = inner.name();
     let fail = |source| crate::Error::Archive {
         name: name.clone(),
@@ -169,9 +225,7 @@ fn look_through(
 }
 
 fn has_suffix(name: &str, suffix: &str) -> bool {
-    Path::new(name)
-        .extension()
-        .is_some_and(|found| found.eq_ignore_ascii_case(suffix))
+    has_suffix_of(Path::new(name), suffix)
 }
 
 impl Disk {
@@ -179,6 +233,34 @@ impl Disk {
         ArchiveError::Missing {
             disk: self.id.clone(),
             file: self.file.clone().unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_is_an_archive_and_which_disk_is_wanted() {
+        for (spec, expected) in [
+            ("a.ova", Some(("a.ova", Kind::Plain, None))),
+            ("a.TAR#d", Some(("a.TAR", Kind::Plain, Some("d")))),
+            ("a.tar.gz", Some(("a.tar.gz", Kind::Packed, None))),
+            ("a.tgz#1", Some(("a.tgz", Kind::Packed, Some("1")))),
+            ("a.ova.xz#d", Some(("a.ova.xz", Kind::Packed, Some("d")))),
+            ("a.tar.zst#", Some(("a.tar.zst", Kind::Packed, None))),
+            (
+                "http://h/a.tar.bz2?s=1#d",
+                Some(("http://h/a.tar.bz2?s=1", Kind::Packed, Some("d"))),
+            ),
+            ("a.tar.gz.gz", None),
+            ("a.raw.gz", None),
+            ("tar.gz", None),
+            ("gz", None),
+            ("a.tar/b", None),
+        ] {
+            assert_eq!(split_member(spec), expected, "{spec}");
         }
     }
 }

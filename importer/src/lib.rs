@@ -16,18 +16,25 @@ pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_heade
 
 use std::path::Path;
 
-use longshore_transfer::Source;
+use longshore_transfer::{Options, Source};
 
 use crate::http::HttpSource;
 
 /// The source that `spec` names: `http(s)://...`, the path of a file, or `-` for standard input.
 ///
-/// Of an archive (a name that ends in `.ova` or `.tar`) one disk is the source: the one that follows a
-/// `#` at the end, or the only one there is. A web server is asked at once, so whoever gets a source
-/// knows that it answers.
+/// Of an archive (a name that ends in `.ova` or `.tar`, or in these and `.gz`, `.xz`, `.zst` or `.bz2`)
+/// one disk is the source: the one that follows a `#` at the end, or the only one there is. Standard
+/// input is an archive if it begins like a tar, or if a disk is chosen: `-#disk`. A web server is asked
+/// at once, so whoever gets a source knows that it answers.
 pub fn source_from(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    if spec == "-" || spec.starts_with("-#") {
+        let member = spec.strip_prefix("-#").filter(|member| !member.is_empty());
+        return Ok(archive::on_stdin(plain("-", options)?, member));
+    }
     match archive::split_member(spec) {
-        Some((archive, member)) => archive::open_member(plain(archive, options)?, member),
+        Some((archive, kind, member)) => {
+            archive::open_member(plain(archive, options)?, kind, member)
+        }
         None => plain(spec, options),
     }
 }
@@ -36,17 +43,25 @@ pub fn source_from(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source
 /// that exists is part of the name.
 pub fn source_from_path(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
     match path.to_str().and_then(archive::split_member) {
-        Some((archive, member)) if member.is_none() || !path.exists() => {
-            archive::open_member(local::file_source(Path::new(archive), options)?, member)
+        Some((archive, kind, member)) if member.is_none() || !path.exists() => {
+            let file = local::file_source(Path::new(archive), options)?;
+            archive::open_member(file, kind, member)
         }
         _ => local::file_source(path, options),
     }
 }
 
-/// What is in the archive that `spec` names; `None` if it names none, or one disk of it.
-pub fn contents_of(spec: &str, options: &SourceOptions) -> Result<Option<Contents>> {
+/// What is in the archive that `spec` names; `None` if it names none, or one disk of it. `reading` is
+/// for what has to be decompressed for that.
+pub fn contents_of(
+    spec: &str,
+    options: &SourceOptions,
+    reading: &Options,
+) -> Result<Option<Contents>> {
     match archive::split_member(spec) {
-        Some((archive, None)) => Ok(Some(archive::contents(plain(archive, options)?.as_mut())?)),
+        Some((archive, kind, None)) => {
+            archive::contents_of(plain(archive, options)?, kind, reading).map(Some)
+        }
         _ => Ok(None),
     }
 }

@@ -379,3 +379,260 @@ fn the_reason_of_a_refusal_is_the_archives() {
     ));
     assert_eq!((error.reason(), error.exit_code()), ("DiskNotChosen", 2));
 }
+
+/// What `tool` makes of `bytes`.
+fn packed(tool: &str, bytes: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("in");
+    std::fs::write(&path, bytes).unwrap();
+    run(Command::new(tool).arg("-c").arg(path))
+}
+
+const PACKERS: [(&str, &str); 4] = [
+    ("gzip", "gz"),
+    ("xz", "xz"),
+    ("zstd", "zst"),
+    ("bzip2", "bz2"),
+];
+
+#[test]
+fn a_compressed_tar_gives_its_only_file_or_the_named_one_in_any_wrapper() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (disk(700_000, 21), disk(300_000, 22));
+    std::fs::write(dir.path().join("a.raw"), &first).unwrap();
+    std::fs::write(dir.path().join("b.raw"), &second).unwrap();
+    let one = tar(dir.path(), &["a.raw".to_owned()]);
+    let both = tar(dir.path(), &["./a.raw".to_owned(), "b.raw".to_owned()]);
+    for (tool, suffix) in PACKERS {
+        if !have(tool) {
+            continue;
+        }
+        everywhere(&packed(tool, &one), &format!("tar.{suffix}"), |place| {
+            Import::from_url(place).made(&first);
+        });
+        everywhere(&packed(tool, &both), &format!("tar.{suffix}"), |place| {
+            Import::from_url(&format!("{place}#b.raw")).made(&second);
+            Import::from_url(&format!("{place}#a.raw")).made(&first);
+            let text = failure(place);
+            assert!(
+                text.contains("choose one") && text.contains("a.raw, b.raw"),
+                "{place}: {text}"
+            );
+            let text = failure(&format!("{place}#c.raw"));
+            assert!(text.contains("c.raw"), "{place}: {text}");
+        });
+    }
+    if have("gzip") {
+        everywhere(&packed("gzip", &one), "tgz", |place| {
+            Import::from_url(place).made(&first);
+        });
+        // A name that promises an archive, and what comes is none.
+        everywhere(&packed("gzip", &first), "tar.gz", |place| {
+            let text = failure(place);
+            assert!(text.contains("could not read"), "{place}: {text}");
+        });
+    }
+}
+
+#[test]
+fn a_compressed_ova_is_checked_against_its_manifest_wherever_that_is() {
+    if !have("gzip") || !have("zstd") {
+        return;
+    }
+    let (first, second) = (disk(400_000, 23), disk(500_000, 24));
+    let appliance = Appliance::new()
+        .disk("vmdisk1", "a.img", &first, "")
+        .disk("vmdisk2", "b.img", &second, "");
+    for manifest in EVERY_MANIFEST {
+        let archive = appliance.pack(manifest);
+        everywhere(&packed("zstd", &archive), "ova.zst", |place| {
+            Import::from_url(&format!("{place}#vmdisk2")).made(&second);
+            let text = failure(place);
+            assert!(text.contains("vmdisk1, vmdisk2"), "{place}: {text}");
+        });
+        if manifest == Manifest::None {
+            continue;
+        }
+        let mut archive = archive;
+        Appliance::damage(&mut archive, &first[1000..1100]);
+        everywhere(&packed("gzip", &archive), "ova.gz", |place| {
+            let text = failure(&format!("{place}#vmdisk1"));
+            assert!(text.contains("checksum mismatch"), "{manifest:?}: {text}");
+        });
+    }
+}
+
+#[test]
+fn a_compressed_archive_that_is_damaged_behind_the_disk_is_refused() {
+    if !have("gzip") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.raw"), disk(200_000, 25)).unwrap();
+    let whole = packed("gzip", &tar(dir.path(), &["a.raw".to_owned()]));
+    let mut crc = whole.clone();
+    let at = crc.len() - 6;
+    crc[at] ^= 1;
+    let cut = whole[..whole.len() - 9].to_vec();
+    let behind = [&whole[..], b"something else"].concat();
+    for damaged in [crc, cut, behind] {
+        everywhere(&damaged, "tar.gz", |place| {
+            let text = failure(&format!("{place}#a.raw"));
+            assert!(text.contains("gz"), "{place}: {text}");
+        });
+    }
+}
+
+#[test]
+fn images_and_streams_inside_a_compressed_tar_are_converted_and_layers_are_counted() {
+    if !have("qemu-img") || !PACKERS.iter().all(|(tool, _)| have(tool)) {
+        return;
+    }
+    let expected = disk(2 << 20, 26);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("disk.raw"), &expected).unwrap();
+    run(Command::new("qemu-img").current_dir(dir.path()).args([
+        "convert",
+        "-Oqcow2",
+        "disk.raw",
+        "disk.qcow2",
+    ]));
+    // The tables go behind the data: an archive in a file is read twice.
+    for size in ["4G", "2M"] {
+        run(Command::new("qemu-img").current_dir(dir.path()).args([
+            "resize",
+            "-q",
+            "--shrink",
+            "disk.qcow2",
+            size,
+        ]));
+    }
+    let qcow2 = std::fs::read(at("disk.qcow2")).unwrap();
+    std::fs::write(at("disk.qcow2.xz"), packed("xz", &qcow2)).unwrap();
+    for member in ["disk.qcow2", "disk.qcow2.xz"] {
+        let archive = packed("gzip", &tar(dir.path(), &[member.to_owned()]));
+        let path = at("vm.tar.gz");
+        std::fs::write(&path, &archive).unwrap();
+        Import::from_url(path.to_str().unwrap()).made(&expected);
+    }
+    // gz, tar, xz and zst are four; one more is too many.
+    let (four, five) = (packed("zstd", &packed("xz", &qcow2)), at("five.tar.gz"));
+    std::fs::write(at("four"), &four).unwrap();
+    std::fs::write(at("five"), packed("bzip2", &four)).unwrap();
+    let path = at("four.tar.gz");
+    std::fs::write(
+        &path,
+        packed("gzip", &tar(dir.path(), &["four".to_owned()])),
+    )
+    .unwrap();
+    Import::from_url(path.to_str().unwrap()).made(&expected);
+    std::fs::write(
+        &five,
+        packed("gzip", &tar(dir.path(), &["five".to_owned()])),
+    )
+    .unwrap();
+    let text = failure(five.to_str().unwrap());
+    assert!(text.contains("more than 4"), "{text}");
+}
+
+#[test]
+fn info_lists_a_compressed_archive() {
+    if !have("gzip") {
+        return;
+    }
+    let appliance = Appliance::new()
+        .disk("vmdisk1", "a.img", &disk(70_000, 27), "")
+        .disk("vmdisk2", "b.img", &disk(80_000, 28), "");
+    let dir = tempfile::tempdir().unwrap();
+    let ova = dir.path().join("vm.ova.gz");
+    let archive = packed("gzip", &appliance.pack(Manifest::Second(Algorithm::Sha1)));
+    std::fs::write(&ova, archive).unwrap();
+    let shown: serde_json::Value =
+        serde_json::from_slice(&run(longshore().args(["info", "--json"]).arg(&ova))).unwrap();
+    assert_eq!(shown["format"], "ova");
+    assert_eq!(shown["disks"][1]["id"], "vmdisk2");
+    std::fs::write(dir.path().join("a.raw"), disk(5000, 1)).unwrap();
+    std::fs::write(dir.path().join("b.raw"), disk(6000, 2)).unwrap();
+    let files = ["a.raw".to_owned(), "b.raw".to_owned()];
+    let path = dir.path().join("vm.tgz");
+    std::fs::write(&path, packed("gzip", &tar(dir.path(), &files))).unwrap();
+    let shown: serde_json::Value =
+        serde_json::from_slice(&run(longshore().args(["info", "--json"]).arg(&path))).unwrap();
+    assert_eq!(shown["format"], "tar");
+    assert_eq!(shown["disks"][0]["id"], "a.raw");
+    assert_eq!(shown["disks"][1]["fileSize"], 6000);
+    let chosen = run(longshore()
+        .args(["info", "--json"])
+        .arg(format!("{}#b.raw", path.display())));
+    let chosen: serde_json::Value = serde_json::from_slice(&chosen).unwrap();
+    assert_eq!(chosen["format"], "raw");
+    // What is no archive is refused, not listed as empty.
+    std::fs::write(&path, packed("gzip", &disk(9000, 3))).unwrap();
+    let refused = longshore().arg("info").arg(&path).output().unwrap();
+    assert!(!refused.status.success());
+}
+
+/// What `longshore` does with `args` and `input`, given through a pipe: its exit code and what it said.
+fn piped(args: &[&str], input: &[u8]) -> (Option<i32>, String) {
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut child = longshore()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        // It may not want all of it.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        child.wait_with_output().unwrap()
+    });
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), said)
+}
+
+#[test]
+fn archives_on_standard_input_give_their_disk_in_one_pass() {
+    if !have("gzip") {
+        return;
+    }
+    let (first, second) = (disk(400_000, 29), disk(500_000, 30));
+    let appliance = Appliance::new()
+        .disk("vmdisk1", "a.img", &first, "")
+        .disk("vmdisk2", "b.img", &second, "");
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.raw");
+    let out = out.to_str().unwrap();
+    for manifest in EVERY_MANIFEST {
+        let plain = appliance.pack(manifest);
+        for archive in [packed("gzip", &plain), plain] {
+            let (code, said) = piped(&["import", "--", "-#vmdisk2", out], &archive);
+            assert_eq!(code, Some(0), "{manifest:?}: {said}");
+            assert!(std::fs::read(out).unwrap() == second);
+            std::fs::remove_file(out).unwrap();
+            let (code, said) = piped(&["import", "-", out], &archive);
+            assert_eq!(code, Some(3), "{said}");
+            assert!(said.contains("vmdisk1, vmdisk2"), "{said}");
+            assert!(!Path::new(out).exists());
+        }
+    }
+    std::fs::write(dir.path().join("a.raw"), &first).unwrap();
+    let one = tar(dir.path(), &["a.raw".to_owned()]);
+    let (code, said) = piped(&["import", "-", out], &packed("gzip", &one));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(std::fs::read(out).unwrap() == first);
+    // Whoever says that the disk is raw has it raw, tar or not.
+    let (code, said) = piped(&["convert", "--from", "raw", "-", out], &one);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(std::fs::read(out).unwrap() == one);
+    // A file behind standard input is read at random otherwise.
+    let path = dir.path().join("x");
+    std::fs::write(&path, &one).unwrap();
+    run(longshore()
+        .args(["convert", "-", out])
+        .stdin(std::fs::File::open(&path).unwrap()));
+    assert!(std::fs::read(out).unwrap() == first);
+}

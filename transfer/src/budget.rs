@@ -213,8 +213,8 @@ impl Budget {
     }
 
     /// Takes memory for a decompressor, and returns how much it may use. `needed` is what its stream
-    /// is known to take; half of what is spare is for more threads, as far as they have use for it
-    /// (`most`), and for windows that grow later on.
+    /// is known to take; half of what is spare (two thirds for bzip2, whose threads take much each) is for
+    /// more threads, as far as they have use for it (`most`), and for windows that grow later on.
     pub(crate) fn wrapper(
         &mut self,
         wrapper: Wrapper,
@@ -222,10 +222,13 @@ impl Budget {
         most: Option<u64>,
     ) -> Result<u64> {
         let spare = self.left.saturating_sub(Self::engine_for_any_image());
-        let half = (spare / 2).min(most.unwrap_or(u64::MAX));
+        let half = spare / 2;
         let allowed = match wrapper {
             Wrapper::Gzip => spare.min(SMALL_WINDOW),
-            Wrapper::Bzip2 => half.max(spare.min(SMALL_WINDOW)),
+            Wrapper::Bzip2 => {
+                let most = most.unwrap_or(u64::MAX);
+                (spare / 3 * 2).min(most).max(spare.min(SMALL_WINDOW))
+            }
             _ => half.max(needed.unwrap_or(0).min(spare)),
         };
         self.take(allowed, Self::engine_for_any_image(), "decompressing")?;

@@ -34,6 +34,7 @@ use crate::budget::Budget;
 use crate::cancel::{Failure, Stopped};
 use crate::hold::SpillHold;
 use crate::phases::{Clocks, Phases};
+use crate::source::Inside;
 use crate::target::Target;
 use crate::{Cancel, Checksum, Error, Memory, Progress, Result, Source, TargetFormat, TargetSpec};
 
@@ -228,10 +229,33 @@ fn random_image(
     let Probe::Image(format) = identify_file(file.as_ref(), options, &shared.name)? else {
         return Ok(None);
     };
+    if is_archive(source, file.as_ref(), options, &shared.name)? {
+        return Ok(None);
+    }
     // What tables may take is the same on either road, and charged on the one that is taken.
     let limits = Limits::with_table_bytes(budget.table_share());
     let chain = open_chain(format, file, options, &limits, shared)?;
     Ok(Some((Arc::new(chain), limits)))
+}
+
+/// The source takes the file for an archive.
+fn is_archive(
+    source: &dyn Source,
+    file: &dyn ReadAt,
+    options: &Options,
+    name: &str,
+) -> Result<bool> {
+    let len = usize::try_from(file.len()).unwrap_or(usize::MAX);
+    let mut head = vec![0; PROBE_LEN.min(len)];
+    file.read_exact_at(&mut head, 0)
+        .map_err(|e| Error::Source {
+            name: name.to_owned(),
+            source: Box::new(e),
+        })?;
+    Ok(!matches!(
+        source.inside(&head, options.from.is_some()),
+        Inside::Image
+    ))
 }
 
 /// What a file is by its first bytes, and by its last where those say nothing, given what the caller says
@@ -379,13 +403,41 @@ fn open_chain(
     Chain::new(image).map_err(|e| shared.image(e))
 }
 
+/// What was taken off a stream, for the next pass.
+enum Layer {
+    Wrapper(Wrapper, StreamOptions),
+    /// An archive that begins like this.
+    Archive(Vec<u8>),
+}
+
 /// A stream with its wrappers taken off.
 struct Unwrapped {
     stream: Stream,
-    wrappers: Vec<Wrapper>,
-    /// What each wrapper's decoder was given, for the next pass.
-    used: Vec<StreamOptions>,
+    layers: Vec<Layer>,
     format: Format,
+}
+
+impl Unwrapped {
+    fn wrappers(&self) -> Vec<Wrapper> {
+        wrappers_of(&self.layers)
+    }
+}
+
+fn wrappers_of(layers: &[Layer]) -> Vec<Wrapper> {
+    let wrappers = layers.iter().filter_map(|layer| match layer {
+        Layer::Wrapper(wrapper, _) => Some(*wrapper),
+        Layer::Archive(_) => None,
+    });
+    wrappers.collect()
+}
+
+/// There may be one layer more.
+fn one_more(layers: &[Layer], shared: &Shared) -> Result<()> {
+    if layers.len() < MOST_LAYERS {
+        return Ok(());
+    }
+    let text = format!("more than {MOST_LAYERS} compressed streams and archives around each other");
+    Err(shared.image(longshore_image::Error::unsupported(text)))
 }
 
 fn unwrap_all(
@@ -395,33 +447,67 @@ fn unwrap_all(
     shared: &Shared,
 ) -> Result<Unwrapped, Outcome> {
     let mut stream = Stream::open(source, options.checksum.as_ref(), Some(budget), shared)?;
-    let mut wrappers = Vec::new();
-    let mut used = Vec::new();
+    let mut layers = Vec::new();
+    let mut found = false;
     loop {
         let head = stream.peek(PROBE_LEN)?;
-        match identify(head, options.from, &inner_name(&shared.name, &wrappers))? {
-            Probe::Wrapper(wrapper) if wrappers.len() < MOST_LAYERS => {
-                let (inner, given) = stream.unwrap(wrapper, options.threads, budget, shared)?;
-                stream = inner;
-                wrappers.push(wrapper);
-                used.push(given);
+        let inside = if found {
+            Inside::Image
+        } else {
+            source.inside(head, options.from.is_some())
+        };
+        let wrapper = match inside {
+            Inside::Archive(finder) => {
+                one_more(&layers, shared)?;
+                layers.push(Layer::Archive(head.to_owned()));
+                stream = stream.find(finder, Some(budget), shared)?;
+                found = true;
+                continue;
             }
-            Probe::Image(format) => {
-                return Ok(Unwrapped {
-                    stream,
-                    wrappers,
-                    used,
-                    format,
-                });
+            Inside::Wrapped(wrapper) => wrapper,
+            Inside::Image => {
+                let name = inner_name(&shared.name, &wrappers_of(&layers));
+                match identify(head, options.from, &name)? {
+                    Probe::Wrapper(wrapper) => wrapper,
+                    Probe::Image(format) => {
+                        return Ok(Unwrapped {
+                            stream,
+                            layers,
+                            format,
+                        });
+                    }
+                    // `identify` has an error for what is unsupported.
+                    _ => return Err(Outcome::Stopped),
+                }
             }
-            _ => {
-                let text = format!("more than {MOST_LAYERS} compressed streams around each other");
-                return Err(shared
-                    .image(longshore_image::Error::unsupported(text))
-                    .into());
-            }
-        }
+        };
+        one_more(&layers, shared)?;
+        let (inner, given) = stream.unwrap(wrapper, options.threads, budget, shared)?;
+        stream = inner;
+        layers.push(Layer::Wrapper(wrapper, given));
     }
+}
+
+/// The stream once more, from its start.
+fn unwrap_again(
+    source: &mut dyn Source,
+    layers: &[Layer],
+    options: &Options,
+    shared: &Shared,
+) -> Result<Stream> {
+    let mut stream = Stream::open(source, None, None, shared)?;
+    for layer in layers {
+        stream = match layer {
+            Layer::Wrapper(wrapper, used) => {
+                stream.unwrap_with(*wrapper, *used, Error::Interrupted, shared)?
+            }
+            Layer::Archive(head) => match source.inside(head, options.from.is_some()) {
+                Inside::Archive(finder) => stream.find(finder, None, shared)?,
+                _ => return Err(Error::Interrupted),
+            },
+        };
+    }
+    Ok(stream)
 }
 
 fn stream_road(
@@ -437,12 +523,11 @@ fn stream_road(
     shared.progress.begin_pass(pass, len);
     let Unwrapped {
         mut stream,
-        wrappers,
-        used,
+        layers,
         format,
     } = unwrap_all(source, options, &mut budget, shared)?;
     let (tables, waiting) = budget.tables()?;
-    let plain = wrappers.is_empty();
+    let plain = layers.is_empty();
     let directory = match spec.path.parent() {
         // Beside a block device node there is no room.
         Some(parent) if !parent.as_os_str().is_empty() && !parent.starts_with("/dev") => {
@@ -500,10 +585,7 @@ fn stream_road(
                     "the image's tables follow its data: reading it once more"
                 );
                 shared.progress.begin_pass(pass, len);
-                stream = Stream::open(source, None, None, shared)?;
-                for (&wrapper, &used) in wrappers.iter().zip(&used) {
-                    stream = stream.unwrap_with(wrapper, used, Error::Interrupted, shared)?;
-                }
+                stream = unwrap_again(source, &layers, options, shared)?;
             }
         }
     };
@@ -511,7 +593,7 @@ fn stream_road(
     Ok(Done {
         output,
         info,
-        wrappers,
+        wrappers: wrappers_of(&layers),
         virtual_size,
         threads,
     })

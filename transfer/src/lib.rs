@@ -46,7 +46,7 @@ pub use crate::error::{Error, Result};
 pub use crate::file::{DirectoryGate, LocalFile};
 pub use crate::phases::Phases;
 pub use crate::progress::{Meter, Progress, Snapshot};
-pub use crate::source::{Allowance, FileSource, Source, StdinSource};
+pub use crate::source::{Allowance, FileSource, Finder, Inside, Source, StdinSource};
 pub use crate::sys::give_memory_back;
 pub use crate::target::{Cache, Preallocate, Qcow2Spec, TargetFormat, TargetSpec};
 pub use crate::zeros::is_zero;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use longshore_image::ReadAt;
+use longshore_image::{ReadAt, Wrapper};
 
 use crate::file::LocalFile;
 use crate::{Error, Result, sys};
@@ -41,6 +41,12 @@ pub trait Source: Send {
     /// or fail.
     fn stream(&mut self) -> Result<Box<dyn Read + Send>>;
 
+    /// What the source knows of a stream of its own that begins with `head`, before any probing.
+    /// `decided`: the user said what the image is, so content must not.
+    fn inside(&self, _head: &[u8], _decided: bool) -> Inside {
+        Inside::Image
+    }
+
     /// What tells a local file from all others: device and inode.
     fn identity(&self) -> Option<(u64, u64)> {
         None
@@ -68,6 +74,23 @@ impl Allowance {
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What a stream is, or what is left of it once compression was taken off.
+#[derive(Debug)]
+pub enum Inside {
+    /// An image, compressed or not: probing tells.
+    Image,
+    /// An archive that is compressed so, whatever the image in it is said to be.
+    Wrapped(Wrapper),
+    /// An archive, in which this finds the image.
+    Archive(Box<dyn Finder>),
+}
+
+/// Finds one image in an archive.
+pub trait Finder: Send + std::fmt::Debug {
+    /// The image's bytes as `archive` passes. An [`Error`] in an [`io::Error`] is given as it is.
+    fn find(self: Box<Self>, archive: Box<dyn Read + Send>) -> Box<dyn Read + Send>;
 }
 
 /// A local file, block device, or something that only streams, such as a named pipe.

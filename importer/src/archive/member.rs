@@ -8,13 +8,16 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
-use longshore_image::{FileRange, ReadAt};
+use longshore_image::{Error as ImageError, ErrorKind, FileRange, ReadAt};
 use longshore_transfer::{Algorithm, Allowance, Checksum, Error as TransferError, Hasher, Source};
 
 use super::manifest::Manifest;
 use super::ovf::Envelope;
 use super::walk::{Entry, Walk};
 use super::{ArchiveError, Disk, MOST_TEXT, has_suffix};
+
+/// Files of an archive that are named where one must be chosen, at the most.
+const MOST_NAMED: usize = 50;
 
 /// Which disk is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,14 @@ pub(super) struct Wanted(Option<String>);
 impl Wanted {
     pub(super) fn new(member: Option<&str>) -> Self {
         Self(member.map(str::to_owned))
+    }
+
+    /// The name of the archive with the disk's behind it.
+    pub(super) fn of(&self, archive: &str) -> String {
+        match &self.0 {
+            Some(member) => format!("{archive}#{member}"),
+            None => archive.to_owned(),
+        }
     }
 
     /// The disk, if it can be imported.
@@ -108,10 +119,7 @@ impl Member {
 
 impl Source for Member {
     fn name(&self) -> String {
-        match &self.wanted.0 {
-            Some(member) => format!("{}#{member}", self.inner.name()),
-            None => self.inner.name(),
-        }
+        self.wanted.of(&self.inner.name())
     }
 
     fn len(&self) -> Option<u64> {
@@ -189,7 +197,7 @@ impl ReadAt for Part {
 }
 
 /// The disk's bytes as the archive passes.
-struct Reading {
+pub(super) struct Reading {
     name: String,
     walk: Walk,
     wanted: Wanted,
@@ -240,7 +248,40 @@ impl Digests {
     }
 }
 
+/// An error of the archive as a reader gives it. What could not be read has its own error already.
+pub(super) fn refusal(name: &str, error: ArchiveError) -> io::Error {
+    let kind = match &error {
+        ArchiveError::Read { .. } => {
+            let ArchiveError::Read { source } = error else {
+                return io::Error::other(error);
+            };
+            return source;
+        }
+        ArchiveError::Unsupported { .. } => ErrorKind::Unsupported,
+        ArchiveError::Choose { .. } | ArchiveError::NoSuchDisk { .. } => ErrorKind::Misuse,
+        _ => ErrorKind::Malformed,
+    };
+    let text = "no disk could be taken out of the archive";
+    io::Error::other(TransferError::Image {
+        context: format!("can't read {name}"),
+        source: ImageError::new(kind, text).with_source(error),
+    })
+}
+
 impl Reading {
+    /// A disk that is searched for in an archive of which nothing is known.
+    pub(super) fn forward(name: String, walk: Walk, wanted: Wanted) -> Self {
+        Self {
+            name,
+            walk,
+            wanted,
+            disk: None,
+            looked_through: false,
+            manifest: None,
+            state: State::Before,
+        }
+    }
+
     /// Goes to the disk. Descriptor and manifest are taken in on the way.
     fn find(&mut self) -> Result<State, ArchiveError> {
         let mut first = true;
@@ -301,20 +342,33 @@ impl Reading {
         }
     }
 
+    /// What comes after the disk may be its manifest, or show that it had to be chosen.
+    fn look_behind(&mut self, file: &str) -> Result<(), ArchiveError> {
+        let alone = self.disk.is_none() && self.wanted.0.is_none();
+        if self.manifest.is_some() && !alone {
+            return Ok(());
+        }
+        let mut disks = vec![file.to_owned()];
+        while let Some(entry) = self.walk.next_file()? {
+            if has_suffix(&entry.name, "mf") {
+                self.manifest = Some(Manifest::parse(&self.walk.text(MOST_TEXT)?)?);
+                break;
+            }
+            disks.push(entry.name);
+            if disks.len() > MOST_NAMED {
+                break;
+            }
+        }
+        if alone && disks.len() > 1 {
+            return Err(ArchiveError::Choose { disks });
+        }
+        Ok(())
+    }
+
     /// The disk has ended: looks whether it was what it should be.
     fn finish(&mut self, file: &str, digests: Digests) -> io::Result<()> {
-        if self.manifest.is_none() && !self.looked_through {
-            while let Some(entry) = self.walk.next_file().map_err(io::Error::other)? {
-                if has_suffix(&entry.name, "mf") {
-                    let text = self.walk.text(MOST_TEXT).map_err(io::Error::other)?;
-                    self.manifest = Some(Manifest::parse(&text).map_err(io::Error::other)?);
-                    break;
-                }
-                if self.disk.is_none() && self.wanted.0.is_none() {
-                    let disks = vec![file.to_owned(), entry.name, "...".to_owned()];
-                    return Err(io::Error::other(ArchiveError::Choose { disks }));
-                }
-            }
+        if !self.looked_through {
+            self.look_behind(file).map_err(|e| refusal(&self.name, e))?;
         }
         let Some(expected) = self.manifest.as_ref().and_then(|m| m.digest(file)) else {
             return Ok(());
@@ -349,7 +403,9 @@ impl Read for Reading {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match &mut self.state {
-                State::Before => self.state = self.find().map_err(io::Error::other)?,
+                State::Before => {
+                    self.state = self.find().map_err(|e| refusal(&self.name, e))?;
+                }
                 State::Inside { digests, .. } => {
                     let read = self.walk.read(buf)?;
                     digests.update(&buf[..read]);

@@ -7,7 +7,8 @@ use longshore_image::forward::{self, Emit, Geometry, PieceKind};
 use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, Probe, Wrapper};
 
 use super::{
-    Options, Outcome, Shared, Unwrapped, identify_file, open_chain, stream_decoder, unwrap_all,
+    Options, Outcome, Shared, Unwrapped, identify_file, is_archive, open_chain, stream_decoder,
+    unwrap_all,
 };
 use crate::budget::Budget;
 use crate::cancel::Failure;
@@ -43,6 +44,7 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
     let source_len = source.len();
     if let Some(file) = source.random()
         && let Probe::Image(format) = identify_file(file.as_ref(), options, &shared.name)?
+        && !is_archive(source, file.as_ref(), options, &shared.name)?
     {
         let (tables, waiting) = budget.tables()?;
         let limits = Limits::with_table_bytes(tables + waiting);
@@ -82,23 +84,18 @@ fn stream_header(
     mut budget: Budget,
     shared: &Shared,
 ) -> Result<(Geometry, Vec<Wrapper>), Outcome> {
+    let unwrapped = unwrap_all(source, options, &mut budget, shared)?;
+    let (wrappers, plain) = (unwrapped.wrappers(), unwrapped.layers.is_empty());
     let Unwrapped {
-        mut stream,
-        wrappers,
-        format,
-        ..
-    } = unwrap_all(source, options, &mut budget, shared)?;
+        mut stream, format, ..
+    } = unwrapped;
     let (tables, waiting) = budget.tables()?;
     let hints = forward::Options {
         limits: Limits::with_table_bytes(tables),
         hold: Box::new(forward::MemoryHold::new(waiting)),
         side: None,
         reopenable: false,
-        stream_len: if wrappers.is_empty() {
-            source.len()
-        } else {
-            None
-        },
+        stream_len: if plain { source.len() } else { None },
     };
     let (mut decoder, _) = stream_decoder(format, options, hints).map_err(|e| shared.image(e))?;
     let mut header = Header(None);

@@ -2,6 +2,7 @@
 //! several for one whose parts can be decoded on their own.
 
 mod blocks;
+mod find;
 mod unwrap;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::cancel::Stopped;
 use crate::checksum::Hasher;
 use crate::phases::Work;
 use crate::pool::Pool;
+use crate::source::Finder;
 use crate::{Checksum, Error, Result, Source};
 
 /// Some bytes of a stream, in a buffer that goes back where it came from.
@@ -64,7 +66,8 @@ impl Stream {
         let (read_pool, read_shared) = (pool.clone(), shared.clone());
         // The reader may sit in a read for long; it is left to itself if the transfer fails.
         let mut threads = vec![spawn("read".to_owned(), move || {
-            read(reader, &tx, &read_pool, &read_shared)
+            pump(reader, &tx, &read_pool, &read_shared, true)?;
+            tx.send(Message::End).map_err(|_| Stopped)
         })?];
         let mut messages = rx;
         if let Some(checksum) = checksum.cloned() {
@@ -186,6 +189,34 @@ impl Stream {
         })
     }
 
+    /// Puts the search in an archive behind this stream. `budget` is charged on the first pass only.
+    pub(super) fn find(
+        self,
+        finder: Box<dyn Finder>,
+        budget: Option<&mut Budget>,
+        shared: &Shared,
+    ) -> Result<Self> {
+        if let Some(budget) = budget {
+            budget.chunks()?;
+        }
+        let pool = Pool::new(CHUNKS, CHUNK, &shared.failure);
+        let (tx, rx) = bounded(CHUNKS);
+        let mut from = self;
+        let mut threads = std::mem::take(&mut from.threads);
+        let (out_pool, out_shared) = (pool.clone(), shared.clone());
+        threads.push(spawn("find".to_owned(), move || {
+            find::run(finder, from, &tx, &out_pool, &out_shared)
+        })?);
+        Ok(Self {
+            messages: rx,
+            pool,
+            peeked: VecDeque::new(),
+            ended: false,
+            head: Vec::new(),
+            threads,
+        })
+    }
+
     /// The stream has ended: its threads end too, and say whether they were content (a digest that
     /// does not match shows here).
     pub(super) fn join(&mut self) -> Result<(), Outcome> {
@@ -198,11 +229,13 @@ impl Stream {
     }
 }
 
-fn read(
+/// Sends all that `reader` gives, short of the end mark. `counted`: these are the source's own bytes.
+fn pump(
     mut reader: Box<dyn Read + Send>,
     out: &Sender<Message>,
     pool: &Pool,
     shared: &Shared,
+    counted: bool,
 ) -> Result<(), Stopped> {
     loop {
         let mut bytes = pool.get()?;
@@ -221,7 +254,9 @@ fn read(
                 }
                 Ok(n) => {
                     filled += n;
-                    shared.progress.add_streamed(n as u64);
+                    if counted {
+                        shared.progress.add_streamed(n as u64);
+                    }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => {
@@ -244,7 +279,7 @@ fn read(
             pool.put(bytes);
         }
         if ended {
-            return out.send(Message::End).map_err(|_| Stopped);
+            return Ok(());
         }
     }
 }

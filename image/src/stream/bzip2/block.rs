@@ -1,7 +1,11 @@
 //! One block: codes, then move-to-front, then the Burrows-Wheeler transform, then runs; all backwards.
 //!
 //! A block is decoded from its own bits alone, so that several can be at once. It knows where it ends
-//! only by decoding: [`BlockDecoder::decode`] says so, or that it would need more bits. What it holds
+//! only by decoding: [`BlockDecoder::decode`] says so, or that it would need more bits.
+//!
+//! Four fifths of the time would go into following the transform from byte to byte through megabytes, each
+//! step waiting for memory. So it is followed from both ends at once, with a table for either way, and
+//! the two waits become one. What a block holds
 //! comes out of [`BlockDecoder::read`] piece by piece, since a block of 900 kB can stand for 45 MB of
 //! zeros, and its CRC is verified with the last piece.
 
@@ -22,8 +26,8 @@ const MOST_CHOICES: usize = 18_002;
 /// Bytes whose CRC is computed at once.
 const STEP: usize = 4096;
 
-/// Memory of a [`BlockDecoder`], in bytes.
-pub const DECODER_BYTES: u64 = 3_700_000;
+/// Memory of a [`BlockDecoder`], in bytes: two tables, the bytes, and codes.
+pub const DECODER_BYTES: u64 = 8_200_000;
 
 /// What decoding told of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +43,21 @@ pub struct Block {
 /// Decodes one block after another.
 #[derive(Debug)]
 pub struct BlockDecoder {
-    /// For each byte of the block: the byte, and 256 times the place of the one that follows.
+    /// For each byte of the block as the transform left them: the byte, and 256 times the place of the one
+    /// that follows.
     chain: Vec<u32>,
+    /// The same for the other direction: the byte, and 256 times the place of the one before it.
+    back: Vec<u32>,
+    /// The bytes in their order.
+    bytes: Vec<u8>,
+    /// How many of them were written out.
+    used: usize,
     tables: [Table; 6],
     choices: Vec<u8>,
     at: u64,
     stored: u32,
     crc: crc32fast::Hasher,
-    /// The place of the next byte, and how many are left.
-    next: u32,
-    left: usize,
-    random: Option<Random>,
+    random: bool,
     /// The last byte, how often in a row it came (up to 4), and how often it is still to be written.
     last: u8,
     run: u8,
@@ -60,14 +68,15 @@ impl Default for BlockDecoder {
     fn default() -> Self {
         Self {
             chain: Vec::new(),
+            back: Vec::new(),
+            bytes: Vec::new(),
+            used: 0,
             tables: Default::default(),
             choices: Vec::new(),
             at: 0,
             stored: 0,
             crc: crc32fast::Hasher::new(),
-            next: 0,
-            left: 0,
-            random: None,
+            random: false,
             last: 0,
             run: 0,
             repeat: 0,
@@ -79,8 +88,10 @@ impl BlockDecoder {
     /// Takes in the block that `part` begins with. `None`: it does not end within the part. Either way
     /// nothing is left of the block before.
     pub fn decode(&mut self, part: &Part) -> Result<Option<Block>> {
-        self.left = 0;
+        self.bytes.clear();
+        self.used = 0;
         self.repeat = 0;
+        self.run = 0;
         let mut bits = part.bits();
         self.at = part.from / 8;
         let decoded = self.symbols(&mut bits);
@@ -93,10 +104,13 @@ impl BlockDecoder {
             return Err(self.bad("a block begins outside of itself"));
         }
         self.turn_round(&counts);
-        let first = self.chain.get(start).copied().unwrap_or_default();
-        self.next = first >> 8;
-        self.left = len;
-        self.run = 0;
+        self.follow(start);
+        if self.random {
+            let mut random = Random::default();
+            for byte in &mut self.bytes {
+                *byte ^= random.mask();
+            }
+        }
         self.crc = crc32fast::Hasher::new();
         let read = bits.position().saturating_sub(u64::from(part.skip));
         Ok(Some(Block {
@@ -119,7 +133,7 @@ impl BlockDecoder {
             return None;
         }
         self.stored = u32::try_from(bits.take(32)).ok()?;
-        self.random = (bits.take(1) == 1).then(Random::default);
+        self.random = bits.take(1) == 1;
         let start = to_usize(bits.take(24));
         let mut front = [0u8; 256];
         let used = used_bytes(bits, &mut front);
@@ -225,6 +239,8 @@ impl BlockDecoder {
             *place = sum;
             sum = sum.wrapping_add(*count);
         }
+        self.back.clear();
+        self.back.reserve_exact(MOST_BLOCK);
         for at in 0..self.chain.len() {
             let Some([byte, ..]) = self.chain.get(at).map(|entry| entry.to_le_bytes()) else {
                 return;
@@ -236,7 +252,42 @@ impl BlockDecoder {
             if let (Some(entry), Ok(at)) = (entry, u32::try_from(at)) {
                 *entry |= at << 8;
             }
+            self.back.push(*place << 8 | u32::from(byte));
             *place = place.wrapping_add(1);
+        }
+    }
+
+    /// Puts the bytes into their order. The last one is at place `start`.
+    fn follow(&mut self, start: usize) {
+        let Self {
+            chain, back, bytes, ..
+        } = self;
+        let at = |table: &[u32], place: u32| {
+            let entry = table.get(to_usize(u64::from(place))).copied().unwrap_or(0);
+            let [byte, ..] = entry.to_le_bytes();
+            (byte, entry >> 8)
+        };
+        let start = u32::try_from(start).unwrap_or(0);
+        bytes.reserve_exact(MOST_BLOCK);
+        bytes.resize(chain.len(), 0);
+        let (front, rear) = bytes.split_at_mut(chain.len() / 2);
+        let ((_, mut next), mut last) = (at(chain, start), start);
+        // One byte more from the rear if their number is odd.
+        let odd = rear.len() > front.len();
+        let mut rears = rear.iter_mut().rev();
+        for (to, to_rear) in front.iter_mut().zip(rears.by_ref()) {
+            (*to, next) = at(chain, next);
+            (*to_rear, last) = at(back, last);
+        }
+        if let (true, Some(to)) = (odd, rears.next()) {
+            (*to, last) = at(back, last);
+        }
+        // The byte before the first of the rear is the last of the front, unless the block is not one
+        // chain. Then it is what comes from the front, as it is for bzip2.
+        if at(chain, last).1 != next {
+            for to in rear {
+                (*to, next) = at(chain, next);
+            }
         }
     }
 
@@ -277,51 +328,45 @@ impl BlockDecoder {
                 self.repeat = self.repeat.wrapping_sub(u8::try_from(n).unwrap_or(0));
                 continue;
             }
-            if self.left == 0 {
+            if self.used == self.bytes.len() {
                 if self.run == 4 {
                     return Err(self.bad("a block ends within a run"));
                 }
                 break;
             }
-            filled = self.walk(out, filled);
+            filled = self.copy(out, filled);
         }
         Ok(filled)
     }
 
     /// Writes bytes from place `filled` of `out` on, until it is full, the block ends or a byte repeats.
-    fn walk(&mut self, out: &mut [u8], filled: usize) -> usize {
+    fn copy(&mut self, out: &mut [u8], filled: usize) -> usize {
         let room = out.get_mut(filled..).unwrap_or_default();
-        let (mut next, mut last, mut run) = (self.next, self.last, self.run);
+        let bytes = self.bytes.get(self.used..).unwrap_or_default();
+        let (mut last, mut run) = (self.last, self.run);
         let (mut done, mut used) = (0usize, 0usize);
-        while used < self.left {
+        for byte in bytes {
             let Some(to) = room.get_mut(done) else { break };
-            let entry = self.chain.get(to_usize(u64::from(next))).copied();
-            let entry = entry.unwrap_or_default();
-            let [mut byte, ..] = entry.to_le_bytes();
-            if let Some(random) = &mut self.random {
-                byte ^= random.mask();
-            }
-            next = entry >> 8;
             used = used.wrapping_add(1);
             if run == 4 {
                 run = 0;
-                self.repeat = byte;
-                if byte > 0 {
+                self.repeat = *byte;
+                if *byte > 0 {
                     break;
                 }
                 continue;
             }
-            run = if run > 0 && byte == last {
+            run = if run > 0 && *byte == last {
                 run.wrapping_add(1)
             } else {
                 1
             };
-            last = byte;
-            *to = byte;
+            last = *byte;
+            *to = *byte;
             done = done.wrapping_add(1);
         }
-        self.left = self.left.saturating_sub(used);
-        (self.next, self.last, self.run) = (next, last, run);
+        self.used = self.used.saturating_add(used);
+        (self.last, self.run) = (last, run);
         filled.saturating_add(done)
     }
 }
