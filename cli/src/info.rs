@@ -111,8 +111,13 @@ impl Facts {
             chain,
         } = inspection;
         let whole = "only known once the whole stream was read; `longshore convert` tells it";
-        // A raw disk is as long as its stream, and a compressed stream does not say.
-        let virtual_size = virtual_size.ok_or(whole);
+        let virtual_size = virtual_size.ok_or(if wrappers.is_empty() {
+            "a raw disk is as long as its stream, and this one does not say how long it is; \
+             `longshore convert` tells it at the end"
+        } else {
+            "a raw disk is as long as its stream, and how long a compressed one becomes is known \
+             when it is decompressed; `longshore convert` tells it at the end"
+        });
         let opened = chain
             .as_ref()
             .is_some_and(|chain| chain.layers().len() > 1 || look.opens_references);
