@@ -8,7 +8,7 @@ use super::image::Kind;
 use super::{SHARED, Took};
 use crate::shell::Run;
 
-/// A GiB more may take this much more than a GiB in the smallest image of more than one.
+/// Each GiB of the largest image may take this many times what it takes in the cheapest of the others.
 const MOST_GROWTH: f64 = 1.25;
 /// An empty image of any size may take this much CPU. (Tables of an empty VMDK of 2 TiB are all there, 128 MiB
 /// of them.)
@@ -122,16 +122,19 @@ pub(super) fn judge(empties: &[Empty], points: &[Point]) -> Result<()> {
         bail!("{} MiB were resident", most >> 10);
     }
     for kind in [Kind::Plain, Kind::Zlib] {
-        let of_kind = points
+        let of_kind = points.iter().filter(|point| point.kind == kind);
+        let each = of_kind.map(|point| (point.gib, point.took.cpu / f64::from(point.gib)));
+        let mut each: Vec<(u32, f64)> = each.collect();
+        let Some((gib, last)) = each.pop() else {
+            continue;
+        };
+        let cheapest = each
             .iter()
-            .zip(slopes(points))
-            .filter(|(p, _)| p.kind == kind);
-        let found: Vec<(u32, f64)> = of_kind.filter_map(|(p, s)| Some((p.gib, s?))).collect();
-        if let (Some((_, first)), Some((gib, last))) = (found.first(), found.last())
-            && *last > first * MOST_GROWTH
-        {
+            .map(|&(_, cpu)| cpu)
+            .fold(f64::INFINITY, f64::min);
+        if last > cheapest * MOST_GROWTH {
             bail!(
-                "{}: at {gib} GiB one more takes {last:.3} s of CPU, and {first:.3} s at first",
+                "{}: of {gib} GiB each takes {last:.3} s of CPU, and of fewer {cheapest:.3} s",
                 kind.name()
             );
         }
