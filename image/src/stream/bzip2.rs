@@ -1,6 +1,6 @@
 //! bzip2: streams one after another, each with blocks of at most 900 kB and a combined CRC.
 //!
-//! There are two ways to decode them. [`Bzip2`] is the library's, in order and in little memory. The
+//! There are two ways to decode them. `Bzip2` is the library's, in order and in little memory. The
 //! other is for several threads: [`Splitter`] cuts a stream into [`Part`]s, a [`BlockDecoder`] on any
 //! thread decodes each, and [`join`] puts what they give into order and checks it. Both accept the same
 //! streams and are compared by tests and by the fuzzer.
