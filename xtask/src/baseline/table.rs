@@ -137,9 +137,10 @@ pub(super) struct Verdict {
 /// Other tools make other images and other code: of them only what is far off is told.
 pub(super) fn compare(before: &Table, now: &Table) -> Verdict {
     let mut verdict = Verdict::default();
-    let (least_part, times) = match before.made_with == now.made_with {
-        true => (0, 1),
-        false => OTHER_TOOLS,
+    let (least_part, times) = if before.made_with == now.made_with {
+        (0, 1)
+    } else {
+        OTHER_TOOLS
     };
     for entry in &now.entries {
         let found = before.entries.iter().find(|old| old.case == entry.case);
