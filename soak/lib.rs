@@ -4,7 +4,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::unwrap_in_result,
     reason = "as in the tests' harness: when the surroundings fail, the run is over"
 )]
 

@@ -7,7 +7,7 @@
 
 mod dice;
 mod forward;
-mod random;
+pub mod random;
 mod stream;
 mod vhdx;
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use longshore_image::chain::Chain;
+use longshore_image::chain::{Chain, LayerExtent};
 use longshore_image::cluster::ClusterDecoder;
 use longshore_image::{
     DenyAll, Error, Extent, ExtentKind, Format, Image, Limits, OpenGate, ReadAt, ReadAtExt,
@@ -172,28 +172,40 @@ fn walk(chain: &Chain, format: Format) -> Result<Vec<u8>> {
         }
         let place = usize::try_from(visible.start).unwrap()..usize::try_from(visible.end).unwrap();
         let place = &mut disk[place];
-        let layer = chain.layer(extent.layer)?;
-        let skipped = visible.start - extent.extent.guest.start;
-        match extent.extent.kind {
-            ExtentKind::Zero => {}
-            ExtentKind::Data { at } => layer.data().read_padded_at(place, at + skipped)?,
-            ExtentKind::Compressed { at, len } => {
-                let there = layer.data().len().saturating_sub(at).min(u64::from(len));
-                let there = usize::try_from(there).unwrap();
-                let packed = layer.data().read_vec_at(at, there, "a cluster")?;
-                let skipped = usize::try_from(skipped).unwrap();
-                let mut cluster = vec![0; skipped + place.len()];
-                decoders[extent.layer].decode(&packed, &mut cluster)?;
-                place.copy_from_slice(&cluster[skipped..]);
-            }
-            ExtentKind::Parent => panic!("a chain shows its parents"),
-        }
+        fill(chain, &mut decoders, &extent, visible.start, place)?;
     }
     if done < chain.virtual_size() {
         return Err(Error::malformed("too many extents to look at"));
     }
     assert_eq!(done, chain.virtual_size(), "the disk is not covered");
     Ok(disk)
+}
+
+/// Reads `place` from byte `at` of the disk on; all of it lies in `extent` of `chain`.
+pub fn fill(
+    chain: &Chain,
+    decoders: &mut [ClusterDecoder],
+    extent: &LayerExtent,
+    at: u64,
+    place: &mut [u8],
+) -> Result<()> {
+    let layer = chain.layer(extent.layer)?;
+    let skipped = at - extent.extent.guest.start;
+    match extent.extent.kind {
+        ExtentKind::Zero => {}
+        ExtentKind::Data { at } => layer.data().read_padded_at(place, at + skipped)?,
+        ExtentKind::Compressed { at, len } => {
+            let there = layer.data().len().saturating_sub(at).min(u64::from(len));
+            let there = usize::try_from(there).unwrap();
+            let packed = layer.data().read_vec_at(at, there, "a cluster")?;
+            let skipped = usize::try_from(skipped).unwrap();
+            let mut cluster = vec![0; skipped + place.len()];
+            decoders[extent.layer].decode(&packed, &mut cluster)?;
+            place.copy_from_slice(&cluster[skipped..]);
+        }
+        ExtentKind::Parent => panic!("a chain shows its parents"),
+    }
+    Ok(())
 }
 
 /// A small image's whole disk.

@@ -134,12 +134,7 @@ impl HttpSource {
     fn try_random(&self) -> Option<Arc<Ranged>> {
         let len = self.identity.len?;
         self.identity.validator()?;
-        let fetch = Fetch {
-            agent: Arc::clone(&self.agent),
-            identity: self.identity.clone(),
-            policy: self.policy,
-            troubles: Arc::default(),
-        };
+        let fetch = Fetch::new(&self.agent, &self.identity, self.policy);
         match self.ranges {
             Ranges::Work => {}
             Ranges::None => return None,

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,9 +9,7 @@ use std::sync::Arc;
 
 use longshore_image::chain::Chain;
 use longshore_image::cluster::ClusterDecoder;
-use longshore_image::{
-    Error, ExtentKind, Format, Limits, OpenGate, ReadAt, ReadAtExt, Reference, Result,
-};
+use longshore_image::{Error, Format, Limits, OpenGate, ReadAt, Reference, Result};
 
 use super::cases::Files;
 
@@ -20,7 +17,7 @@ use super::cases::Files;
     dead_code,
     unreachable_pub,
     clippy::unwrap_in_result,
-    reason = "it is a library of its own, of which one function is needed"
+    reason = "it is a library of its own, of which some functions are needed"
 )]
 #[path = "../../fuzz/src/lib.rs"]
 pub(super) mod bodies;
@@ -98,7 +95,8 @@ pub(crate) fn compare(chain: &Chain, disk: Option<&File>) -> Result<Option<Strin
                 while at < end {
                     let part = at..end.min(at + STEP);
                     at = part.end;
-                    let ours = bytes(chain, &mut decoders, &extent, &part)?;
+                    let mut ours = vec![0; usize::try_from(part.end - part.start).unwrap()];
+                    bodies::random::fill(chain, &mut decoders, &extent, part.start, &mut ours)?;
                     let Some(disk) = disk else { continue };
                     let mut expected = vec![0; ours.len()];
                     disk.read_exact_at(&mut expected, part.start).unwrap();
@@ -114,33 +112,6 @@ pub(crate) fn compare(chain: &Chain, disk: Option<&File>) -> Result<Option<Strin
         }
         Ok(None)
     })
-}
-
-/// The bytes of `part`, which lies in `extent`.
-fn bytes(
-    chain: &Chain,
-    decoders: &mut [ClusterDecoder],
-    extent: &longshore_image::chain::LayerExtent,
-    part: &Range<u64>,
-) -> Result<Vec<u8>> {
-    let layer = chain.layer(extent.layer)?;
-    let mut place = vec![0; usize::try_from(part.end - part.start).unwrap()];
-    let skipped = part.start - extent.extent.guest.start;
-    match extent.extent.kind {
-        ExtentKind::Zero => {}
-        ExtentKind::Data { at } => layer.data().read_padded_at(&mut place, at + skipped)?,
-        ExtentKind::Compressed { at, len } => {
-            let there = layer.data().len().saturating_sub(at).min(u64::from(len));
-            let there = usize::try_from(there).unwrap();
-            let packed = layer.data().read_vec_at(at, there, "a cluster")?;
-            let skipped = usize::try_from(skipped).unwrap();
-            let mut cluster = vec![0; skipped + place.len()];
-            decoders[extent.layer].decode(&packed, &mut cluster)?;
-            place.copy_from_slice(&cluster[skipped..]);
-        }
-        ExtentKind::Parent => panic!("a chain shows its parents"),
-    }
-    Ok(place)
 }
 
 /// The stream against random access, as the fuzz target `agree` has it; what is wrong, if anything.

@@ -1,12 +1,11 @@
 //! A directory to work in, and the program in it.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use longshore_tests::data;
-use longshore_tests::program::{longshore, said};
+use longshore_tests::program::{fed, longshore, said};
 
 /// Longer than anything takes here, however busy the machine; tests fail by it, never pass by it.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
@@ -69,21 +68,7 @@ impl Rig {
 
     /// Runs it with something on its standard input, through a pipe.
     pub(crate) fn fed(&self, args: &[&str], input: &[u8]) -> Output {
-        let mut child = self
-            .command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // The program may have had enough; what it says of that is checked elsewhere.
-                let _ = stdin.write_all(input);
-            });
-            child.wait_with_output().unwrap()
-        })
+        fed(&mut self.command(args), input)
     }
 
     /// Names of everything in the directory, hidden files too.

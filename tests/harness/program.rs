@@ -1,7 +1,8 @@
 //! The `longshore` program as tests run it, and the tools they compare it with.
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// A command of the [`program`]. It heeds every signal that asks it to end: whoever started the tests may
@@ -47,6 +48,24 @@ pub fn run(command: &mut Command) -> Vec<u8> {
         .unwrap_or_else(|e| panic!("{command:?} did not start: {e}"));
     assert!(output.status.success(), "{command:?}: {}", said(&output));
     output.stdout
+}
+
+/// Runs a command with `input` on its standard input, through a pipe.
+pub fn fed(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // It may have had enough; what it says of that is checked elsewhere.
+            let _ = stdin.write_all(input);
+        });
+        child.wait_with_output().unwrap()
+    })
 }
 
 /// What a command said on standard error, and how it ended.

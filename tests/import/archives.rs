@@ -6,7 +6,7 @@ use std::process::Command;
 use longshore_importer::{ArchiveError, Error};
 use longshore_tests::data::disk;
 use longshore_tests::http::{Page, Ranges};
-use longshore_tests::program::{have, longshore, run};
+use longshore_tests::program::{fed, have, longshore, run};
 use longshore_transfer::{Algorithm, Error as TransferError, Hasher};
 use tempfile::TempDir;
 
@@ -575,21 +575,7 @@ fn info_lists_a_compressed_archive() {
 
 /// What `longshore` does with `args` and `input`, given through a pipe: its exit code and what it said.
 fn piped(args: &[&str], input: &[u8]) -> (Option<i32>, String) {
-    use std::io::Write;
-    use std::process::Stdio;
-    let mut child = longshore()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let output = std::thread::scope(|scope| {
-        // It may not want all of it.
-        scope.spawn(move || drop(stdin.write_all(input)));
-        child.wait_with_output().unwrap()
-    });
+    let output = fed(longshore().args(args), input);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code(), said)
 }

@@ -226,41 +226,24 @@ fn random_image(
     let Some(file) = source.random() else {
         return Ok(None);
     };
-    let Probe::Image(format) = identify_file(file.as_ref(), options, &shared.name)? else {
+    let Some(format) = image_in(source, file.as_ref(), options, &shared.name)? else {
         return Ok(None);
     };
-    if is_archive(source, file.as_ref(), options, &shared.name)? {
-        return Ok(None);
-    }
     // What tables may take is the same on either road, and charged on the one that is taken.
     let limits = Limits::with_table_bytes(budget.table_share());
     let chain = open_chain(format, file, options, &limits, shared)?;
     Ok(Some((Arc::new(chain), limits)))
 }
 
-/// The source takes the file for an archive.
-fn is_archive(
+/// The format of the image that a file is by its first bytes, and by its last where those say nothing,
+/// given what the caller says it is. `None` for what must be taken apart in a stream: a wrapper, or what
+/// the source takes for an archive.
+fn image_in(
     source: &dyn Source,
     file: &dyn ReadAt,
     options: &Options,
     name: &str,
-) -> Result<bool> {
-    let len = usize::try_from(file.len()).unwrap_or(usize::MAX);
-    let mut head = vec![0; PROBE_LEN.min(len)];
-    file.read_exact_at(&mut head, 0)
-        .map_err(|e| Error::Source {
-            name: name.to_owned(),
-            source: Box::new(e),
-        })?;
-    Ok(!matches!(
-        source.inside(&head, options.from.is_some()),
-        Inside::Image
-    ))
-}
-
-/// What a file is by its first bytes, and by its last where those say nothing, given what the caller says
-/// it is.
-fn identify_file(file: &dyn ReadAt, options: &Options, name: &str) -> Result<Probe> {
+) -> Result<Option<Format>> {
     let read = |offset: u64, len: usize| {
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, offset)
@@ -271,18 +254,22 @@ fn identify_file(file: &dyn ReadAt, options: &Options, name: &str) -> Result<Pro
             })
     };
     let len = usize::try_from(file.len()).unwrap_or(usize::MAX);
-    let found = identify(&read(0, PROBE_LEN.min(len))?, options.from, name)?;
-    if end_decides(&found, options) {
+    let head = read(0, PROBE_LEN.min(len))?;
+    let Probe::Image(mut format) = identify(&head, options.from, name)? else {
+        return Ok(None);
+    };
+    if end_decides(format, options) {
         let tail = TAIL_LEN.min(len);
         let tail = read(file.len() - tail as u64, tail)?;
-        return Ok(probe_tail(&tail, file.len()).map_or(found, Probe::Image));
+        format = probe_tail(&tail, file.len()).unwrap_or(format);
     }
-    Ok(found)
+    let is_image = matches!(source.inside(&head, options.from.is_some()), Inside::Image);
+    Ok(is_image.then_some(format))
 }
 
 /// Nothing was recognised at the beginning, and nobody said that it is raw.
-fn end_decides(found: &Probe, options: &Options) -> bool {
-    options.from.is_none() && *found == Probe::Image(Format::Raw)
+fn end_decides(found: Format, options: &Options) -> bool {
+    options.from.is_none() && found == Format::Raw
 }
 
 /// The decoder for a stream that was found to be `format`, and how large its disk is at least.
@@ -291,7 +278,7 @@ fn stream_decoder(
     options: &Options,
     hints: forward::Options,
 ) -> longshore_image::Result<(Box<dyn Decoder>, Option<u64>)> {
-    if end_decides(&Probe::Image(format), options) {
+    if end_decides(format, options) {
         let at_least = hints
             .stream_len
             .map(|len| len.saturating_sub(TAIL_LEN as u64));

@@ -118,6 +118,15 @@ impl ReadAt for Ranged {
 }
 
 impl Fetch {
+    pub(crate) fn new(agent: &Arc<Agent>, identity: &Identity, policy: Policy) -> Self {
+        Self {
+            agent: Arc::clone(agent),
+            identity: identity.clone(),
+            policy,
+            troubles: Arc::default(),
+        }
+    }
+
     /// Fetches `len` bytes, which are not 0, from `start`, with retries.
     pub(crate) async fn range(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
         let mut attempts = Attempts::new(self.policy, None);

@@ -308,12 +308,7 @@ impl Pass {
         self.identity.validator()?;
         let end = self.identity.len?;
         let rate = gauge.slow_line()?;
-        let fetch = Fetch {
-            agent: Arc::clone(&self.agent),
-            identity: self.identity.clone(),
-            policy: self.policy,
-            troubles: Arc::default(),
-        };
+        let fetch = Fetch::new(&self.agent, &self.identity, self.policy);
         Fleet::start(fetch, self.at, end, rate, *most, memory.bytes())
     }
 

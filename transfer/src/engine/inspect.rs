@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use longshore_image::chain::Chain;
 use longshore_image::forward::{self, Emit, Geometry, PieceKind};
-use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, Probe, Wrapper};
+use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, Wrapper};
 
 use super::{
-    Options, Outcome, Shared, Unwrapped, identify_file, is_archive, open_chain, stream_decoder,
-    unwrap_all,
+    Options, Outcome, Shared, Unwrapped, image_in, open_chain, stream_decoder, unwrap_all,
 };
 use crate::budget::Budget;
 use crate::cancel::Failure;
@@ -43,8 +42,7 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
     let mut budget = Budget::new(options.memory)?;
     let source_len = source.len();
     if let Some(file) = source.random()
-        && let Probe::Image(format) = identify_file(file.as_ref(), options, &shared.name)?
-        && !is_archive(source, file.as_ref(), options, &shared.name)?
+        && let Some(format) = image_in(source, file.as_ref(), options, &shared.name)?
     {
         let (tables, waiting) = budget.tables()?;
         let limits = Limits::with_table_bytes(tables + waiting);

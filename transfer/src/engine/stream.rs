@@ -78,14 +78,23 @@ impl Stream {
                 hash(&checksum, &from, &tx, &hash_shared)
             })?);
         }
-        Ok(Self {
+        Ok(Self::of(messages, pool, threads))
+    }
+
+    /// What comes out of `messages`, of which nothing was taken yet.
+    fn of(
+        messages: Receiver<Message>,
+        pool: Pool,
+        threads: Vec<JoinHandle<Result<(), Stopped>>>,
+    ) -> Self {
+        Self {
             messages,
             pool,
             peeked: VecDeque::new(),
             ended: false,
             head: Vec::new(),
             threads,
-        })
+        }
     }
 
     /// The next bytes; `None` at the end.
@@ -179,14 +188,7 @@ impl Stream {
                 unwrap::run(decoder, from, out)
             })?);
         }
-        Ok(Self {
-            messages: rx,
-            pool,
-            peeked: VecDeque::new(),
-            ended: false,
-            head: Vec::new(),
-            threads,
-        })
+        Ok(Self::of(rx, pool, threads))
     }
 
     /// Puts the search in an archive behind this stream. `budget` is charged on the first pass only.
@@ -207,14 +209,7 @@ impl Stream {
         threads.push(spawn("find".to_owned(), move || {
             find::run(finder, from, &tx, &out_pool, &out_shared)
         })?);
-        Ok(Self {
-            messages: rx,
-            pool,
-            peeked: VecDeque::new(),
-            ended: false,
-            head: Vec::new(),
-            threads,
-        })
+        Ok(Self::of(rx, pool, threads))
     }
 
     /// The stream has ended: its threads end too, and say whether they were content (a digest that
