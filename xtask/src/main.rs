@@ -11,9 +11,11 @@ use clap::Parser;
 mod baseline;
 mod bench;
 mod cargo;
+mod cluster;
 mod demo;
 mod deps;
 mod fuzz;
+mod gotools;
 mod guest;
 mod http;
 mod install;
@@ -45,6 +47,9 @@ enum Command {
     Soak(soak::Args),
     /// Count what small conversions cost, and compare with what is written down
     Baseline(baseline::Args),
+    /// A real Kubernetes on this machine
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Baseline(args) => baseline::run(&args),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };

@@ -1,0 +1,175 @@
+//! Programs written in Go that we test with or against, built from Go's module proxy.
+//!
+//! Each folder of `tools/` is a module that pins what it builds by `go.mod` and `go.sum`. What was built
+//! lies in the cache outside the checkout, under a key of these two files, of the flags and of Go's own
+//! version, so that it is built once per machine and never taken for something else.
+
+use std::collections::hash_map::DefaultHasher;
+use std::env;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::Run;
+use crate::{paths, say};
+
+/// A folder of `tools/`.
+#[derive(Debug)]
+pub(crate) struct Module {
+    folder: &'static str,
+    /// What the linker is told besides leaving out symbols.
+    ldflags: &'static str,
+    programs: &'static [Program],
+}
+
+#[derive(Debug)]
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    /// Needs a C compiler.
+    cgo: bool,
+    /// How its version starts; one with this version that is there already is taken.
+    version: &'static str,
+}
+
+const fn program(name: &'static str, package: &'static str, version: &'static str) -> Program {
+    Program {
+        name,
+        package,
+        cgo: false,
+        version,
+    }
+}
+
+/// etcd, the control plane, kubelet, kube-proxy and kubectl.
+pub(crate) const KUBERNETES: Module = Module {
+    folder: "kubernetes",
+    ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34",
+    programs: &[
+        program("etcd", "go.etcd.io/etcd/server/v3", "3.6."),
+        program(
+            "kube-apiserver",
+            "k8s.io/kubernetes/cmd/kube-apiserver",
+            "v1.34.",
+        ),
+        program(
+            "kube-controller-manager",
+            "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "v1.34.",
+        ),
+        program(
+            "kube-scheduler",
+            "k8s.io/kubernetes/cmd/kube-scheduler",
+            "v1.34.",
+        ),
+        program("kubectl", "k8s.io/kubernetes/cmd/kubectl", "v1.34."),
+        program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", "v1.34."),
+        Program {
+            name: "kubelet",
+            package: "k8s.io/kubernetes/cmd/kubelet",
+            cgo: true,
+            version: "v1.34.",
+        },
+    ],
+};
+
+/// Beyond what the largest takes on two busy cores.
+const LIMIT: Duration = Duration::from_mins(45);
+
+/// Builds what is missing of these programs of a module; gives their paths in the same order. What
+/// `KUBEBUILDER_ASSETS` or the `PATH` has in the right version is not built.
+pub(crate) fn build<const N: usize>(module: &Module, names: [&str; N]) -> Result<[PathBuf; N]> {
+    let mut found = Vec::with_capacity(N);
+    for name in names {
+        let program = module
+            .programs
+            .iter()
+            .find(|program| program.name == name)
+            .with_context(|| format!("tools/{} does not build {name}", module.folder))?;
+        let path = match present(program) {
+            Some(path) => path,
+            None => built(module, program)?,
+        };
+        found.push(path);
+    }
+    found
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("every program has a path"))
+}
+
+/// One that somebody else has put there.
+fn present(program: &Program) -> Option<PathBuf> {
+    let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    let candidates = assets
+        .map(|folder| folder.join(program.name))
+        .filter(|path| path.is_file())
+        .into_iter()
+        .chain(paths::program(program.name));
+    candidates
+        .into_iter()
+        .find(|path| speaks_of(path, program.version))
+}
+
+/// Every one of them answers `--version` or `version`.
+fn speaks_of(path: &Path, version: &str) -> bool {
+    [&["--version"][..], &["version", "--client"][..]]
+        .iter()
+        .any(|args| {
+            let answer = Run::new(path).args(*args).quiet().capture();
+            answer.is_ok_and(|text| text.contains(version))
+        })
+}
+
+fn built(module: &Module, program: &Program) -> Result<PathBuf> {
+    let source = paths::root().join("tools").join(module.folder);
+    let bin = paths::cache("go")?.join(format!("{}-{:016x}", module.folder, key(module, &source)?));
+    let path = bin.join(program.name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    if paths::program("go").is_none() {
+        bail!(
+            "{} is built from Go's module proxy, and there is no `go`: install Go 1.24 or later (https://go.dev/dl)",
+            program.name
+        );
+    }
+    paths::make_dir(&bin)?;
+    say::line(&format!(
+        "building {} once, for the cache {}",
+        program.name,
+        bin.display()
+    ));
+    // Whoever builds at the same time has a name of its own, and the last one's is the one that stays.
+    let draft = bin.join(format!(".{}-{}", program.name, std::process::id()));
+    let status = Run::new("go")
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
+        .arg(format!("-s -w {}", module.ldflags).trim_end())
+        .arg("-o")
+        .arg(&draft)
+        .arg(program.package)
+        .env("CGO_ENABLED", if program.cgo { "1" } else { "0" })
+        .env("GOFLAGS", "-buildvcs=false")
+        .dir(&source)
+        .watch(LIMIT, |_| ())?;
+    if !status.success() {
+        bail!("go build of {} failed ({status})", program.name);
+    }
+    std::fs::rename(&draft, &path).with_context(|| format!("making {}", path.display()))?;
+    Ok(path)
+}
+
+/// The same for the same sources, flags and compiler.
+fn key(module: &Module, source: &Path) -> Result<u64> {
+    // Not the hasher of maps: this one has no secret, and gives the same every time.
+    let mut hasher = DefaultHasher::new();
+    for file in ["go.mod", "go.sum"] {
+        paths::read(&source.join(file))?.hash(&mut hasher);
+    }
+    module.ldflags.hash(&mut hasher);
+    if let Ok(version) = Run::new("go").arg("version").quiet().capture() {
+        version.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
