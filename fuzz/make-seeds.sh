@@ -123,6 +123,8 @@ zstd -q -19 <"$raw" >"$s/zst"
 bzip2 -1 <"$raw" >"$s/bz2"
 { bzip2 -9 <"$raw"; printf 'small' | bzip2 -1; } >"$s/bz2-two"
 python3 bz2-seeds.py "$s/bz2-marks" 4
+mkdir -p seeds/nbd_replies
+python3 nbd-seeds.py seeds/nbd_replies
 
 ln -s qcow2_open seeds/qcow2_forward
 ln -s vmdk_open seeds/vmdk_forward

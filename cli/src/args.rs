@@ -132,8 +132,11 @@ Examples:
   longshore import https://registry.lan/disk.qcow2 /dev/vg0/vm1 --ca lan.pem --user ann
   curl -s https://example.org/disk.raw | longshore import - disk.raw
   longshore import https://example.org/appliance.ova#vmdisk1 disk.raw
+  longshore import 'nbd+unix:///?socket=/run/vm.sock' disk.raw
 
-SOURCE is an http:// or https:// address, a file, or - for standard input. The digest of
+SOURCE is an http:// or https:// address, a file, - for standard input, or a disk on an NBD server:
+nbd://host:port/export or nbd+unix:///export?socket=PATH. A disk on a server is raw, whatever it looks
+like, unless --from says otherwise; what the server says is zero is not read. The digest of
 --checksum is that of the bytes as they are served; of an archive (.ova, .tar), that of the disk's
 file in it, which is also checked against the archive's manifest. The password of --user can be left to the
 environment: LONGSHORE_PASSWORD.
@@ -184,7 +187,7 @@ pub(crate) struct LookArgs {
     pub(crate) image: ImageArgs,
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
-    /// A file, a block device, an http(s):// address, or - for standard input
+    /// A file, a block device, an http(s):// or nbd:// address, or - for standard input
     #[arg(value_name = "IMAGE|URL")]
     pub(crate) source: OsString,
 }
@@ -346,7 +349,7 @@ pub(crate) struct ImportArgs {
     pub(crate) remote: RemoteArgs,
     #[command(flatten)]
     pub(crate) copy: CopyArgs,
-    /// An http(s):// address, a file, or - for standard input
+    /// An http(s):// or nbd:// address, a file, or - for standard input
     #[arg(value_name = "SOURCE")]
     pub(crate) source: OsString,
     /// A raw file to make or replace, or a block device to fill

@@ -7,6 +7,7 @@
 
 mod dice;
 mod forward;
+mod nbd;
 pub mod random;
 mod stream;
 mod vhdx;
@@ -17,6 +18,7 @@ use longshore_image::vhd::SizeRule;
 use longshore_image::{ErrorKind, Format, Probe, TAIL_LEN, probe, probe_tail};
 
 use self::dice::Dice;
+pub use self::nbd::nbd_replies;
 pub use self::stream::stream;
 pub use self::vhdx::{unpack as vhdx_file, vhdx};
 
@@ -26,6 +28,7 @@ pub type Body = fn(&[u8]);
 /// Every target by name.
 pub const TARGETS: &[(&str, Body)] = &[
     ("agree", agree),
+    ("nbd_replies", nbd_replies),
     ("parallels_forward", parallels_forward),
     ("parallels_open", parallels_open),
     ("qcow2_forward", qcow2_forward),

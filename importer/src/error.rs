@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{ArchiveError, HttpError, Retry};
+use crate::{ArchiveError, HttpError, NbdError, Retry};
 
 /// Result of opening a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,7 +16,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 )]
 pub enum Error {
     /// A kind of source that cannot be read yet.
-    #[error("{scheme} sources can't be read yet: use http(s)://, a file, or - for standard input")]
+    #[error(
+        "{scheme} sources can't be read yet: use http(s)://, nbd://, a file, or - for standard input"
+    )]
     NotYet {
         /// Its scheme.
         scheme: String,
@@ -59,6 +61,14 @@ pub enum Error {
         /// The cause.
         source: HttpError,
     },
+    /// The NBD server did not give the disk.
+    #[error("could not open {name}")]
+    Nbd {
+        /// The export for people.
+        name: String,
+        /// The cause.
+        source: NbdError,
+    },
     /// An archive does not give the disk that was asked for.
     #[error("could not open {name}")]
     Archive {
@@ -82,6 +92,7 @@ impl Error {
             Self::Ca { .. } => "InvalidCertificates",
             Self::Client { .. } => "ClientSetupFailed",
             Self::Open { source, .. } => source.reason(),
+            Self::Nbd { source, .. } => source.reason(),
             Self::Archive { source, .. } => source.reason(),
             Self::Local(e) => e.reason(),
         }
@@ -91,6 +102,7 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Open { source, .. } => source.retry(),
+            Self::Nbd { source, .. } => source.retry(),
             _ => Retry::Permanent,
         }
     }
@@ -100,6 +112,10 @@ impl Error {
         match self {
             Self::Url { .. } | Self::Header { .. } => 2,
             Self::NotYet { .. } | Self::Ca { .. } | Self::Client { .. } | Self::Open { .. } => 1,
+            Self::Nbd { source, .. } => match source {
+                NbdError::Address { .. } => 2,
+                _ => 1,
+            },
             Self::Archive { source, .. } => match source {
                 ArchiveError::Read { .. } => 1,
                 ArchiveError::Choose { .. } | ArchiveError::NoSuchDisk { .. } => 2,

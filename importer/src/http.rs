@@ -35,9 +35,11 @@ use self::answer::{Answer, Content, Identity, text};
 use self::error::HttpError;
 use self::location::Location;
 use self::net::Net;
+pub(crate) use self::net::TICK;
 use self::pipe::pipe;
 use self::random::{Fetch, Ranged};
-use self::retry::{Attempts, PATIENCE, Policy, dice};
+use self::retry::Attempts;
+pub(crate) use self::retry::{PATIENCE, Policy, dice};
 use self::stream::{Pass, Whole};
 use crate::{Error, Result, SourceOptions};
 

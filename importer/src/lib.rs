@@ -1,4 +1,5 @@
-//! Where disk images come from: files, standard input, web servers, and archives in any of these.
+//! Where disk images come from: files, standard input, web servers, archives in any of these, and disks
+//! on NBD servers.
 //!
 //! Everything here ends as a [`longshore_transfer::Source`]; what the bytes mean is the business of
 //! `longshore-image`, and where they go that of `longshore-transfer`.
@@ -7,11 +8,14 @@ mod archive;
 mod error;
 mod http;
 mod local;
+mod nbd;
 mod options;
 
 pub use crate::archive::{ArchiveError, Contents, Disk};
 pub use crate::error::{Error, Result};
 pub use crate::http::error::{Cause, HttpError, Retry};
+pub use crate::nbd::NbdError;
+pub use crate::nbd::areas::{ChangedBlocks, Changes, ChangesError};
 pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_header};
 
 use std::path::Path;
@@ -19,8 +23,10 @@ use std::path::Path;
 use longshore_transfer::{Options, Source};
 
 use crate::http::HttpSource;
+use crate::nbd::{Address, NbdSource};
 
-/// The source that `spec` names: `http(s)://...`, the path of a file, or `-` for standard input.
+/// The source that `spec` names: `http(s)://...`, `nbd://...`, `nbd+unix://...`, the path of a file, or
+/// `-` for standard input.
 ///
 /// Of an archive (a name that ends in `.ova` or `.tar`, or in these and `.gz`, `.xz`, `.zst` or `.bz2`)
 /// one disk is the source: the one that follows a `#` at the end, or the only one there is. Standard
@@ -31,7 +37,7 @@ pub fn source_from(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source
         let member = spec.strip_prefix("-#").filter(|member| !member.is_empty());
         return Ok(archive::on_stdin(plain("-", options)?, member));
     }
-    match archive::split_member(spec) {
+    match split_member(spec) {
         Some((archive, kind, member)) => {
             archive::open_member(plain(archive, options)?, kind, member)
         }
@@ -58,7 +64,7 @@ pub fn contents_of(
     options: &SourceOptions,
     reading: &Options,
 ) -> Result<Option<Contents>> {
-    match archive::split_member(spec) {
+    match split_member(spec) {
         Some((archive, kind, None)) => {
             archive::contents_of(plain(archive, options)?, kind, reading).map(Some)
         }
@@ -66,10 +72,22 @@ pub fn contents_of(
     }
 }
 
+/// The archive that `spec` names and the member of it. What servers of disks have are disks, whatever
+/// they are called.
+fn split_member(spec: &str) -> Option<(&str, archive::Kind, Option<&str>)> {
+    match scheme(spec) {
+        Some(scheme) if Address::is_scheme(&scheme) => None,
+        _ => archive::split_member(spec),
+    }
+}
+
 fn plain(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
     match scheme(spec) {
         Some(scheme) if matches!(scheme.as_str(), "http" | "https") => {
             Ok(Box::new(HttpSource::open(spec, options)?))
+        }
+        Some(scheme) if Address::is_scheme(&scheme) => {
+            Ok(Box::new(NbdSource::open(spec, options)?))
         }
         Some(scheme) => Err(Error::NotYet { scheme }),
         None => local::open(spec, options),

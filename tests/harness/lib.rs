@@ -15,4 +15,5 @@
 pub mod data;
 pub mod device;
 pub mod http;
+pub mod nbd;
 pub mod program;

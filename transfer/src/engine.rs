@@ -7,6 +7,7 @@ mod inspect;
 mod output;
 mod pieces;
 mod planner;
+mod served;
 mod share;
 mod stream;
 mod units;
@@ -151,11 +152,20 @@ pub fn transfer(
         clocks: Clocks::default(),
         name: source.name().into(),
     };
-    let opened = Target::open(target, source.identity())?;
+    let options = &known(source, options);
+    let opened = if source.changes_only() {
+        Target::existing(target, source.identity())?
+    } else {
+        Target::open(target, source.identity())?
+    };
     let budget = Budget::new(options.memory)?;
-    let outcome = match random_image(source, options, &budget, &shared)? {
-        Some((chain, limits)) => random_road(&chain, limits, opened, options, budget, &shared),
-        None => stream_road(source, opened, target, options, budget, &shared),
+    let outcome = if let Some(disk) = served::disk(source, options)? {
+        served::road(disk, source, opened, options, budget, &shared)
+    } else {
+        match random_image(source, options, &budget, &shared)? {
+            Some((chain, limits)) => random_road(&chain, limits, opened, options, budget, &shared),
+            None => stream_road(source, opened, target, options, budget, &shared),
+        }
     };
     let done = match outcome {
         Ok(done) => done,
@@ -183,6 +193,13 @@ pub fn transfer(
         elapsed: started.elapsed(),
         phases: shared.clocks.read_out(moved.write_back, flush),
     })
+}
+
+/// The options, with what the source knows of its content.
+fn known(source: &dyn Source, options: &Options) -> Options {
+    let mut options = options.clone();
+    options.from = options.from.or_else(|| source.format());
+    options
 }
 
 /// Everything is written, nothing is durable yet.

@@ -3,6 +3,7 @@
 //! ```text
 //! random access:  tables -> plan ---------------> tasks -> decode (N threads) -> one writer -> target
 //! forward only:   stream -> [hash] -> [unwrap]* -> pieces -^
+//! served:         pieces of a raw disk from its server ----^
 //! ```
 //!
 //! It owns threads, buffers, the memory budget, the target and its safety (partial names, locks,
@@ -32,6 +33,7 @@ mod lock;
 mod phases;
 mod pool;
 mod progress;
+mod served;
 mod source;
 mod sys;
 mod target;
@@ -46,6 +48,7 @@ pub use crate::error::{Error, Result};
 pub use crate::file::{DirectoryGate, LocalFile};
 pub use crate::phases::Phases;
 pub use crate::progress::{Meter, Progress, Snapshot};
+pub use crate::served::{Piece, Served};
 pub use crate::source::{Allowance, FileSource, Finder, Inside, Source, StdinSource};
 pub use crate::sys::give_memory_back;
 pub use crate::target::{Cache, Preallocate, Qcow2Spec, TargetFormat, TargetSpec};

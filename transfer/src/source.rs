@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use longshore_image::{ReadAt, Wrapper};
+use longshore_image::{Format, ReadAt, Wrapper};
 
 use crate::file::LocalFile;
-use crate::{Error, Result, sys};
+use crate::{Error, Result, Served, sys};
 
 /// A source of one image. The engine asks for random access or for a stream, as it needs.
 pub trait Source: Send {
@@ -45,6 +45,23 @@ pub trait Source: Send {
     /// `decided`: the user said what the image is, so content must not.
     fn inside(&self, _head: &[u8], _decided: bool) -> Inside {
         Inside::Image
+    }
+
+    /// The format of the content where the source knows it, so that the content is not asked: a guest
+    /// can make a raw disk look like anything.
+    fn format(&self) -> Option<Format> {
+        None
+    }
+
+    /// The disk as its server hands it out, if it does: a raw disk of which it is known what is data.
+    fn served(&mut self) -> Result<Option<Box<dyn Served>>> {
+        Ok(None)
+    }
+
+    /// What is served are changes of a disk that the target has already: nothing else of the target is
+    /// touched.
+    fn changes_only(&self) -> bool {
+        false
     }
 
     /// What tells a local file from all others: device and inode.

@@ -6,12 +6,14 @@
 //! - **file**: only `.NAME.partial` beside the target; the target itself appears, whole and durable, by
 //!   rename, or stays as it was;
 //! - **block device**: its first MiB reads as zeros until everything else is durable, so a partial
-//!   disk neither boots nor probes as anything.
+//!   disk neither boots nor probes as anything;
+//! - **changed in place**: see `in_place`.
 //!
 //! A new file starts as zeros, so zeros are not written. A device does not: what was never written is
 //! zeroed at the end, from a record of what was.
 
 mod behind;
+mod in_place;
 mod share;
 
 use std::fs::File;
@@ -137,6 +139,12 @@ enum Kind {
         /// What belongs into the first MiB.
         head: Vec<u8>,
     },
+    /// A disk of which parts are replaced.
+    InPlace {
+        size: u64,
+        /// Of a block device.
+        sector: Option<u64>,
+    },
 }
 
 /// An open target. Dropping it unfinished removes the partial file.
@@ -189,6 +197,22 @@ impl Target {
         Self::new_file(spec, existing.is_some())
     }
 
+    /// Nothing was written yet, and nothing is known to need zeros.
+    fn of(spec: &TargetSpec, kind: Kind, file: File) -> Self {
+        Self {
+            spec: spec.clone(),
+            kind,
+            file,
+            direct: None,
+            written: None,
+            behind: None,
+            bytes: 0,
+            shared: 0,
+            end: 0,
+            finished: false,
+        }
+    }
+
     fn new_file(spec: &TargetSpec, exists: bool) -> Result<Self> {
         let path = &spec.path;
         let replaced = if exists && !spec.force_share {
@@ -210,21 +234,12 @@ impl Target {
         // Whoever else writes the same partial file holds this lock.
         lock::take(file.as_fd(), &partial, Role::Writer)?;
         let full = spec.preallocate == Preallocate::Full;
-        let mut this = Self {
-            spec: spec.clone(),
-            kind: Kind::File {
-                partial,
-                _replaced: replaced,
-            },
-            file,
-            direct: None,
-            written: full.then(Written::default),
-            behind: None,
-            bytes: 0,
-            shared: 0,
-            end: 0,
-            finished: false,
+        let kind = Kind::File {
+            partial,
+            _replaced: replaced,
         };
+        let mut this = Self::of(spec, kind, file);
+        this.written = full.then(Written::default);
         // From here on a failure takes the partial file with it.
         this.file.set_len(0).map_err(|e| this.failed("empty", e))?;
         this.choose_cache();
@@ -244,22 +259,13 @@ impl Target {
         let ask = |e| Error::target("ask the size of", path, e);
         let size = sys::again(|| sys::device_size(file.as_fd())).map_err(ask)?;
         let sector = sys::again(|| sys::device_sector(file.as_fd())).map_err(ask)?;
-        let mut this = Self {
-            spec: spec.clone(),
-            kind: Kind::Device {
-                size,
-                sector,
-                head: Vec::new(),
-            },
-            file,
-            direct: None,
-            written: Some(Written::default()),
-            behind: None,
-            bytes: 0,
-            shared: 0,
-            end: 0,
-            finished: false,
+        let kind = Kind::Device {
+            size,
+            sector,
+            head: Vec::new(),
         };
+        let mut this = Self::of(spec, kind, file);
+        this.written = Some(Written::default());
         this.choose_cache();
         Ok(this)
     }
@@ -281,6 +287,10 @@ impl Target {
     /// The disk's size is known, or how large it is at least (or neither, for a raw stream of unknown
     /// length): makes room, or refuses before the first byte is written.
     pub(crate) fn begin(&mut self, disk: Option<u64>) -> Result<()> {
+        if self.is_in_place() {
+            // Its size stays what it is, whatever was asked for.
+            return self.holds(disk.unwrap_or(0));
+        }
         if let (Some(disk), Some(size)) = (disk, self.spec.size)
             && disk > size
         {
@@ -359,6 +369,10 @@ impl Target {
     pub(crate) fn write(&mut self, guest: u64, bytes: &[u8]) -> Result<()> {
         let end = guest + bytes.len() as u64;
         self.end = self.end.max(end);
+        if self.is_in_place() {
+            self.holds(end)?;
+            return self.put(guest, bytes);
+        }
         if let Kind::Device { size, head, .. } = &mut self.kind {
             if end > *size {
                 let what = self.spec.path.display().to_string();
@@ -440,7 +454,7 @@ impl Target {
         };
         let from = match &self.kind {
             Kind::Device { head, .. } => window.start.max(head.len() as u64),
-            Kind::File { .. } => window.start,
+            Kind::File { .. } | Kind::InPlace { .. } => window.start,
         };
         for gap in written.gaps(from..window.end.max(from)) {
             self.zero(gap)?;
@@ -542,7 +556,7 @@ impl Target {
         self.zero_gaps(0..size)?;
         let head = match &mut self.kind {
             Kind::Device { head, .. } => std::mem::take(head),
-            Kind::File { .. } => Vec::new(),
+            Kind::File { .. } | Kind::InPlace { .. } => Vec::new(),
         };
         if !head.is_empty() {
             self.write_head(&head)?;

@@ -118,6 +118,8 @@ pub(super) struct Worker {
     pub(super) packer: Option<Packer>,
     /// For clusters of which only a part is wanted.
     pub(super) scratch: Vec<u8>,
+    /// Zeros are written like all else.
+    pub(super) keeps_zeros: bool,
     /// Time spent reading.
     pub(super) reading: Duration,
     pub(super) shared: Shared,
@@ -174,6 +176,12 @@ impl Worker {
         } = decoded;
         let batch = match &mut self.packer {
             Some(packer) => packer.pack(buf, &parts, resolved, &self.sink)?,
+            None if self.keeps_zeros => Batch {
+                buf,
+                home: Home::Outputs,
+                content: Content::Runs(parts),
+                resolved,
+            },
             None => Self::settle(buf, &parts, resolved),
         };
         let read = self.reading.saturating_sub(reading);

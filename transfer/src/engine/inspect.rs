@@ -7,7 +7,7 @@ use longshore_image::forward::{self, Emit, Geometry, PieceKind};
 use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, Wrapper};
 
 use super::{
-    Options, Outcome, Shared, Unwrapped, image_in, open_chain, stream_decoder, unwrap_all,
+    Options, Outcome, Shared, Unwrapped, image_in, known, open_chain, stream_decoder, unwrap_all,
 };
 use crate::budget::Budget;
 use crate::cancel::Failure;
@@ -39,6 +39,7 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
         clocks: Clocks::default(),
         name: source.name().into(),
     };
+    let options = &known(source, options);
     let mut budget = Budget::new(options.memory)?;
     let source_len = source.len();
     if let Some(file) = source.random()

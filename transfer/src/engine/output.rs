@@ -169,6 +169,22 @@ impl Output {
         }
     }
 
+    /// True if zeros must be written like all else.
+    pub(super) fn keeps_zeros(&self) -> bool {
+        match self {
+            Self::Raw(target) => target.is_in_place(),
+            Self::Qcow2(_) => false,
+        }
+    }
+
+    /// `guest` reads as zeros: does what that takes where something else may be.
+    pub(super) fn clear(&mut self, guest: Range<u64>) -> Result<()> {
+        match self {
+            Self::Raw(target) => target.clear(guest),
+            Self::Qcow2(_) => Ok(()),
+        }
+    }
+
     /// See [`Target::share`].
     pub(super) fn share(&mut self, guest: u64, from: BorrowedFd<'_>, at: u64, len: u64) -> bool {
         match self {

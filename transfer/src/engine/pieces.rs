@@ -95,6 +95,14 @@ impl Pieces {
             .unwrap_or_else(|| Outcome::Error(self.shared.image(e)))
     }
 
+    /// `guest` reads as zeros.
+    pub(super) fn zeros(&self, guest: Range<u64>) -> Result<(), Stopped> {
+        match &self.back {
+            Some(running) => running.back.zeros(guest),
+            None => Err(Stopped),
+        }
+    }
+
     /// Sends what is gathered, waits until all is written. `found` is what the end of the stream said the
     /// image is.
     pub(super) fn finish(

@@ -6,6 +6,7 @@
 //! that core's cache; whoever finds somebody writing leaves the bytes to them and decodes on.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,6 +80,20 @@ impl Sink {
         Ok(shared)
     }
 
+    /// `guest` reads as zeros. See [`Output::clear`].
+    pub(super) fn zeros(&self, guest: Range<u64>) -> Result<(), Stopped> {
+        let resolved = guest.end - guest.start;
+        {
+            let mut output = self.output.lock().map_err(|_| Stopped)?;
+            let output = output.as_mut().ok_or(Stopped)?;
+            output
+                .clear(guest)
+                .map_err(|e| self.shared.failure.fail(e))?;
+        }
+        self.shared.progress.add_resolved(resolved);
+        self.write_waiting()
+    }
+
     fn next(&self) -> Option<Batch> {
         self.waiting().pop_front()
     }
@@ -120,6 +135,7 @@ pub(super) struct Back {
     last: Option<Packer>,
     layout: Layout,
     shares_blocks_of: Option<u64>,
+    keeps_zeros: bool,
 }
 
 impl Back {
@@ -138,6 +154,7 @@ impl Back {
         let (task_tx, task_rx) = bounded(layout.buffers);
         let clusters = output.clusters();
         let shares_blocks_of = output.shares_blocks_of();
+        let keeps_zeros = output.keeps_zeros();
         let cluster = clusters.map_or(0, |(cluster, _)| cluster as usize);
         let in_parts = layout.parts + PARTS_IN_FLIGHT as usize;
         let part_buffers = Pool::new(in_parts, cluster, &shared.failure);
@@ -166,6 +183,7 @@ impl Back {
                 decoders: Worker::decoders(codecs),
                 packer: packer()?,
                 scratch: Vec::new(),
+                keeps_zeros,
                 reading: Duration::ZERO,
                 shared: shared.clone(),
             };
@@ -180,6 +198,7 @@ impl Back {
             last: packer()?,
             layout,
             shares_blocks_of,
+            keeps_zeros,
         })
     }
 
@@ -203,6 +222,18 @@ impl Back {
     /// Shares `from` with the target, at `guest`. False if it must be copied.
     pub(super) fn share(&self, guest: u64, from: &FileRange<'_>) -> Result<bool, Stopped> {
         self.sink.share(guest, from)
+    }
+
+    /// `guest` reads as zeros, where it might not.
+    pub(super) fn zeros(&self, guest: Range<u64>) -> Result<(), Stopped> {
+        if self.keeps_zeros {
+            return self.sink.zeros(guest);
+        }
+        self.sink
+            .shared
+            .progress
+            .add_resolved(guest.end - guest.start);
+        Ok(())
     }
 
     /// Buffers for [`Task::Packed`].
