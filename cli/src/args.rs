@@ -136,7 +136,9 @@ Examples:
 
 SOURCE is an http:// or https:// address, a file, - for standard input, or a disk on an NBD server:
 nbd://host:port/export or nbd+unix:///export?socket=PATH. A disk on a server is raw, whatever it looks
-like, unless --from says otherwise; what the server says is zero is not read. The digest of
+like, unless --from says otherwise; what the server says is zero is not read. A disk of a VMware machine is
+vddk://USER@SERVER/?vm=MOREF&file=[DATASTORE] PATH&thumbprint=AA:BB:..., with the password in
+LONGSHORE_PASSWORD, and takes nbdkit with its vddk plugin and VMware's own library (libdir=DIR). The digest of
 --checksum is that of the bytes as they are served; of an archive (.ova, .tar), that of the disk's
 file in it, which is also checked against the archive's manifest. The password of --user can be left to the
 environment: LONGSHORE_PASSWORD.

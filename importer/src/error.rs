@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{ArchiveError, HttpError, NbdError, Retry};
+use crate::{ArchiveError, HttpError, NbdError, Retry, VddkError};
 
 /// Result of opening a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -69,6 +69,14 @@ pub enum Error {
         /// The cause.
         source: NbdError,
     },
+    /// A disk of a VMware machine could not be opened.
+    #[error("could not open {name}")]
+    Vddk {
+        /// The disk without secrets.
+        name: String,
+        /// The cause.
+        source: VddkError,
+    },
     /// An archive does not give the disk that was asked for.
     #[error("could not open {name}")]
     Archive {
@@ -93,6 +101,7 @@ impl Error {
             Self::Client { .. } => "ClientSetupFailed",
             Self::Open { source, .. } => source.reason(),
             Self::Nbd { source, .. } => source.reason(),
+            Self::Vddk { source, .. } => source.reason(),
             Self::Archive { source, .. } => source.reason(),
             Self::Local(e) => e.reason(),
         }
@@ -103,6 +112,7 @@ impl Error {
         match self {
             Self::Open { source, .. } => source.retry(),
             Self::Nbd { source, .. } => source.retry(),
+            Self::Vddk { source, .. } => source.retry(),
             _ => Retry::Permanent,
         }
     }
@@ -114,6 +124,10 @@ impl Error {
             Self::NotYet { .. } | Self::Ca { .. } | Self::Client { .. } | Self::Open { .. } => 1,
             Self::Nbd { source, .. } => match source {
                 NbdError::Address { .. } => 2,
+                _ => 1,
+            },
+            Self::Vddk { source, .. } => match source {
+                VddkError::Address { .. } | VddkError::Value { .. } => 2,
                 _ => 1,
             },
             Self::Archive { source, .. } => match source {

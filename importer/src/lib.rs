@@ -1,5 +1,5 @@
 //! Where disk images come from: files, standard input, web servers, archives in any of these, and disks
-//! on NBD servers.
+//! on NBD servers and VMware vSphere.
 //!
 //! Everything here ends as a [`longshore_transfer::Source`]; what the bytes mean is the business of
 //! `longshore-image`, and where they go that of `longshore-transfer`.
@@ -10,6 +10,7 @@ mod http;
 mod local;
 mod nbd;
 mod options;
+mod vddk;
 
 pub use crate::archive::{ArchiveError, Contents, Disk};
 pub use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ pub use crate::http::error::{Cause, HttpError, Retry};
 pub use crate::nbd::NbdError;
 pub use crate::nbd::areas::{ChangedBlocks, Changes, ChangesError};
 pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_header};
+pub use crate::vddk::{VDDK_LIBRARY, VddkDisk, VddkError, vddk_source};
 
 use std::path::Path;
 
@@ -25,8 +27,8 @@ use longshore_transfer::{Options, Source};
 use crate::http::HttpSource;
 use crate::nbd::{Address, NbdSource};
 
-/// The source that `spec` names: `http(s)://...`, `nbd://...`, `nbd+unix://...`, the path of a file, or
-/// `-` for standard input.
+/// The source that `spec` names: `http(s)://...`, `nbd://...`, `nbd+unix://...`, `vddk://...`, the path of
+/// a file, or `-` for standard input.
 ///
 /// Of an archive (a name that ends in `.ova` or `.tar`, or in these and `.gz`, `.xz`, `.zst` or `.bz2`)
 /// one disk is the source: the one that follows a `#` at the end, or the only one there is. Standard
@@ -76,7 +78,7 @@ pub fn contents_of(
 /// they are called.
 fn split_member(spec: &str) -> Option<(&str, archive::Kind, Option<&str>)> {
     match scheme(spec) {
-        Some(scheme) if Address::is_scheme(&scheme) => None,
+        Some(scheme) if Address::is_scheme(&scheme) || scheme == "vddk" => None,
         _ => archive::split_member(spec),
     }
 }
@@ -89,6 +91,7 @@ fn plain(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
         Some(scheme) if Address::is_scheme(&scheme) => {
             Ok(Box::new(NbdSource::open(spec, options)?))
         }
+        Some(scheme) if scheme == "vddk" => vddk::open(spec, options),
         Some(scheme) => Err(Error::NotYet { scheme }),
         None => local::open(spec, options),
     }

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use longshore_image::{Format, ReadAt};
 use longshore_transfer::{Allowance, Served, Source};
 
-pub(crate) use self::address::Address;
+pub(crate) use self::address::{Address, Place};
 use self::areas::{Areas, ChangedBlocks, ChangesError};
 use self::disk::Disk;
 pub use self::error::NbdError;
@@ -138,6 +138,13 @@ impl NbdSource {
         })
     }
 
+    /// The source is what `changes` tell of, and nothing else.
+    pub(crate) fn with_changes(mut self, changes: Box<dyn ChangedBlocks>) -> Self {
+        self.changes = Some(changes);
+        self.changes_only = true;
+        self
+    }
+
     fn session(&self) -> std::result::Result<Session, Failed> {
         let first = self
             .first
@@ -153,6 +160,10 @@ impl NbdSource {
     fn disk(&mut self) -> std::result::Result<Disk, Failed> {
         let session = self.session()?;
         let export = session.export();
+        if self.changes_only && self.changes.is_none() {
+            let what = "what changed is asked for once only".to_owned();
+            return Err(NbdError::Unsupported { what }.into());
+        }
         let areas = Areas::new(self.changes.take(), export.size, export.block);
         Ok(Disk::new(
             self.setup.clone(),

@@ -1,4 +1,4 @@
-//! Disks that servers hand out: NBD.
+//! Disks that servers hand out: NBD, VMware.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -6,6 +6,7 @@
 )]
 
 mod nbd;
+mod vddk;
 
 use std::error::Error as StdError;
 use std::os::unix::fs::FileExt;
