@@ -132,6 +132,8 @@ Examples:
   longshore import https://registry.lan/disk.qcow2 /dev/vg0/vm1 --ca lan.pem --user ann
   curl -s https://example.org/disk.raw | longshore import - disk.raw
   longshore import https://example.org/appliance.ova#vmdisk1 disk.raw
+  longshore import https://example.org/files.tar.gz directory --content-type archive
+  longshore import blank: disk.raw --size 20Gi
   longshore import 'nbd+unix:///?socket=/run/vm.sock' disk.raw
 
 SOURCE is an http:// or https:// address, a file, - for standard input, or a disk on an NBD server:
@@ -145,6 +147,14 @@ environment: LONGSHORE_PASSWORD.
 
 --size is what the disk has in the end, and must not be less than the image's virtual size (exit
 code 4).
+
+With --content-type archive SOURCE is a tar, compressed or not, and OUT a directory, which is made if
+it is not there. All of it appears when all of it is durable, under names that are free. What would
+reach beyond the directory (absolute names, .., links) or is more than a file (devices, setuid bits)
+is refused or left out; files stay sparse and belong to whoever runs this.
+
+The source blank: is none: the disk is zeros, sparse unless --preallocate. A block device is left as
+it is without --preallocate, as a blank claim is what its provisioner gave.
 
 An import is durable (fsync) when it ends with exit code 0. For the target, progress and signals
 see `longshore convert --help`.";
@@ -351,10 +361,10 @@ pub(crate) struct ImportArgs {
     pub(crate) remote: RemoteArgs,
     #[command(flatten)]
     pub(crate) copy: CopyArgs,
-    /// An http(s):// or nbd:// address, a file, or - for standard input
+    /// An http(s):// or nbd:// address, a file, - for standard input, or blank: for none
     #[arg(value_name = "SOURCE")]
     pub(crate) source: OsString,
-    /// A raw file to make or replace, or a block device to fill
+    /// A raw file to make or replace, a block device to fill, or a directory for an archive's files
     #[arg(value_name = "OUT")]
     pub(crate) target: PathBuf,
 }

@@ -1,5 +1,6 @@
 //! What was typed, checked: after this nothing reads the arguments again.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::args::{
     FormatArg, ImageArgs, LookArgs, OutputArgs, PreallocateArg, ProgressArg, RemoteArgs, RunArgs,
     RunProgressArg, ToArg,
 };
-use crate::copy::Copy;
+use crate::copy::{Content, Copy};
 use crate::look::{Look, Onlooker};
 use crate::progress::Mode;
 use crate::run::RunConfig;
@@ -99,6 +100,18 @@ pub(crate) enum UsageError {
     /// Imports are for running.
     #[error("an import makes a raw disk; `longshore convert -O qcow2` makes an image of one")]
     ImportIsRaw,
+    /// Blank is blank.
+    #[error("--{option} is for something that is read, and a blank disk is not")]
+    BlankHasNone {
+        /// The option without its dashes.
+        option: &'static str,
+    },
+    /// Files are no disk.
+    #[error("--{option} is for a disk, and the files of an archive make none")]
+    FilesHaveNone {
+        /// The option without its dashes.
+        option: &'static str,
+    },
     /// A target without a name.
     #[error("{} has no file name", path.display())]
     NoName {
@@ -145,7 +158,21 @@ impl TryFrom<Args> for Config {
                     .map(|size| at_least_one("size", size, "the size of a disk"))
                     .transpose()?;
                 copy.options.checksum = args.checksum;
-                copy.archive = args.content_type == ContentTypeArg::Archive;
+                copy.content = content(&args.source, args.content_type)?;
+                if copy.content == Content::Blank && copy.options.checksum.is_some() {
+                    return Err(UsageError::BlankHasNone { option: "checksum" });
+                }
+                if copy.content == Content::Files {
+                    let target = &copy.target;
+                    let given = [
+                        (target.size.is_some(), "size"),
+                        (target.preallocate != Preallocate::Off, "preallocate"),
+                        (target.cache != Cache::Writeback, "cache"),
+                    ];
+                    if let Some((_, option)) = given.into_iter().find(|(given, _)| *given) {
+                        return Err(UsageError::FilesHaveNone { option });
+                    }
+                }
                 Self::Copy(Box::new(copy))
             }
             Command::Run(args) => Self::Run(Box::new(run(args))),
@@ -206,13 +233,27 @@ fn copy(args: CopyArgs, place: Place, path: PathBuf, sync: bool) -> Result<Copy,
             ..SourceOptions::default()
         },
         place,
-        archive: false,
+        content: Content::Disk,
         progress: match args.progress {
             ProgressArg::Auto => Mode::Auto,
             ProgressArg::Json => Mode::Json,
             ProgressArg::Off => Mode::Off,
         },
     })
+}
+
+/// The word for a disk without a source.
+const BLANK: &str = "blank:";
+
+fn content(source: &OsStr, kind: ContentTypeArg) -> Result<Content, UsageError> {
+    match (source == BLANK, kind) {
+        (true, ContentTypeArg::Archive) => Err(UsageError::BlankHasNone {
+            option: "content-type archive",
+        }),
+        (true, ContentTypeArg::Kubevirt) => Ok(Content::Blank),
+        (false, ContentTypeArg::Archive) => Ok(Content::Files),
+        (false, ContentTypeArg::Kubevirt) => Ok(Content::Disk),
+    }
 }
 
 /// What is written.

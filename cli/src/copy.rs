@@ -9,10 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use longshore_importer::SourceOptions;
-use longshore_transfer::{Cancel, Error, Options, Progress, Report, Source, TargetSpec, transfer};
+use longshore_importer::{Destination, Existing, SourceOptions, unpack};
+use longshore_transfer::{
+    Cancel, Error, Options, Progress, Report, Source, TargetSpec, blank, transfer,
+};
 
+use crate::bytes::bytes;
 use crate::failure::Failure;
+use crate::output;
 use crate::progress::{Display, Mode};
 use crate::signals::Signals;
 use crate::source::Place;
@@ -29,31 +33,39 @@ pub(crate) struct Copy {
     pub(crate) options: Options,
     pub(crate) source_options: SourceOptions,
     pub(crate) progress: Mode,
-    /// The content is files, not a disk.
-    pub(crate) archive: bool,
+    pub(crate) content: Content,
+}
+
+/// What there is to be in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The disk of an image.
+    Disk,
+    /// The files of an archive.
+    Files,
+    /// A disk of zeros; there is no source.
+    Blank,
 }
 
 /// Does it.
 pub(crate) fn run(copy: Copy) -> Result<(), Failure> {
+    let display = Display::new(copy.progress, copy.target.path.display().to_string());
+    let signals = Signals::take()?;
+    match copy.content {
+        Content::Disk => image(copy, display, &signals),
+        Content::Files => files(copy, display, &signals),
+        Content::Blank => nothing(copy, display, &signals),
+    }
+}
+
+fn image(copy: Copy, display: Display, signals: &Signals) -> Result<(), Failure> {
     let Copy {
         place,
         target,
         options,
         source_options,
-        progress,
-        archive,
+        ..
     } = copy;
-    let display = Display::new(progress, target.path.display().to_string());
-    if archive {
-        let failure = Failure::Unsupported {
-            what: "archives of files are not imported yet".to_owned(),
-            next: "unpack it with tar; disk images are imported with --content-type kubevirt"
-                .to_owned(),
-        };
-        display.failed(&failure);
-        return Err(failure);
-    }
-    let signals = Signals::take()?;
     let job = Job {
         target,
         options,
@@ -65,7 +77,74 @@ pub(crate) fn run(copy: Copy) -> Result<(), Failure> {
             ..source_options
         })
     };
-    job.watch(open, display, &signals).map(drop)
+    job.watch(open, display, signals).map(drop)
+}
+
+/// A blank disk.
+fn nothing(copy: Copy, mut display: Display, signals: &Signals) -> Result<(), Failure> {
+    let target = copy.target;
+    let partial = partial_of(&target.path);
+    let work = move |progress: &Progress, cancel: &Cancel, _: &AtomicBool| {
+        blank(&target, progress, cancel).map_err(Failure::from)
+    };
+    let leftover = || remove(partial.as_deref());
+    match watched(work, leftover, None, &mut display, signals) {
+        Ok((made, progress)) => {
+            if made.untouched {
+                output::say(
+                    "warning: the device keeps what it holds; --preallocate full zeroes it",
+                );
+            }
+            let text = format!("a blank disk of {}", bytes(made.size));
+            display.made(&progress, "blank", &text);
+            Ok(())
+        }
+        Err(failure) => {
+            display.failed(&failure);
+            Err(failure)
+        }
+    }
+}
+
+/// An archive of files into a directory.
+fn files(copy: Copy, mut display: Display, signals: &Signals) -> Result<(), Failure> {
+    let Copy {
+        place,
+        target,
+        options,
+        source_options,
+        ..
+    } = copy;
+    let destination = Destination {
+        directory: target.path,
+        existing: Existing::Refuse,
+    };
+    let staging = destination.staging();
+    let work = move |progress: &Progress, cancel: &Cancel, begun: &AtomicBool| {
+        let mut source = place.open_files(&SourceOptions {
+            cancel: cancel.clone(),
+            ..source_options
+        })?;
+        begun.store(true, Ordering::Release);
+        let made = unpack(source.as_mut(), &destination, &options, progress, cancel)?;
+        Ok(made)
+    };
+    let leftover = || {
+        // Mostly it is not there.
+        drop(std::fs::remove_dir_all(staging));
+    };
+    match watched(work, leftover, None, &mut display, signals) {
+        Ok((made, progress)) => {
+            let (entries, size) = (made.entries, bytes(made.file_bytes));
+            let text = format!("{entries} files and directories of {size} unpacked");
+            display.made(&progress, "archive", &text);
+            Ok(())
+        }
+        Err(failure) => {
+            display.failed(&failure);
+            Err(failure)
+        }
+    }
 }
 
 /// A copy without its source.
@@ -84,8 +163,19 @@ impl Job {
         mut display: Display,
         signals: &Signals,
     ) -> Result<Report, Failure> {
-        let outcome = self.watched(open, &mut display, signals);
-        match outcome {
+        let Self {
+            target,
+            options,
+            deadline,
+        } = self;
+        let partial = partial_of(&target.path);
+        let copy = move |progress: &Progress, cancel: &Cancel, begun: &AtomicBool| {
+            let mut source = open(cancel)?;
+            begun.store(true, Ordering::Release);
+            transfer(source.as_mut(), &target, &options, progress, cancel).map_err(Failure::from)
+        };
+        let leftover = || remove(partial.as_deref());
+        match watched(copy, leftover, deadline, &mut display, signals) {
             Ok((report, progress)) => {
                 display.done(&progress, &report);
                 Ok(report)
@@ -96,68 +186,56 @@ impl Job {
             }
         }
     }
+}
 
-    fn watched(
-        self,
-        open: impl FnOnce(&Cancel) -> Result<Box<dyn Source>, Failure> + Send + 'static,
-        display: &mut Display,
-        signals: &Signals,
-    ) -> Result<(Report, Progress), Failure> {
-        let Self {
-            target,
-            options,
-            deadline,
-        } = self;
-        let (progress, cancel) = (Progress::default(), Cancel::default());
-        let (sender, outcome) = sync_channel(1);
-        let partial = partial_of(&target.path);
-        let (shared_progress, shared_cancel) = (progress.clone(), cancel.clone());
-        let begun = Arc::new(AtomicBool::new(false));
-        let shared_begun = Arc::clone(&begun);
-        let copy = move || {
-            let mut source = open(&shared_cancel)?;
-            shared_begun.store(true, Ordering::Release);
-            transfer(
-                source.as_mut(),
-                &target,
-                &options,
-                &shared_progress,
-                &shared_cancel,
-            )
-            .map_err(Failure::from)
-        };
-        std::thread::Builder::new()
-            .name("copy".to_owned())
-            // The other end is gone only when nobody waits any more.
-            .spawn(move || drop(sender.send(copy())))
-            .map_err(|source| Failure::Host {
-                action: "could not start a thread".to_owned(),
-                source,
-            })?;
-        let (signals_before, mut stopping) = (signals.received(), None);
-        display.show(&progress);
-        loop {
-            match outcome.recv_timeout(display.interval()) {
-                Ok(Ok(report)) => return Ok((report, progress)),
-                // Asked to stop, each source has its own way of saying so.
-                Ok(Err(_)) if stopping.is_some() => return Err(Error::Interrupted.into()),
-                Ok(Err(failure)) => return Err(failure),
-                Err(RecvTimeoutError::Disconnected) => return Err(Failure::Crashed),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            let (now, received) = (Instant::now(), signals.received() - signals_before);
-            if received > 0 || deadline.is_some_and(|at| now >= at) {
-                cancel.cancel();
-                let since = *stopping.get_or_insert(now);
-                if received > 1 || now.duration_since(since) > PATIENCE {
-                    if begun.load(Ordering::Acquire) {
-                        remove(partial.as_deref());
-                    }
-                    return Err(Error::Interrupted.into());
+/// Runs `work` on a thread of its own until it is done, failed, told to stop, or out of time. It says when
+/// it has begun to write; work that does not end when told to is left behind, and `leftover` removes what
+/// it has made.
+fn watched<T: Send + 'static>(
+    work: impl FnOnce(&Progress, &Cancel, &AtomicBool) -> Result<T, Failure> + Send + 'static,
+    leftover: impl FnOnce(),
+    deadline: Option<Instant>,
+    display: &mut Display,
+    signals: &Signals,
+) -> Result<(T, Progress), Failure> {
+    let (progress, cancel) = (Progress::default(), Cancel::default());
+    let (sender, outcome) = sync_channel(1);
+    let (shared_progress, shared_cancel) = (progress.clone(), cancel.clone());
+    let begun = Arc::new(AtomicBool::new(false));
+    let shared_begun = Arc::clone(&begun);
+    std::thread::Builder::new()
+        .name("copy".to_owned())
+        // The other end is gone only when nobody waits any more.
+        .spawn(move || {
+            drop(sender.send(work(&shared_progress, &shared_cancel, &shared_begun)));
+        })
+        .map_err(|source| Failure::Host {
+            action: "could not start a thread".to_owned(),
+            source,
+        })?;
+    let (signals_before, mut stopping) = (signals.received(), None);
+    display.show(&progress);
+    loop {
+        match outcome.recv_timeout(display.interval()) {
+            Ok(Ok(done)) => return Ok((done, progress)),
+            // Asked to stop, each source has its own way of saying so.
+            Ok(Err(_)) if stopping.is_some() => return Err(Error::Interrupted.into()),
+            Ok(Err(failure)) => return Err(failure),
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::Crashed),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let (now, received) = (Instant::now(), signals.received() - signals_before);
+        if received > 0 || deadline.is_some_and(|at| now >= at) {
+            cancel.cancel();
+            let since = *stopping.get_or_insert(now);
+            if received > 1 || now.duration_since(since) > PATIENCE {
+                if begun.load(Ordering::Acquire) {
+                    leftover();
                 }
-            } else {
-                display.show(&progress);
+                return Err(Error::Interrupted.into());
             }
+        } else {
+            display.show(&progress);
         }
     }
 }

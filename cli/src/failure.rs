@@ -21,14 +21,6 @@ pub(crate) enum Failure {
     /// The source could not be opened.
     #[error(transparent)]
     Source(#[from] longshore_importer::Error),
-    /// Something asked for that is not there yet.
-    #[error("{what}")]
-    Unsupported {
-        /// What it is.
-        what: String,
-        /// What to do instead.
-        next: String,
-    },
     /// An image whose tables can't be looked up.
     #[error("{name} can't be mapped: {why}")]
     NotRandom {
@@ -126,7 +118,6 @@ impl Failure {
             Self::Transfer(error) => error.exit_code(),
             Self::Source(error) => error.exit_code(),
             Self::Disk { source, .. } => source.exit_code(),
-            Self::Unsupported { .. } => 3,
             Self::ReaderGone => 0,
             Self::NotRandom { .. }
             | Self::Output { .. }
@@ -149,7 +140,6 @@ impl Failure {
         match self {
             Self::Transfer(error) => error.reason(),
             Self::Source(error) => error.reason(),
-            Self::Unsupported { .. } => "Unsupported",
             Self::NotRandom { .. } => "NotRandomAccess",
             Self::ReaderGone => "ReaderGone",
             Self::Output { .. } => "OutputFailed",
@@ -181,7 +171,6 @@ impl Failure {
     /// What to do about it, where that is known and the message does not say it.
     pub(crate) fn next_step(&self) -> Option<String> {
         match self {
-            Self::Unsupported { next, .. } => Some(next.clone()),
             Self::Transfer(error) | Self::Source(longshore_importer::Error::Local(error)) => {
                 transfer_next_step(error).map(str::to_owned)
             }

@@ -1,11 +1,10 @@
 //! What is shown while bytes move: a bar, JSON lines, or nothing.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use longshore_transfer::{Meter, Progress, Report, Snapshot};
-use serde::Serialize;
+use longshore_transfer::{Lines, Meter, Progress, Report};
 
 use crate::bytes::{bytes, float, whole};
 use crate::failure::Failure;
@@ -25,58 +24,6 @@ pub(crate) enum Mode {
 /// The bar has this many steps; the share is shown in whole percents.
 const STEPS: u64 = 10_000;
 
-/// A line of `--progress json`; documented in the help of `convert`.
-#[derive(Debug, Serialize)]
-#[serde(
-    tag = "event",
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase"
-)]
-enum Event<'a> {
-    Progress {
-        fraction: Option<f64>,
-        phase: &'static str,
-        read: u64,
-        written: u64,
-        rate: u64,
-        eta_seconds: Option<u64>,
-    },
-    Done {
-        target: &'a str,
-        target_format: &'static str,
-        format: &'static str,
-        variant: &'a str,
-        wrappers: Vec<&'static str>,
-        virtual_size: u64,
-        read: u64,
-        written: u64,
-        shared: u64,
-        spilled: u64,
-        passes: u32,
-        threads: usize,
-        seconds: f64,
-        finishing_seconds: f64,
-        phases: PhaseSeconds,
-    },
-    Error {
-        reason: &'static str,
-        message: String,
-        exit_code: u8,
-    },
-}
-
-/// Where the time went, in seconds, summed over threads.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PhaseSeconds {
-    read: f64,
-    decode: f64,
-    write: f64,
-    /// The part of `write` that was waiting for storage.
-    write_back: f64,
-    flush: f64,
-}
-
 /// Shows one copy.
 pub(crate) struct Display {
     kind: Kind,
@@ -86,7 +33,7 @@ pub(crate) struct Display {
 
 enum Kind {
     Bar(ProgressBar),
-    Lines { reader_gone: bool },
+    Lines(Lines<io::Stdout>),
     LastWord,
     Nothing,
 }
@@ -96,7 +43,7 @@ impl Display {
     pub(crate) fn new(mode: Mode, target: String) -> Self {
         let kind = match mode {
             Mode::Off => Kind::Nothing,
-            Mode::Json => Kind::Lines { reader_gone: false },
+            Mode::Json => Kind::Lines(Lines::on_stdout()),
             Mode::Auto if io::stderr().is_terminal() => Kind::Bar(bar(&target)),
             Mode::Auto => Kind::LastWord,
         };
@@ -119,7 +66,7 @@ impl Display {
     pub(crate) fn show(&mut self, progress: &Progress) {
         let snapshot = progress.snapshot();
         let reading = self.meter.read(&snapshot, Instant::now());
-        let finishing = is_finishing(&snapshot);
+        let finishing = snapshot.is_finishing();
         match &mut self.kind {
             Kind::Bar(bar) => {
                 let share = reading.fraction.unwrap_or(0.0);
@@ -137,30 +84,14 @@ impl Display {
                 let text = format!("{percent}{} read  {pace}", bytes(snapshot.read));
                 bar.set_message(text);
             }
-            Kind::Lines { .. } => {
-                let event = Event::Progress {
-                    fraction: reading.fraction,
-                    phase: if snapshot.done {
-                        "done"
-                    } else if finishing {
-                        "finishing"
-                    } else {
-                        "copying"
-                    },
-                    read: snapshot.read,
-                    written: snapshot.written,
-                    rate: whole(reading.rate),
-                    eta_seconds: reading.eta.map(|eta| eta.as_secs()),
-                };
-                self.print(&event);
-            }
+            Kind::Lines(lines) => lines.progress(&snapshot, &reading),
             Kind::LastWord | Kind::Nothing => {}
         }
     }
 
     /// It is done.
     pub(crate) fn done(mut self, progress: &Progress, report: &Report) {
-        if let Kind::Lines { .. } = self.kind {
+        if let Kind::Lines(_) = self.kind {
             self.show(progress);
         }
         match &mut self.kind {
@@ -169,9 +100,27 @@ impl Display {
                 output::say(&summary(report, &self.target));
             }
             Kind::LastWord => output::say(&summary(report, &self.target)),
-            Kind::Lines { .. } => {
-                let target = self.target.clone();
-                self.print(&done_event(report, &target));
+            Kind::Lines(lines) => lines.done(&self.target, report),
+            Kind::Nothing => {}
+        }
+    }
+
+    /// Something was made that is no disk out of an image.
+    pub(crate) fn made(mut self, progress: &Progress, format: &str, text: &str) {
+        let snapshot = progress.snapshot();
+        let reading = self.meter.read(&snapshot, Instant::now());
+        let seconds = reading.elapsed.as_secs_f64();
+        let written = bytes(snapshot.written);
+        let line = format!("{}: {text}; {written} written, {seconds:.1} s", self.target);
+        match &mut self.kind {
+            Kind::Bar(bar) => {
+                bar.finish_and_clear();
+                output::say(&line);
+            }
+            Kind::LastWord => output::say(&line),
+            Kind::Lines(lines) => {
+                lines.progress(&snapshot, &reading);
+                lines.made(&self.target, format, &snapshot, seconds);
             }
             Kind::Nothing => {}
         }
@@ -181,37 +130,12 @@ impl Display {
     pub(crate) fn failed(mut self, failure: &Failure) {
         match &mut self.kind {
             Kind::Bar(bar) => bar.finish_and_clear(),
-            Kind::Lines { .. } => {
-                let event = Event::Error {
-                    reason: failure.reason(),
-                    message: failure.message(),
-                    exit_code: failure.exit_code(),
-                };
-                self.print(&event);
+            Kind::Lines(lines) => {
+                lines.failed(failure.reason(), &failure.message(), failure.exit_code());
             }
             Kind::LastWord | Kind::Nothing => {}
         }
     }
-
-    /// Whether anybody reads must not decide over a copy: after a failed write there are no more.
-    fn print(&mut self, event: &Event<'_>) {
-        let Kind::Lines { reader_gone } = &mut self.kind else {
-            return;
-        };
-        if !*reader_gone {
-            let mut stdout = io::stdout().lock();
-            let written = serde_json::to_writer(&mut stdout, event)
-                .map_err(io::Error::from)
-                .and_then(|()| stdout.write_all(b"\n"))
-                .and_then(|()| stdout.flush());
-            *reader_gone = written.is_err();
-        }
-    }
-}
-
-/// All bytes are there, and are being made durable.
-fn is_finishing(snapshot: &Snapshot) -> bool {
-    !snapshot.done && snapshot.fraction.is_some_and(|share| share >= 0.999)
 }
 
 fn bar(target: &str) -> ProgressBar {
@@ -260,32 +184,6 @@ fn summary(report: &Report, target: &str) -> String {
         bytes(report.bytes_written),
         bytes(whole(rate)),
     )
-}
-
-fn done_event<'a>(report: &'a Report, target: &'a str) -> Event<'a> {
-    Event::Done {
-        target,
-        target_format: report.written_as.format().name(),
-        format: report.info.format.name(),
-        variant: &report.info.variant,
-        wrappers: report.wrappers.iter().map(|w| w.name()).collect(),
-        virtual_size: report.virtual_size,
-        read: report.bytes_read,
-        written: report.bytes_written,
-        shared: report.bytes_shared,
-        spilled: report.bytes_spilled,
-        passes: report.passes,
-        threads: report.threads,
-        seconds: report.elapsed.as_secs_f64(),
-        finishing_seconds: report.phases.flush.as_secs_f64(),
-        phases: PhaseSeconds {
-            read: report.phases.read.as_secs_f64(),
-            decode: report.phases.decode.as_secs_f64(),
-            write: report.phases.write.as_secs_f64(),
-            write_back: report.phases.write_back.as_secs_f64(),
-            flush: report.phases.flush.as_secs_f64(),
-        },
-    }
 }
 
 #[cfg(test)]

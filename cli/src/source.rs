@@ -3,7 +3,10 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use longshore_importer::{Contents, SourceOptions, contents_of, source_from, source_from_path};
+use longshore_importer::{
+    Contents, SourceOptions, contents_of, source_from, source_from_path, source_of_file,
+    source_of_files,
+};
 use longshore_transfer::{Options, Source};
 
 use crate::failure::Failure;
@@ -54,6 +57,16 @@ impl Place {
             },
             Self::Remote(address) => Ok(contents_of(address, options, reading)?),
         }
+    }
+
+    /// Opens it as a stream of files, whatever its name says of disks in it.
+    pub(crate) fn open_files(&self, options: &SourceOptions) -> Result<Box<dyn Source>, Failure> {
+        let spec = match self {
+            Self::Stdin(_) => "-",
+            Self::File(path) => return Ok(source_of_file(path, options)?),
+            Self::Remote(address) => address,
+        };
+        Ok(source_of_files(spec, options)?)
     }
 
     /// Opens it. A server is asked at once.

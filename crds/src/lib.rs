@@ -8,6 +8,7 @@
 
 #![deny(missing_docs)]
 
+pub mod contract;
 pub mod core_objects;
 pub mod data_volume;
 pub mod field_path;

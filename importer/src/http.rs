@@ -194,6 +194,7 @@ async fn first_answer(agent: &Agent, policy: Policy) -> Result<Answer, HttpError
                 },
             });
         };
+        agent.tally.add();
         tracing::warn!(
             attempt = attempts.failed(),
             pause = pause.as_secs_f32(),

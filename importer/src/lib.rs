@@ -10,6 +10,8 @@ mod http;
 mod local;
 mod nbd;
 mod options;
+pub mod pod;
+mod unpack;
 mod vddk;
 
 pub use crate::archive::{ArchiveError, Contents, Disk};
@@ -18,6 +20,7 @@ pub use crate::http::error::{Cause, HttpError, Retry};
 pub use crate::nbd::NbdError;
 pub use crate::nbd::areas::{ChangedBlocks, Changes, ChangesError};
 pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_header};
+pub use crate::unpack::{Destination, Existing, Unpacked, unpack};
 pub use crate::vddk::{VDDK_LIBRARY, VddkDisk, VddkError, vddk_source};
 
 use std::path::Path;
@@ -74,6 +77,11 @@ pub fn contents_of(
     }
 }
 
+/// The same for a file, block device or pipe, whatever its path looks like.
+pub fn source_of_file(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    local::file_source(path, options)
+}
+
 /// The archive that `spec` names and the member of it. What servers of disks have are disks, whatever
 /// they are called.
 fn split_member(spec: &str) -> Option<(&str, archive::Kind, Option<&str>)> {
@@ -81,6 +89,11 @@ fn split_member(spec: &str) -> Option<(&str, archive::Kind, Option<&str>)> {
         Some(scheme) if Address::is_scheme(&scheme) || scheme == "vddk" => None,
         _ => archive::split_member(spec),
     }
+}
+
+/// The source that `spec` names, as it is: it is not searched for a disk, whatever its name says.
+pub fn source_of_files(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    plain(spec, options)
 }
 
 fn plain(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {

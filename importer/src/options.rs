@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use longshore_transfer::Cancel;
+use longshore_transfer::{Cancel, Tally};
 
 use crate::{Error, Result};
 
@@ -37,6 +37,8 @@ pub struct SourceOptions {
     pub force_share: bool,
     /// Ends every wait for the network.
     pub cancel: Cancel,
+    /// Counts requests that failed and are made again.
+    pub tally: Tally,
 }
 
 impl Default for SourceOptions {
@@ -53,6 +55,7 @@ impl Default for SourceOptions {
             connections: MOST_CONNECTIONS,
             force_share: false,
             cancel: Cancel::default(),
+            tally: Tally::default(),
         }
     }
 }

@@ -9,6 +9,7 @@
 mod contract;
 mod devices;
 mod faults;
+mod files;
 mod forged;
 mod holes;
 mod kills;

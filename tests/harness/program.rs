@@ -19,26 +19,41 @@ pub fn longshore() -> Command {
 /// variable `LONGSHORE` names.
 pub fn program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let path = BUILT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("LONGSHORE") {
-            return path.into();
-        }
-        // target/PROFILE/deps/TEST: the program belongs two levels up.
-        let exe = std::env::current_exe().unwrap();
-        let profile = exe.ancestors().nth(2).unwrap().to_owned();
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "--locked", "--package", "longshore-cli"]);
-        if profile.file_name().is_some_and(|name| name == "release") {
-            build.arg("--release");
-        }
-        build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        assert!(
-            build.status().unwrap().success(),
-            "longshore does not build"
-        );
-        profile.join("longshore")
-    });
-    path.clone()
+    BUILT
+        .get_or_init(|| built("longshore", "longshore-cli", "LONGSHORE"))
+        .clone()
+}
+
+/// The same of the importer pod's program, and `LONGSHORE_IMPORTER`.
+pub fn importer() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            built(
+                "longshore-importer",
+                "longshore-importer",
+                "LONGSHORE_IMPORTER",
+            )
+        })
+        .clone()
+}
+
+fn built(name: &str, package: &str, instead: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(instead) {
+        return path.into();
+    }
+    // target/PROFILE/deps/TEST: the program belongs two levels up.
+    let exe = std::env::current_exe().unwrap();
+    let profile = exe.ancestors().nth(2).unwrap().to_owned();
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--locked", "--bin", name]);
+    build.args(["--package", package]);
+    if profile.file_name().is_some_and(|name| name == "release") {
+        build.arg("--release");
+    }
+    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    assert!(build.status().unwrap().success(), "{name} does not build");
+    profile.join(name)
 }
 
 /// Runs a command that must succeed, and gives its standard output.

@@ -10,10 +10,12 @@ mod broken;
 mod credentials;
 mod fleet;
 mod http;
+mod pod;
 mod proxy;
 mod qcow2;
 mod random;
 mod tls;
+mod unpack;
 
 use std::error::Error as StdError;
 use std::io::Read;

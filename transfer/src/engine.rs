@@ -11,6 +11,7 @@ mod served;
 mod share;
 mod stream;
 mod units;
+mod unwrapped;
 mod walk;
 mod writer;
 
@@ -30,6 +31,7 @@ pub use self::inspect::{Inspection, inspect};
 use self::output::Output;
 use self::pieces::Pieces;
 use self::stream::Stream;
+pub use self::unwrapped::unwrapped;
 use self::writer::Back;
 use crate::budget::Budget;
 use crate::cancel::{Failure, Stopped};

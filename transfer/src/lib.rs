@@ -22,6 +22,7 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("longshore-transfer moves disks: it needs 64-bit offsets in memory too");
 
+mod blank;
 mod budget;
 mod cancel;
 mod checksum;
@@ -29,6 +30,7 @@ mod engine;
 mod error;
 mod file;
 mod hold;
+mod lines;
 mod lock;
 mod phases;
 mod pool;
@@ -40,14 +42,16 @@ mod target;
 mod written;
 mod zeros;
 
+pub use crate::blank::{Blank, blank, wipe};
 pub use crate::budget::{DEFAULT_MEMORY, Memory};
 pub use crate::cancel::Cancel;
 pub use crate::checksum::{Algorithm, Checksum, Hasher};
-pub use crate::engine::{Inspection, Options, Report, inspect, transfer};
+pub use crate::engine::{Inspection, Options, Report, inspect, transfer, unwrapped};
 pub use crate::error::{Error, Result};
 pub use crate::file::{DirectoryGate, LocalFile};
+pub use crate::lines::Lines;
 pub use crate::phases::Phases;
-pub use crate::progress::{Meter, Progress, Snapshot};
+pub use crate::progress::{Meter, Progress, Reading, Snapshot, Tally};
 pub use crate::served::{Piece, Served};
 pub use crate::source::{Allowance, FileSource, Finder, Inside, Source, StdinSource};
 pub use crate::sys::give_memory_back;

@@ -91,7 +91,8 @@ impl Progress {
         self.0.resolved.fetch_add(n, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_written(&self, n: u64) {
+    /// Bytes were written to the target.
+    pub fn add_written(&self, n: u64) {
         self.0.written.fetch_add(n, Ordering::Relaxed);
     }
 
@@ -107,7 +108,8 @@ impl Progress {
         self.0.pass.store(pass, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_done(&self) {
+    /// All is durable.
+    pub fn set_done(&self) {
         self.0.done.store(true, Ordering::Relaxed);
     }
 
@@ -138,6 +140,40 @@ pub struct Snapshot {
     pub pass: u32,
     /// All is durable.
     pub done: bool,
+}
+
+impl Snapshot {
+    /// All bytes are there, and are being made durable.
+    pub fn is_finishing(&self) -> bool {
+        !self.done && self.fraction.is_some_and(|share| share >= 0.999)
+    }
+
+    /// `copying`, `finishing` or `done`.
+    pub fn phase(&self) -> &'static str {
+        if self.done {
+            "done"
+        } else if self.is_finishing() {
+            "finishing"
+        } else {
+            "copying"
+        }
+    }
+}
+
+/// Counts what happens now and then, such as requests that are made again. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Tally(Arc<AtomicU64>);
+
+impl Tally {
+    /// Once more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What to show of a [`Snapshot`]: smoothed rate, time left, and a share that never falls.

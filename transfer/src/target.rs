@@ -339,6 +339,31 @@ impl Target {
         Ok(())
     }
 
+    /// Size of the block device, if the target is one.
+    pub(crate) fn device_size(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Device { size, .. } => Some(*size),
+            Kind::File { .. } | Kind::InPlace { .. } => None,
+        }
+    }
+
+    /// Refuses a disk that a device has no room for.
+    pub(crate) fn fits(&self, disk: u64) -> Result<()> {
+        match self.device_size().filter(|device| disk > *device) {
+            Some(available) => Err(Error::TooSmall {
+                needed: disk,
+                available,
+                what: self.spec.path.display().to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// What is never written will be zeroed by [`Target::finish`].
+    pub(crate) fn is_zeroed_at_the_end(&self) -> bool {
+        self.written.is_some()
+    }
+
     fn fallocate(&mut self, size: u64) -> Result<()> {
         let none = FallocateFlags::empty();
         let done = sys::again(|| rustix::fs::fallocate(&self.file, none, 0, size));
@@ -448,7 +473,8 @@ impl Target {
         self.zero_gaps(0..until)
     }
 
-    fn zero_gaps(&mut self, window: Range<u64>) -> Result<()> {
+    /// Zeroes what was not written of `window`.
+    pub(crate) fn zero_gaps(&mut self, window: Range<u64>) -> Result<()> {
         let Some(written) = &self.written else {
             return Ok(());
         };

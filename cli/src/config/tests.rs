@@ -28,14 +28,15 @@ fn defaults_are_those_of_the_help() {
     assert_eq!(copy.options.spill_limit, 1 << 30);
     assert_eq!(copy.options.memory, Memory::from_cgroup());
     assert_eq!(copy.progress, Mode::Auto);
-    assert!(!copy.archive && !copy.target.force_share);
+    assert_eq!(copy.content, Content::Disk);
+    assert!(!copy.target.force_share);
 }
 
 #[test]
 fn every_option_arrives() {
     let copy = copied(
         "import --from qcow2 --threads 3 --preallocate full --memory 64Mi --cache none \
-         --spill-limit 100M --force-share --progress json --size 1.5G --content-type archive \
+         --spill-limit 100M --force-share --progress json --size 1.5G --content-type kubevirt \
          --checksum SHA1:DA39A3EE5E6B4B0D3255BFEF95601890AFD80709 --ca a.pem --ca b.pem \
          --user ann:p:w https://host/x out",
     );
@@ -51,7 +52,7 @@ fn every_option_arrives() {
     assert_eq!(target.cache, Cache::None);
     assert_eq!(target.size, Some(1_500_000_000));
     assert!(target.sync, "an import is always durable");
-    assert!(target.force_share && copy.source_options.force_share && copy.archive);
+    assert!(target.force_share && copy.source_options.force_share);
     assert_eq!(copy.progress, Mode::Json);
     let auth = copy.source_options.basic_auth.unwrap();
     assert_eq!((auth.user.as_str(), auth.password.as_str()), ("ann", "p:w"));
@@ -146,4 +147,24 @@ fn a_spill_limit_of_nothing_is_allowed() {
 fn the_command_line_is_well_formed() {
     use clap::CommandFactory as _;
     Args::command().debug_assert();
+}
+
+#[test]
+fn what_an_import_is_of_is_the_type_and_the_word() {
+    let content = |line: &str| copied(line).content;
+    assert_eq!(
+        content("import a.tar out --content-type archive"),
+        Content::Files
+    );
+    assert_eq!(content("import blank: out --size 1G"), Content::Blank);
+    assert_eq!(content("import ./blank: out"), Content::Disk);
+    for line in [
+        "import blank: out --content-type archive",
+        "import blank: out --checksum md5:00112233445566778899aabbccddeeff",
+        "import a.tar out --content-type archive --size 1G",
+        "import a.tar out --content-type archive --preallocate full",
+        "import a.tar out --content-type archive --cache none",
+    ] {
+        assert!(config(line).is_err(), "{line}");
+    }
 }

@@ -19,6 +19,14 @@ pub enum ArchiveError {
         /// What is wrong.
         what: String,
     },
+    /// An entry would reach beyond where the archive is unpacked to, or is more than a file.
+    #[error("the archive has {what} ({entry}): nothing of it was unpacked")]
+    Unsafe {
+        /// Its name, quoted.
+        entry: String,
+        /// What it is.
+        what: &'static str,
+    },
     /// It uses something that is not read.
     #[error("{what} is not supported: {next}")]
     Unsupported {
@@ -57,6 +65,7 @@ impl ArchiveError {
         match self {
             Self::Read { .. } => "SourceUnreadable",
             Self::Malformed { .. } => "ArchiveMalformed",
+            Self::Unsafe { .. } => "ArchiveUnsafe",
             Self::Unsupported { .. } => "ArchiveNotSupported",
             Self::Choose { .. } => "DiskNotChosen",
             Self::NoSuchDisk { .. } => "NoSuchDisk",
@@ -64,7 +73,7 @@ impl ArchiveError {
         }
     }
 
-    pub(super) fn malformed(what: impl Into<String>) -> Self {
+    pub(crate) fn malformed(what: impl Into<String>) -> Self {
         Self::Malformed { what: what.into() }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
+use longshore_transfer::Tally;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
     HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
@@ -49,6 +50,8 @@ pub(crate) struct Agent {
     /// Only for the origin of `url`.
     secrets: HeaderMap,
     stall: Duration,
+    /// Counts requests that are made again.
+    pub(crate) tally: Tally,
     /// Where redirects led last, so that a thousand small reads do not take a thousand redirects.
     landed: Mutex<Option<Hop>>,
 }
@@ -82,6 +85,7 @@ impl Agent {
             secrets: secrets(&options.headers, auth)?,
             url: location.url,
             stall: options.stall_timeout,
+            tally: options.tally.clone(),
             landed: Mutex::new(None),
         })
     }

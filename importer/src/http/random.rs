@@ -158,6 +158,7 @@ impl Fetch {
                     },
                 });
             };
+            self.agent.tally.add();
             tracing::warn!(
                 start,
                 len,

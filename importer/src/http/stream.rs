@@ -130,6 +130,7 @@ impl Pass {
             let Some(pause) = attempts.pause(&error, std::time::Instant::now(), dice()) else {
                 return Err(self.give_up(error, attempts.failed()));
             };
+            self.agent.tally.add();
             tracing::warn!(
                 received = self.at,
                 attempt = attempts.failed(),

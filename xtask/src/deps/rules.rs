@@ -7,7 +7,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("longshore-transfer", &["longshore-image"]),
     (
         "longshore-importer",
-        &["longshore-transfer", "longshore-image", "longshore-crds"],
+        &[
+            "longshore-transfer",
+            "longshore-image",
+            "longshore-crds",
+            "longshore-telemetry",
+        ],
     ),
     ("longshore-launcher", &["longshore-crds"]),
     (

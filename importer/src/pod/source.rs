@@ -1,0 +1,272 @@
+//! The source of an import, with what it takes to reach it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use longshore_crds::contract::{Credentials, Import, Pull, Source as From};
+use longshore_transfer::{Cancel, Source, Tally};
+
+use super::PodError;
+use crate::{BasicAuth, SourceOptions, parse_header, source_from, source_of_files};
+
+/// Where Secrets with headers are mounted unless the environment says otherwise.
+const HEADERS: &str = "/extraheaders";
+/// Largest file of a mounted Secret; the API server has none larger.
+const MOST_SECRET: u64 = 1 << 20;
+/// How long the server of a pulled image may take to come.
+const READY: Duration = Duration::from_mins(1);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What the last part of the endpoint is called until the image's server says otherwise.
+const ANY_DISK: &str = "disk.img";
+
+/// What a source is opened with.
+pub(super) struct Access {
+    pub(super) cancel: Cancel,
+    pub(super) retries: Tally,
+}
+
+/// A disk image.
+pub(super) fn open(
+    import: &Import,
+    credentials: &Credentials,
+    access: &Access,
+) -> Result<Box<dyn Source>, PodError> {
+    let spec = spec(import, access)?;
+    let options = options(import, credentials, access)?;
+    let opened = match &import.source {
+        From::Http { .. } | From::Glance { .. } | From::Gcs { .. } | From::Registry { .. } => {
+            source_from(&spec, &options)
+        }
+        From::S3 { .. } | From::Imageio { .. } | From::Vddk { .. } | From::Blank => {
+            Err(crate::Error::NotYet {
+                scheme: import.source.kind().to_owned(),
+            })
+        }
+    };
+    opened.map_err(|source| connect(import, source))
+}
+
+/// A stream of files: an archive is not searched for a disk.
+pub(super) fn open_files(
+    import: &Import,
+    credentials: &Credentials,
+    access: &Access,
+) -> Result<Box<dyn Source>, PodError> {
+    let spec = spec(import, access)?;
+    let options = options(import, credentials, access)?;
+    let opened = match &import.source {
+        From::Http { .. } | From::Glance { .. } | From::Gcs { .. } => {
+            source_of_files(&spec, &options)
+        }
+        // The contract lets no archive come from the rest.
+        From::S3 { .. }
+        | From::Registry { .. }
+        | From::Imageio { .. }
+        | From::Vddk { .. }
+        | From::Blank => Err(crate::Error::NotYet {
+            scheme: import.source.kind().to_owned(),
+        }),
+    };
+    opened.map_err(|source| connect(import, source))
+}
+
+fn connect(import: &Import, source: crate::Error) -> PodError {
+    PodError::Connect {
+        kind: import.source.kind(),
+        source: Box::new(source),
+    }
+}
+
+/// The address, with a scheme that tells the kind.
+fn spec(import: &Import, access: &Access) -> Result<String, PodError> {
+    let endpoint = import.source.endpoint().map_or("", |e| e.reveal());
+    if let From::Registry {
+        pull: Pull::Node { ready_file, .. },
+        ..
+    } = &import.source
+    {
+        let name = wait_for(ready_file, &access.cancel)?;
+        return Ok(match (endpoint.strip_suffix(ANY_DISK), name.is_empty()) {
+            (Some(directory), false) => format!("{directory}{name}"),
+            _ => endpoint.to_owned(),
+        });
+    }
+    Ok(endpoint.to_owned())
+}
+
+/// Waits until `path` is there, and gives what is in it.
+fn wait_for(path: &Path, cancel: &Cancel) -> Result<String, PodError> {
+    let started = Instant::now();
+    loop {
+        match std::fs::read_to_string(path) {
+            Ok(name) => return Ok(name.trim().to_owned()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(PodError::Volume {
+                    action: "read",
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        }
+        if cancel.is_cancelled() {
+            return Err(PodError::Interrupted);
+        }
+        if started.elapsed() > READY {
+            return Err(PodError::NotReady {
+                path: path.to_owned(),
+            });
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The server of a pulled image may end.
+pub(super) fn let_go(import: &Import) {
+    if let From::Registry {
+        pull: Pull::Node { done_file, .. },
+        ..
+    } = &import.source
+        && let Err(error) = std::fs::write(done_file, "")
+    {
+        tracing::error!(path = %done_file.display(), %error, "could not end the image's server");
+    }
+}
+
+fn options(
+    import: &Import,
+    credentials: &Credentials,
+    access: &Access,
+) -> Result<SourceOptions, PodError> {
+    let mut options = SourceOptions {
+        insecure: import.tls.insecure,
+        cancel: access.cancel.clone(),
+        tally: access.retries.clone(),
+        ..SourceOptions::default()
+    };
+    for directory in [&import.tls.cert_dir, &import.proxy.cert_dir] {
+        options.ca.extend(directory.clone());
+    }
+    let keys = Keys::of(credentials)?;
+    if let Some(user) = keys.id.filter(|user| !user.is_empty()) {
+        options.basic_auth = Some(BasicAuth {
+            user,
+            password: keys.secret.unwrap_or_default(),
+        });
+    }
+    for header in &import.headers.extra {
+        options
+            .headers
+            .push(parse_header(header.reveal()).map_err(|e| connect(import, e))?);
+    }
+    let mounted = import.headers.secret_dir.as_deref();
+    for text in secret_headers(mounted.unwrap_or_else(|| Path::new(HEADERS)))? {
+        options
+            .headers
+            .push(parse_header(&text).map_err(|e| connect(import, e))?);
+    }
+    Ok(options)
+}
+
+/// Name and password, from the environment or a mounted Secret.
+struct Keys {
+    id: Option<String>,
+    secret: Option<String>,
+}
+
+impl Keys {
+    fn of(credentials: &Credentials) -> Result<Self, PodError> {
+        let mounted = |name: &str| {
+            let path = credentials.directory.as_ref().map(|dir| dir.join(name));
+            path.filter(|path| path.exists())
+                .map(|path| read_secret(&path))
+                .transpose()
+        };
+        let text = |secret: &longshore_crds::contract::Secret| secret.reveal().to_owned();
+        Ok(Self {
+            id: match &credentials.access_key_id {
+                Some(id) => Some(text(id)),
+                None => mounted(Credentials::ACCESS_KEY_ID_FILE)?,
+            },
+            secret: match &credentials.secret_key {
+                Some(secret) => Some(text(secret)),
+                None => mounted(Credentials::SECRET_KEY_FILE)?,
+            },
+        })
+    }
+}
+
+fn read_secret(path: &Path) -> Result<String, PodError> {
+    use std::io::Read;
+    let failed = |source| PodError::Secret {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(MOST_SECRET)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The lines in files of mounted Secrets: `DIR/N/KEY`, in the order of N and of KEY.
+fn secret_headers(directory: &Path) -> Result<Vec<String>, PodError> {
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let mut headers = Vec::new();
+    for mount in listed(directory)? {
+        if !mount.is_dir() {
+            continue;
+        }
+        for file in listed(&mount)? {
+            // `..data` and the directory it leads to are how the kubelet swaps Secrets.
+            if file.is_file() {
+                let text = read_secret(&file)?;
+                if !text.is_empty() {
+                    headers.push(text);
+                }
+            }
+        }
+    }
+    Ok(headers)
+}
+
+fn listed(directory: &Path) -> Result<Vec<PathBuf>, PodError> {
+    let failed = |source| PodError::Secret {
+        path: directory.to_owned(),
+        source,
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b"..") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounted_secrets_give_a_header_for_each_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        for (path, text) in [("0/..2026/b", "B: 2\n"), ("1/a", "A: 1"), ("1/empty", "\n")] {
+            std::fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            std::fs::write(at(path), text).unwrap();
+        }
+        std::os::unix::fs::symlink("..2026", at("0/..data")).unwrap();
+        std::os::unix::fs::symlink("..data/b", at("0/b")).unwrap();
+        let headers = secret_headers(directory.path()).unwrap();
+        assert_eq!(headers, ["B: 2", "A: 1"]);
+        assert!(secret_headers(&at("none")).unwrap().is_empty());
+    }
+}
