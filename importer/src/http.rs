@@ -9,17 +9,19 @@
 
 mod agent;
 mod answer;
+pub(crate) mod call;
 mod digest;
 pub(crate) mod error;
 mod fleet;
-mod location;
-mod net;
+pub(crate) mod location;
+pub(crate) mod net;
 mod pace;
+pub(crate) mod passport;
 mod pipe;
 mod random;
-mod retry;
+pub(crate) mod retry;
 mod stream;
-mod trust;
+pub(crate) mod trust;
 
 use std::fmt;
 use std::io::Read;
@@ -29,6 +31,7 @@ use std::time::Instant;
 use longshore_image::ReadAt;
 use longshore_transfer::{Allowance, Source};
 use reqwest::header::ACCEPT_RANGES;
+use url::Url;
 
 use self::agent::{Agent, Asked};
 use self::answer::{Answer, Content, Identity, text};
@@ -36,6 +39,7 @@ use self::error::HttpError;
 use self::location::Location;
 use self::net::Net;
 pub(crate) use self::net::TICK;
+use self::passport::Passport;
 use self::pipe::pipe;
 use self::random::{Fetch, Ranged};
 use self::retry::Attempts;
@@ -87,17 +91,38 @@ impl HttpSource {
     pub(crate) fn open(spec: &str, options: &SourceOptions) -> Result<Self> {
         let location = Location::parse(spec)?;
         let name = location::shown(&location.url);
+        let net = Net::open(&name, options)?;
+        Self::behind(name, location, None, net, options)
+    }
+
+    /// An object at `url` that is reached with the papers of `passport`; people know it as `name`.
+    pub(crate) fn object(
+        name: String,
+        url: Url,
+        passport: Arc<dyn Passport>,
+        net: Arc<Net>,
+        options: &SourceOptions,
+    ) -> Result<Self> {
+        let location = Location {
+            url,
+            basic_auth: None,
+        };
+        Self::behind(name, location, Some(passport), net, options)
+    }
+
+    fn behind(
+        name: String,
+        location: Location,
+        passport: Option<Arc<dyn Passport>>,
+        net: Arc<Net>,
+        options: &SourceOptions,
+    ) -> Result<Self> {
         let fail = |source| Error::Open {
             name: name.clone(),
             source,
         };
-        let agent = Arc::new(Agent::new(location, options)?);
-        let net = Net::start(options.cancel.clone());
-        let net = Arc::new(net.map_err(|source| fail(HttpError::Thread { source }))?);
-        let policy = Policy {
-            retries: options.retries,
-            first_pause: options.backoff,
-        };
+        let agent = Arc::new(Agent::new(location, passport, options)?);
+        let policy = Policy::of(options);
         let asking = Arc::clone(&agent);
         let first = net
             .wait(async move { first_answer(&asking, policy).await })
@@ -184,15 +209,7 @@ async fn first_answer(agent: &Agent, policy: Policy) -> Result<Answer, HttpError
             continue;
         }
         let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
-            return Err(match attempts.failed() {
-                1 => error,
-                failed => HttpError::GaveUp {
-                    received: 0,
-                    len: None,
-                    attempts: failed,
-                    source: Box::new(error),
-                },
-            });
+            return Err(error.after(attempts.failed()));
         };
         agent.tally.add();
         tracing::warn!(

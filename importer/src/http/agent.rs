@@ -3,21 +3,23 @@
 //! Redirects are followed here rather than by the client: credentials and extra headers stay with the
 //! host they were given for, and nothing leads from https to http.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use longshore_transfer::Tally;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+    HeaderValue, IF_RANGE, LOCATION, RANGE,
 };
 use reqwest::{Client, Response};
 use url::Url;
 
 use super::answer::{Answer, text};
+use super::call::wait_of;
 use super::error::HttpError;
 use super::location::{Location, host, is_web, same_origin, without_user};
+use super::passport::Passport;
 use super::trust;
 use crate::{BasicAuth, Error, Result, SourceOptions};
 
@@ -49,6 +51,8 @@ pub(crate) struct Agent {
     url: Url,
     /// Only for the origin of `url`.
     secrets: HeaderMap,
+    /// The same, made anew for each request.
+    passport: Option<Arc<dyn Passport>>,
     stall: Duration,
     /// Counts requests that are made again.
     pub(crate) tally: Tally,
@@ -78,11 +82,17 @@ impl std::fmt::Display for Asked {
 }
 
 impl Agent {
-    pub(crate) fn new(location: Location, options: &SourceOptions) -> Result<Self> {
+    /// Asks for `location` with what `options` has for it, and the papers of `passport`.
+    pub(crate) fn new(
+        location: Location,
+        passport: Option<Arc<dyn Passport>>,
+        options: &SourceOptions,
+    ) -> Result<Self> {
         let auth = options.basic_auth.as_ref().or(location.basic_auth.as_ref());
         Ok(Self {
             client: trust::client(&location.url, options, USER_AGENT)?,
             secrets: secrets(&options.headers, auth)?,
+            passport,
             url: location.url,
             stall: options.stall_timeout,
             tally: options.tally.clone(),
@@ -111,6 +121,10 @@ impl Agent {
         self.follow(home, asked, if_range).await
     }
 
+    fn has_papers(&self) -> bool {
+        !self.secrets.is_empty() || self.passport.is_some()
+    }
+
     fn landed(&self) -> std::sync::MutexGuard<'_, Option<Hop>> {
         self.landed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,6 +135,7 @@ impl Agent {
         asked: Option<Asked>,
         if_range: Option<&HeaderValue>,
     ) -> Result<Answer, HttpError> {
+        let mut renewed = false;
         for _ in 0..=MOST_REDIRECTS {
             let response = self.send(&hop, asked, if_range).await?;
             let status = response.status().as_u16();
@@ -136,14 +151,13 @@ impl Agent {
                     return Ok(answer);
                 }
                 301 | 302 | 303 | 307 | 308 => hop = next_hop(&self.url, &hop, &response)?,
+                401 | 403 if !renewed && self.renew(&hop, &response).await? => renewed = true,
                 _ => {
                     return Err(HttpError::Status {
                         host,
                         status,
-                        hint: hint(status, hop.at_home, !self.secrets.is_empty()),
-                        wait: text(response.headers(), &RETRY_AFTER)
-                            .and_then(|v| v.trim().parse().ok())
-                            .map(Duration::from_secs),
+                        hint: hint(status, hop.at_home, self.has_papers()),
+                        wait: wait_of(response.headers()),
                     });
                 }
             }
@@ -173,13 +187,32 @@ impl Agent {
         if let Some(validator) = if_range {
             request = request.header(IF_RANGE, validator);
         }
-        match tokio::time::timeout(self.stall, request.send()).await {
+        let mut request = request
+            .build()
+            .map_err(|e| HttpError::from_request(&e, host(&hop.url)))?;
+        if let (true, Some(passport)) = (hop.at_home, &self.passport) {
+            let papers = passport.stamp(&hop.url, request.headers()).await?;
+            request.headers_mut().extend(papers);
+        }
+        match tokio::time::timeout(self.stall, self.client.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(e)) => Err(HttpError::from_request(&e, host(&hop.url))),
             Err(_) => Err(HttpError::Stalled {
                 host: host(&hop.url),
                 after: self.stall,
             }),
+        }
+    }
+
+    /// New papers, if the refusal came from where they are shown, and there are any.
+    async fn renew(&self, hop: &Hop, refusal: &Response) -> Result<bool, HttpError> {
+        match &self.passport {
+            Some(passport) if hop.at_home => {
+                passport
+                    .refused(refusal.status().as_u16(), refusal.headers())
+                    .await
+            }
+            _ => Ok(false),
         }
     }
 

@@ -128,6 +128,16 @@ pub enum HttpError {
         /// The last cause.
         source: Box<Self>,
     },
+    /// There are no papers to ask with: no token was given, or a key cannot be used.
+    #[error("could not get {what}")]
+    Papers {
+        /// What was wanted, and of whom.
+        what: String,
+        /// Whether that may be better later.
+        retry: Retry,
+        /// The cause, without secrets.
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// Somebody asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -154,6 +164,7 @@ impl HttpError {
             | Self::Truncated { .. }
             | Self::Range { .. } => Retry::Transient,
             Self::GaveUp { source, .. } => source.retry(),
+            Self::Papers { retry, .. } => *retry,
             Self::Tls { .. }
             | Self::Redirect { .. }
             | Self::Overlong { .. }
@@ -180,6 +191,7 @@ impl HttpError {
             Self::Overlong { .. } | Self::Encoding { .. } | Self::Range { .. } => "BadAnswer",
             Self::Changed { .. } => "SourceChanged",
             Self::GaveUp { source, .. } => source.reason(),
+            Self::Papers { .. } => "Unauthorized",
             Self::Cancelled => "Interrupted",
             Self::Thread { .. } => "ThreadFailed",
         }
@@ -191,6 +203,19 @@ impl HttpError {
             Self::Status { status, .. } => Some(*status),
             Self::GaveUp { source, .. } => source.status(),
             _ => None,
+        }
+    }
+
+    /// This, as the last of so many attempts that brought nothing.
+    pub(crate) fn after(self, attempts: u32) -> Self {
+        if attempts <= 1 {
+            return self;
+        }
+        Self::GaveUp {
+            received: 0,
+            len: None,
+            attempts,
+            source: Box::new(self),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
 use super::error::HttpError;
+use crate::{Error, SourceOptions};
 
 /// How soon a wait notices that it was cancelled.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -23,6 +25,17 @@ pub(crate) struct Net {
 }
 
 impl Net {
+    /// The network for reading `name`.
+    pub(crate) fn open(name: &str, options: &SourceOptions) -> Result<Arc<Self>, Error> {
+        match Self::start(options.cancel.clone()) {
+            Ok(net) => Ok(Arc::new(net)),
+            Err(source) => Err(Error::Open {
+                name: name.to_owned(),
+                source: HttpError::Thread { source },
+            }),
+        }
+    }
+
     pub(crate) fn start(cancel: Cancel) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             // One is enough: it moves bytes and undoes TLS, both faster than what comes after.

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use super::error::{HttpError, Retry};
+use crate::SourceOptions;
 
 /// Before the first byte kubelet's restarts take over: clients watch their count.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,6 +19,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct Policy {
     pub(crate) retries: u32,
     pub(crate) first_pause: Duration,
+}
+
+impl Policy {
+    pub(crate) fn of(options: &SourceOptions) -> Self {
+        Self {
+            retries: options.retries,
+            first_pause: options.backoff,
+        }
+    }
 }
 
 /// Attempts at one piece of work.
