@@ -9,13 +9,14 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use longshore_crds::Quantity;
 use longshore_crds::manifest::Override;
+use longshore_importer::{InsecureHost, Mirror, Platform};
 use longshore_transfer::Checksum;
 
 const ABOUT: &str = "\
 Longshore brings virtual machine disks where they are needed, and boots them.
 
 It reads raw, qcow2, qcow, VMDK, VHD, VDI and Parallels images, wrapped in gz, xz, zst or bz2 or
-not, from files, pipes and web servers, and writes raw files, block devices or qcow2 images: each
+not, from files, pipes, web servers and container images, and writes raw files, block devices or qcow2 images: each
 byte is read once and written once, holes stay holes.";
 
 const EXAMPLES: &str = "\
@@ -135,12 +136,22 @@ Examples:
   longshore import https://example.org/files.tar.gz directory --content-type archive
   longshore import blank: disk.raw --size 20Gi
   longshore import 'nbd+unix:///?socket=/run/vm.sock' disk.raw
+  longshore import docker://quay.io/containerdisks/fedora:43 disk.raw
+  longshore import oci-archive:fedora.tar disk.raw --platform linux/arm64
 
-SOURCE is an http:// or https:// address, a file, - for standard input, or a disk on an NBD server:
-nbd://host:port/export or nbd+unix:///export?socket=PATH. A disk on a server is raw, whatever it looks
-like, unless --from says otherwise; what the server says is zero is not read. A disk of a VMware machine is
+SOURCE is an http:// or https:// address, a file, - for standard input, a container image, or a disk on a
+server.
+
+A container image has one file in its directory disk: docker://HOST/REPOSITORY[:TAG][@DIGEST], or in
+files oci-archive:PATH[:TAG], oci:DIRECTORY[:TAG], docker-archive:PATH[:TAG]. All of its digests are
+checked; credentials for it are --user's or those of --authfile.
+
+A disk on an NBD server is nbd://host:port/export or nbd+unix:///export?socket=PATH. It is raw, whatever it
+looks like, unless --from says otherwise; what the server says is zero is not read. A disk of a VMware machine is
 vddk://USER@SERVER/?vm=MOREF&file=[DATASTORE] PATH&thumbprint=AA:BB:..., with the password in
-LONGSHORE_PASSWORD, and takes nbdkit with its vddk plugin and VMware's own library (libdir=DIR). The digest of
+LONGSHORE_PASSWORD, and takes nbdkit with its vddk plugin and VMware's own library (libdir=DIR).
+
+The digest of
 --checksum is that of the bytes as they are served; of an archive (.ova, .tar), that of the disk's
 file in it, which is also checked against the archive's manifest. The password of --user can be left to the
 environment: LONGSHORE_PASSWORD.
@@ -199,7 +210,8 @@ pub(crate) struct LookArgs {
     pub(crate) image: ImageArgs,
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
-    /// A file, a block device, an http(s):// or nbd:// address, or - for standard input
+    /// A file, a block device, an http(s):// or nbd:// address, a container image (docker://,
+    /// oci-archive:), or - for standard input
     #[arg(value_name = "IMAGE|URL")]
     pub(crate) source: OsString,
 }
@@ -361,7 +373,8 @@ pub(crate) struct ImportArgs {
     pub(crate) remote: RemoteArgs,
     #[command(flatten)]
     pub(crate) copy: CopyArgs,
-    /// An http(s):// or nbd:// address, a file, - for standard input, or blank: for none
+    /// An http(s):// or nbd:// address, a container image (docker://, oci-archive:), a file, - for standard
+    /// input, or blank: for none
     #[arg(value_name = "SOURCE")]
     pub(crate) source: OsString,
     /// A raw file to make or replace, a block device to fill, or a directory for an archive's files
@@ -393,6 +406,28 @@ pub(crate) struct RemoteArgs {
         help = "User for basic authentication; the password can be in LONGSHORE_PASSWORD instead"
     )]
     pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// What a registry of container images wants to see besides.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Container images")]
+pub(crate) struct RegistryArgs {
+    /// Which image of several, such as linux/arm64 [default: this machine's platform]
+    #[arg(long, value_name = "[OS/]ARCH[/VARIANT]")]
+    pub(crate) platform: Option<Platform>,
+    /// Credentials as docker login writes them, or a dockerconfigjson [default: where docker and podman
+    /// keep theirs]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+    /// A registry whose certificate is not checked, and that may speak plain HTTP (may be given more
+    /// than once)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<InsecureHost>,
+    /// A registry to ask first, for all images or those of one registry (may be given more than once)
+    #[arg(long, value_name = "[REGISTRY=]HOST[/PREFIX]")]
+    pub(crate) registry_mirror: Vec<Mirror>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,9 @@ use longshore_image::cluster::{ClusterCodec, Encoding};
 use longshore_image::qcow2::write::{CLUSTER_SIZES, USUAL_CLUSTER_SIZE};
 use longshore_image::vhd::SizeRule;
 use longshore_image::{DenyAll, Format, OpenGate};
-use longshore_importer::{BasicAuth, SourceOptions, parse_header};
+use longshore_importer::{
+    BasicAuth, RegistryOptions, SourceOptions, parse_header, usual_auth_file,
+};
 use longshore_launcher::accel::Accel;
 use longshore_transfer::{
     Cache, DirectoryGate, Memory, Options, Preallocate, Qcow2Spec, TargetFormat, TargetSpec,
@@ -18,8 +20,8 @@ use longshore_transfer::{
 
 use crate::args::{
     AccelArg, Args, BackingArg, CacheArg, Command, CompressionArg, ContentTypeArg, CopyArgs,
-    FormatArg, ImageArgs, LookArgs, OutputArgs, PreallocateArg, ProgressArg, RemoteArgs, RunArgs,
-    RunProgressArg, ToArg,
+    FormatArg, ImageArgs, LookArgs, OutputArgs, PreallocateArg, ProgressArg, RegistryArgs,
+    RemoteArgs, RunArgs, RunProgressArg, ToArg,
 };
 use crate::copy::{Content, Copy};
 use crate::look::{Look, Onlooker};
@@ -368,8 +370,10 @@ fn remote(args: RemoteArgs, options: &mut SourceOptions) -> Result<(), UsageErro
         connections,
         header,
         user,
+        registry,
     } = args;
     options.ca = ca;
+    options.registry = registry_options(registry);
     if let Some(most) = connections {
         options.connections = most.into();
     }
@@ -388,6 +392,21 @@ fn remote(args: RemoteArgs, options: &mut SourceOptions) -> Result<(), UsageErro
     };
     options.basic_auth = Some(BasicAuth { user, password });
     Ok(())
+}
+
+fn registry_options(args: RegistryArgs) -> RegistryOptions {
+    let RegistryArgs {
+        platform,
+        authfile,
+        insecure_registry,
+        registry_mirror,
+    } = args;
+    RegistryOptions {
+        auth_file: authfile.or_else(usual_auth_file),
+        platform,
+        insecure: insecure_registry,
+        mirrors: registry_mirror,
+    }
 }
 
 fn run(args: RunArgs) -> RunConfig {

@@ -92,16 +92,31 @@ pub(crate) fn without_user(address: &str) -> String {
     let (plain, rest) = address.split_at(end);
     match plain.split_once("://") {
         Some((scheme, place)) => {
+            // Of an image's name, what follows the @ is its digest.
+            let (place, digest) = match place.rsplit_once('@') {
+                Some((name, digest)) if scheme == "docker" && is_digest(digest) => {
+                    (name, format!("@{digest}"))
+                }
+                _ => (place, String::new()),
+            };
             let place = place.rsplit_once('@').map_or(place, |(_, host)| host);
-            format!("{scheme}://{place}{rest}")
+            format!("{scheme}://{place}{digest}{rest}")
         }
         None => address.to_owned(),
     }
 }
 
+fn is_digest(text: &str) -> bool {
+    let hex = |hex: &str| hex.bytes().all(|b| b.is_ascii_hexdigit());
+    ["sha256:", "sha512:"]
+        .iter()
+        .any(|algorithm| text.strip_prefix(algorithm).is_some_and(hex))
+}
+
 /// `scheme://`, or one of the schemes that do without slashes.
 fn has_scheme(text: &str) -> bool {
-    if text.starts_with("oci-archive:") {
+    let bare = ["oci-archive:", "docker-archive:", "oci:"];
+    if bare.iter().any(|scheme| text.starts_with(scheme)) {
         return true;
     }
     let Some((scheme, _)) = text.split_once("://") else {
@@ -133,6 +148,8 @@ mod tests {
             ("HTTPS://h/d", remote("HTTPS://h/d")),
             ("s3://bucket/key", remote("s3://bucket/key")),
             ("oci-archive:a.tar", remote("oci-archive:a.tar")),
+            ("docker://h/a:t", remote("docker://h/a:t")),
+            ("oci:d", remote("oci:d")),
         ] {
             assert_eq!(Place::of(OsStr::new(word)), place, "{word}");
         }
@@ -145,6 +162,16 @@ mod tests {
             ("http://u:p@h/d?sig=1#f", "http://h/d", "http://h/d?sig=1#f"),
             ("http://u:p/x@h/d", "http://h/d", "http://h/d"),
             ("http://h/d?to=a@b", "http://h/d", "http://h/d?to=a@b"),
+            (
+                "docker://h/a@sha256:0f",
+                "docker://h/a@sha256:0f",
+                "docker://h/a@sha256:0f",
+            ),
+            (
+                "docker://u:p@h/a@sha256:0f",
+                "docker://h/a@sha256:0f",
+                "docker://h/a@sha256:0f",
+            ),
         ] {
             assert_eq!(without_secrets(address), shown);
             assert_eq!(without_user(address), stored);

@@ -20,6 +20,7 @@ use longshore_transfer::{Options, Source};
 
 pub use self::error::ArchiveError;
 use self::manifest::Manifest;
+pub(crate) use self::member::Part;
 use self::member::{Member, Wanted, check_text};
 use self::ovf::Envelope;
 use self::packed::Packed;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{ArchiveError, HttpError, NbdError, Retry, VddkError};
+use crate::{ArchiveError, HttpError, NbdError, RegistryError, Retry, VddkError};
 
 /// Result of opening a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -85,6 +85,22 @@ pub enum Error {
         /// The cause.
         source: ArchiveError,
     },
+    /// The name of a container image makes no sense. What of it can be shown is in `shown`.
+    #[error("{shown} is no name of a container image: {why}")]
+    Reference {
+        /// The name without secrets.
+        shown: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A container image does not give its disk.
+    #[error("could not open {name}")]
+    Image {
+        /// The image without secrets.
+        name: String,
+        /// The cause.
+        source: Box<RegistryError>,
+    },
     /// A file or standard input could not be opened.
     #[error(transparent)]
     Local(#[from] longshore_transfer::Error),
@@ -95,7 +111,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotYet { .. } => "SourceNotSupported",
-            Self::Url { .. } => "InvalidURL",
+            Self::Url { .. } | Self::Reference { .. } => "InvalidURL",
             Self::Header { .. } => "InvalidHeader",
             Self::Ca { .. } => "InvalidCertificates",
             Self::Client { .. } => "ClientSetupFailed",
@@ -103,6 +119,7 @@ impl Error {
             Self::Nbd { source, .. } => source.reason(),
             Self::Vddk { source, .. } => source.reason(),
             Self::Archive { source, .. } => source.reason(),
+            Self::Image { source, .. } => source.reason(),
             Self::Local(e) => e.reason(),
         }
     }
@@ -113,6 +130,7 @@ impl Error {
             Self::Open { source, .. } => source.retry(),
             Self::Nbd { source, .. } => source.retry(),
             Self::Vddk { source, .. } => source.retry(),
+            Self::Image { source, .. } => source.retry(),
             _ => Retry::Permanent,
         }
     }
@@ -120,7 +138,8 @@ impl Error {
     /// Exit code of a command that ends with this: 1 failed, 2 wrong usage.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Url { .. } | Self::Header { .. } => 2,
+            Self::Url { .. } | Self::Header { .. } | Self::Reference { .. } => 2,
+            Self::Image { source, .. } => source.exit_code(),
             Self::NotYet { .. } | Self::Ca { .. } | Self::Client { .. } | Self::Open { .. } => 1,
             Self::Nbd { source, .. } => match source {
                 NbdError::Address { .. } => 2,

@@ -7,8 +7,8 @@
 //!
 //! It does not interpret bytes, keeps none on disk, and knows nothing of pods.
 
-mod agent;
-mod answer;
+pub(crate) mod agent;
+pub(crate) mod answer;
 pub(crate) mod call;
 mod digest;
 pub(crate) mod error;

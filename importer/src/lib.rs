@@ -1,5 +1,5 @@
-//! Where disk images come from: files, standard input, web servers, archives in any of these, and disks
-//! on NBD servers and VMware vSphere.
+//! Where disk images come from: files, standard input, web servers, archives in any of these, container
+//! images, and disks on NBD servers and VMware vSphere.
 //!
 //! Everything here ends as a [`longshore_transfer::Source`]; what the bytes mean is the business of
 //! `longshore-image`, and where they go that of `longshore-transfer`.
@@ -11,6 +11,7 @@ mod local;
 mod nbd;
 mod options;
 pub mod pod;
+mod registry;
 mod unpack;
 mod vddk;
 
@@ -20,6 +21,10 @@ pub use crate::http::error::{Cause, HttpError, Retry};
 pub use crate::nbd::NbdError;
 pub use crate::nbd::areas::{ChangedBlocks, Changes, ChangesError};
 pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_header};
+pub use crate::registry::{
+    InsecureHost, Mirror, Platform, RegistryError, RegistryImage, RegistryOptions, registry_image,
+    usual_auth_file,
+};
 pub use crate::unpack::{Destination, Existing, Unpacked, unpack};
 pub use crate::vddk::{VDDK_LIBRARY, VddkDisk, VddkError, vddk_source};
 
@@ -37,7 +42,13 @@ use crate::nbd::{Address, NbdSource};
 /// one disk is the source: the one that follows a `#` at the end, or the only one there is. Standard
 /// input is an archive if it begins like a tar, or if a disk is chosen: `-#disk`. A web server is asked
 /// at once, so whoever gets a source knows that it answers.
+///
+/// A container image (`docker://`, `oci-archive:`, `oci:`, `docker-archive:`) is a source of the disk in
+/// it; [`registry_image`] tells more of it.
 pub fn source_from(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    if registry::names_image(spec) {
+        return Ok(registry_image(spec, options)?.source);
+    }
     if spec == "-" || spec.starts_with("-#") {
         let member = spec.strip_prefix("-#").filter(|member| !member.is_empty());
         return Ok(archive::on_stdin(plain("-", options)?, member));
@@ -69,6 +80,9 @@ pub fn contents_of(
     options: &SourceOptions,
     reading: &Options,
 ) -> Result<Option<Contents>> {
+    if registry::names_image(spec) {
+        return Ok(None);
+    }
     match split_member(spec) {
         Some((archive, kind, None)) => {
             archive::contents_of(plain(archive, options)?, kind, reading).map(Some)
@@ -117,6 +131,7 @@ fn scheme(spec: &str) -> Option<String> {
     let is_scheme =
         scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(named);
     // `a:b` may well be the name of a file; these two have no `//`.
-    let is_reference = rest.starts_with("//") || matches!(scheme, "oci-archive" | "docker-archive");
+    let is_reference =
+        rest.starts_with("//") || matches!(scheme, "oci-archive" | "docker-archive" | "oci");
     (is_scheme && is_reference).then(|| scheme.to_ascii_lowercase())
 }

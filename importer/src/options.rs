@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_transfer::{Cancel, Tally};
 
-use crate::{Error, Result};
+use crate::{Error, RegistryOptions, Result};
 
 /// What servers take from one client without complaint, and enough to fill a long line.
 pub const MOST_CONNECTIONS: usize = 16;
@@ -33,6 +33,8 @@ pub struct SourceOptions {
     pub backoff: Duration,
     /// Most requests to a server at the same time. With 1 the content comes as one stream.
     pub connections: usize,
+    /// What only registries need to be told.
+    pub registry: RegistryOptions,
     /// Read local images that another process writes to.
     pub force_share: bool,
     /// Ends every wait for the network.
@@ -53,6 +55,7 @@ impl Default for SourceOptions {
             retries: 8,
             backoff: Duration::from_millis(250),
             connections: MOST_CONNECTIONS,
+            registry: RegistryOptions::default(),
             force_share: false,
             cancel: Cancel::default(),
             tally: Tally::default(),
@@ -73,6 +76,7 @@ impl fmt::Debug for SourceOptions {
             .field("retries", &self.retries)
             .field("backoff", &self.backoff)
             .field("connections", &self.connections)
+            .field("registry", &self.registry)
             .field("force_share", &self.force_share)
             .finish_non_exhaustive()
     }

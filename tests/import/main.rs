@@ -14,6 +14,7 @@ mod pod;
 mod proxy;
 mod qcow2;
 mod random;
+mod registry;
 mod tls;
 mod unpack;
 

@@ -239,7 +239,7 @@ fn random_image(
     budget: &Budget,
     shared: &Shared,
 ) -> Result<Option<(Arc<Chain>, Limits)>> {
-    if options.checksum.is_some() || !source.prefers_random() {
+    if options.checksum.is_some() || source.digest().is_some() || !source.prefers_random() {
         return Ok(None);
     }
     let Some(file) = source.random() else {
@@ -542,7 +542,7 @@ fn stream_road(
         Some(parent) if parent.starts_with("/dev") => std::env::temp_dir(),
         _ => ".".into(),
     };
-    let side = if plain && options.checksum.is_none() {
+    let side = if plain && options.checksum.is_none() && source.digest().is_none() {
         source.random()
     } else {
         None

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use longshore_image::{Format, ReadAt, Wrapper};
 
 use crate::file::LocalFile;
-use crate::{Error, Result, Served, sys};
+use crate::{Checksum, Error, Result, Served, sys};
 
 /// A source of one image. The engine asks for random access or for a stream, as it needs.
 pub trait Source: Send {
@@ -62,6 +62,12 @@ pub trait Source: Send {
     /// touched.
     fn changes_only(&self) -> bool {
         false
+    }
+
+    /// What the bytes of every stream must have, as far as the source knows: it is checked on each pass,
+    /// besides what the user asks for, and random access is not used for a transfer.
+    fn digest(&self) -> Option<Checksum> {
+        None
     }
 
     /// What tells a local file from all others: device and inode.

@@ -59,6 +59,8 @@ const NEEDS: &[Need] = &[
     need("binutils", "strip"),
     need("strace", "strace"),
     need("valgrind", "valgrind"),
+    need("docker-registry", "docker-registry"),
+    need("skopeo", "skopeo"),
     need("zstd", "zstd"),
     need("xz-utils", "xz"),
     need("bzip2", "bzip2"),

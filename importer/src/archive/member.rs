@@ -131,10 +131,10 @@ impl Source for Member {
     /// For tables on the side, and for looking: it is not checked against the manifest.
     fn random(&self) -> Option<Arc<dyn ReadAt>> {
         let known = self.known.as_ref()?;
-        Some(Arc::new(Part {
-            file: self.inner.random()?,
-            range: known.range.clone(),
-        }))
+        Some(Arc::new(Part::new(
+            self.inner.random()?,
+            known.range.clone(),
+        )))
     }
 
     fn reopenable(&self) -> bool {
@@ -172,9 +172,16 @@ impl Source for Member {
 
 /// A range of a file as a file.
 #[derive(Debug)]
-struct Part {
+pub(crate) struct Part {
     file: Arc<dyn ReadAt>,
     range: Range<u64>,
+}
+
+impl Part {
+    /// `range` of `file`.
+    pub(crate) fn new(file: Arc<dyn ReadAt>, range: Range<u64>) -> Self {
+        Self { file, range }
+    }
 }
 
 impl ReadAt for Part {

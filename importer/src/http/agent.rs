@@ -25,7 +25,8 @@ use crate::{BasicAuth, Error, Result, SourceOptions};
 
 /// The first word is what upstream's importer sends: proxies and servers have rules for it, and its
 /// tests look for it in their logs. The second says who asks in truth.
-const USER_AGENT: &str = concat!("cdi-golang-importer longshore/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str =
+    concat!("cdi-golang-importer longshore/", env!("CARGO_PKG_VERSION"));
 
 const MOST_REDIRECTS: usize = 10;
 
@@ -300,7 +301,7 @@ fn hint(status: u16, at_home: bool, has_secrets: bool) -> &'static str {
 }
 
 /// Extra headers and credentials, checked.
-fn secrets(headers: &[(String, String)], auth: Option<&BasicAuth>) -> Result<HeaderMap> {
+pub(crate) fn secrets(headers: &[(String, String)], auth: Option<&BasicAuth>) -> Result<HeaderMap> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let refuse = |why: &'static str| Error::Header {

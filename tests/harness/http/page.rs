@@ -103,6 +103,7 @@ pub struct Page {
     pub(super) length: Length,
     pub(super) headers: Vec<(String, String)>,
     pub(super) auth: Option<String>,
+    pub(super) challenge: String,
     pub(super) head: bool,
     pub(super) throttle: Option<u64>,
     pub(super) faults: VecDeque<Fault>,
@@ -131,6 +132,7 @@ impl Page {
             length: Length::Known,
             headers: Vec::new(),
             auth: None,
+            challenge: "Basic realm=\"test\"".to_owned(),
             head: true,
             throttle: None,
             faults: VecDeque::new(),
@@ -190,6 +192,13 @@ impl Page {
     #[must_use]
     pub fn auth(mut self, value: &str) -> Self {
         self.auth = Some(value.to_owned());
+        self
+    }
+
+    /// What those who do not are told to do.
+    #[must_use]
+    pub fn challenge(mut self, value: &str) -> Self {
+        value.clone_into(&mut self.challenge);
         self
     }
 

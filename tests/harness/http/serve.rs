@@ -119,7 +119,8 @@ fn answer<W: Wire + ?Sized>(
         Fault::Nothing | Fault::Cut(_) | Fault::Stall(_) | Fault::Become(_) => {}
     }
     if page.auth.is_some() && page.auth.as_deref() != request.header("authorization") {
-        return status_only(wire, 401, "WWW-Authenticate: Basic realm=\"test\"\r\n");
+        let challenge = format!("WWW-Authenticate: {}\r\n", page.challenge);
+        return status_only(wire, 401, &challenge);
     }
     match request.method.as_str() {
         "GET" => {}

@@ -44,6 +44,15 @@ impl Authority {
         std::fs::write(path, &self.pem).unwrap();
     }
 
+    /// A certificate for `names` and its key, as PEM: for servers that are programs.
+    pub fn issue(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// A server with a certificate for `names`.
     pub(super) fn server_config(&self, names: &[&str]) -> Arc<rustls::ServerConfig> {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();

@@ -70,7 +70,9 @@ impl Stream {
             tx.send(Message::End).map_err(|_| Stopped)
         })?];
         let mut messages = rx;
-        if let Some(checksum) = checksum.cloned() {
+        let wanted = checksum.cloned();
+        let promised = source.digest().filter(|digest| Some(digest) != checksum);
+        for checksum in wanted.into_iter().chain(promised) {
             let (tx, rx) = bounded(CHUNKS);
             let hash_shared = shared.clone();
             let from = std::mem::replace(&mut messages, rx);
