@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use longshore_image::ReadAt;
-use longshore_transfer::{Allowance, Source};
+use longshore_transfer::{Allowance, Exchange, Source};
 use reqwest::header::ACCEPT_RANGES;
 use url::Url;
 
@@ -241,6 +241,21 @@ impl Source for HttpSource {
     }
 
     fn stream(&mut self) -> longshore_transfer::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(self.pass()))
+    }
+
+    fn buffers(&mut self) -> longshore_transfer::Result<Option<Box<dyn Exchange>>> {
+        Ok(Some(Box::new(self.pass())))
+    }
+
+    fn allowance(&self) -> Option<Allowance> {
+        Some(self.allowance.clone())
+    }
+}
+
+impl HttpSource {
+    /// Starts to read from the front.
+    fn pass(&mut self) -> pipe::Reader {
         let pass = Pass::new(
             Arc::clone(&self.agent),
             self.identity.clone(),
@@ -250,12 +265,6 @@ impl Source for HttpSource {
         )
         .several(self.connections, self.allowance.clone());
         let first = self.first.take();
-        Ok(Box::new(pipe(Arc::clone(&self.net), |feed| {
-            pass.run(first, feed)
-        })))
-    }
-
-    fn allowance(&self) -> Option<Allowance> {
-        Some(self.allowance.clone())
+        pipe(Arc::clone(&self.net), |feed| pass.run(first, feed))
     }
 }

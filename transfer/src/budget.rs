@@ -23,9 +23,12 @@ pub(crate) const UNIT: u64 = 512 << 10;
 /// (measured: 5 % of the time of a streamOptimized VMDK on two cores).
 const WAITING: u64 = 10;
 /// Pieces of a stream as they pass between stages.
-pub(crate) const CHUNK: usize = 256 << 10;
+pub const CHUNK: usize = 256 << 10;
 /// Chunks in flight per stage of a stream.
 pub(crate) const CHUNKS: usize = 4;
+/// As many more may be with the decoding threads, if memory allows: about what these have of their own
+/// buffers, which then are not needed.
+const LENT: u64 = 16;
 /// What gzip and bzip2 keep, generously.
 const SMALL_WINDOW: u64 = 8 << 20;
 /// Largest compressed clusters there are.
@@ -210,6 +213,14 @@ impl Budget {
             "reading a stream",
         )?;
         Ok(CHUNKS)
+    }
+
+    /// Takes chunks that the decoding threads may have: how many more than the stage has itself. Only
+    /// what is left when everything else has its share.
+    pub(crate) fn lent(&mut self) -> usize {
+        let chunks = (self.left / 2 / CHUNK as u64).min(LENT);
+        self.left -= chunks * CHUNK as u64;
+        chunks as usize
     }
 
     /// Takes memory for a decompressor, and returns how much it may use. `needed` is what its stream

@@ -572,13 +572,15 @@ fn stream_road(
     let mut pieces = Pieces::new(target, options.threads, budget, shared.clone())
         .at_least(at_least)
         .allowance(source.allowance());
+    pieces.chunks(stream.pool());
     let virtual_size = loop {
         while let Some(chunk) = stream.next()? {
             shared.check()?;
+            pieces.seeing(&chunk);
             decoder
                 .push(&chunk.bytes[chunk.range.clone()], &mut pieces)
                 .map_err(|e| pieces.error(e))?;
-            stream.give_back(chunk);
+            pieces.seen(chunk)?;
         }
         let finish = decoder.finish(&mut pieces).map_err(|e| pieces.error(e))?;
         stream.join()?;
@@ -592,6 +594,7 @@ fn stream_road(
                 );
                 shared.progress.begin_pass(pass, len);
                 stream = unwrap_again(source, &layers, options, shared)?;
+                pieces.chunks(stream.pool());
             }
         }
     };

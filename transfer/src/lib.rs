@@ -43,7 +43,7 @@ mod written;
 mod zeros;
 
 pub use crate::blank::{Blank, blank, wipe};
-pub use crate::budget::{DEFAULT_MEMORY, Memory};
+pub use crate::budget::{CHUNK, DEFAULT_MEMORY, Memory};
 pub use crate::cancel::Cancel;
 pub use crate::checksum::{Algorithm, Checksum, Hasher};
 pub use crate::engine::{Inspection, Options, Report, inspect, transfer, unwrapped};
@@ -53,7 +53,7 @@ pub use crate::lines::Lines;
 pub use crate::phases::Phases;
 pub use crate::progress::{Meter, Progress, Reading, Snapshot, Tally};
 pub use crate::served::{Piece, Served};
-pub use crate::source::{Allowance, FileSource, Finder, Inside, Source, StdinSource};
+pub use crate::source::{Allowance, Exchange, FileSource, Finder, Inside, Source, StdinSource};
 pub use crate::sys::give_memory_back;
 pub use crate::target::{Cache, Preallocate, Qcow2Spec, TargetFormat, TargetSpec};
 pub use crate::zeros::is_zero;

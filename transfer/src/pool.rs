@@ -64,6 +64,13 @@ impl Pool {
         }
     }
 
+    /// Lets `more` buffers go round.
+    pub(crate) fn grow(&self, more: usize) {
+        let (lock, wake) = &*self.inner;
+        lock.lock().unwrap_or_else(PoisonError::into_inner).unmade += more;
+        wake.notify_all();
+    }
+
     /// Gives a buffer of this pool back.
     pub(crate) fn put(&self, buffer: Vec<u8>) {
         debug_assert_eq!(buffer.len(), self.capacity, "a buffer of another pool");

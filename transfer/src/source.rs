@@ -41,6 +41,12 @@ pub trait Source: Send {
     /// or fail.
     fn stream(&mut self) -> Result<Box<dyn Read + Send>>;
 
+    /// The same as [`Source::stream`] from a source that has its bytes in buffers anyway: they change
+    /// hands then, and are not copied. `None` if it has none, and nothing was opened.
+    fn buffers(&mut self) -> Result<Option<Box<dyn Exchange>>> {
+        Ok(None)
+    }
+
     /// What the source knows of a stream of its own that begins with `head`, before any probing.
     /// `decided`: the user said what the image is, so content must not.
     fn inside(&self, _head: &[u8], _decided: bool) -> Inside {
@@ -80,6 +86,13 @@ pub trait Source: Send {
     fn allowance(&self) -> Option<Allowance> {
         None
     }
+}
+
+/// A stream that gives full buffers for empty ones.
+pub trait Exchange: Read + Send {
+    /// Puts the next bytes into `buffer`, from its start on, or in its place another of the same length
+    /// that has them. How many; 0 at the end.
+    fn exchange(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize>;
 }
 
 /// Memory that a source may take for bytes it fetches ahead of the reader: none until the engine knows

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_image::{Probe, ReadAt, probe};
-use longshore_transfer::{Allowance, Finder, Inside, Options, Source, inspect};
+use longshore_transfer::{Allowance, Exchange, Finder, Inside, Options, Source, inspect};
 
 use super::member::{Reading, Wanted, refusal};
 use super::walk::Walk;
@@ -62,6 +62,10 @@ impl Source for Packed {
 
     fn stream(&mut self) -> longshore_transfer::Result<Box<dyn Read + Send>> {
         self.inner.stream()
+    }
+
+    fn buffers(&mut self) -> longshore_transfer::Result<Option<Box<dyn Exchange>>> {
+        self.inner.buffers()
     }
 
     fn inside(&self, head: &[u8], decided: bool) -> Inside {

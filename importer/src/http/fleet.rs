@@ -149,22 +149,26 @@ impl Fleet {
     /// Passes on all there is from the first part to the end; `passed` hears of every piece.
     pub(crate) async fn run(
         &mut self,
-        feed: &Feed,
+        feed: &mut Feed,
         mut passed: impl FnMut(u64),
     ) -> Result<Result<(), Unwanted>, HttpError> {
         let mut lap = Gauge::start();
         let mut parts = 0;
         while let Some(mut flight) = self.flights.pop_front() {
             let asked = Instant::now();
+            if !flight.0.is_finished()
+                && let Err(gone) = feed.flush()
+            {
+                return Ok(Err(gone));
+            }
             let mut bytes = (&mut flight.0).await.map_err(|_| lost())??;
             lap.came(bytes.len() as u64, asked.elapsed());
             while !bytes.is_empty() {
                 let piece = bytes.split_to(PIECE.min(bytes.len()));
-                let n = piece.len() as u64;
-                if let Err(gone) = feed.send(piece).await {
+                if let Err(gone) = feed.send(&piece).await {
                     return Ok(Err(gone));
                 }
-                passed(n);
+                passed(piece.len() as u64);
             }
             parts += 1;
             // Twice around: what was under way at the start of a lap tells of the one before.

@@ -13,7 +13,7 @@
 //! does not, all is read again, and what is skipped must have the digest of what came before.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use longshore_transfer::Allowance;
@@ -30,6 +30,10 @@ use super::retry::{Attempts, Policy, dice};
 /// An answer that ends before the content does, as it said it would, is no failure if it brought this
 /// much.
 const FAIR_SHARE: u64 = 64 << 10;
+
+/// A buffer that is not full waits so long for more. On a fast line it then is passed on full, on a slow
+/// one nobody notices.
+const LINGER: Duration = Duration::from_millis(10);
 
 /// The digest of all of the content, once it was read to its end.
 pub(crate) type Whole = Arc<Mutex<Option<String>>>;
@@ -94,8 +98,8 @@ impl Pass {
     }
 
     /// Feeds the reader until the end. `first` is an answer that is there already.
-    pub(crate) async fn run(mut self, first: Option<Answer>, feed: Feed) {
-        match self.read_all(first, &feed).await {
+    pub(crate) async fn run(mut self, first: Option<Answer>, mut feed: Feed) {
+        match self.read_all(first, &mut feed).await {
             Ok(Step::Unwanted) => {}
             Ok(Step::Complete | Step::More) => feed.end(self.finish()),
             Err(e) => feed.end(Err(e)),
@@ -105,7 +109,7 @@ impl Pass {
     async fn read_all(
         &mut self,
         mut first: Option<Answer>,
-        feed: &Feed,
+        feed: &mut Feed,
     ) -> Result<Step, HttpError> {
         let mut attempts = Attempts::new(self.policy, None);
         loop {
@@ -204,7 +208,7 @@ impl Pass {
     async fn read(
         &mut self,
         mut answer: Answer,
-        feed: &Feed,
+        feed: &mut Feed,
         attempts: &mut Attempts,
     ) -> Result<Step, HttpError> {
         let (mut pos, end) = match answer.content {
@@ -224,9 +228,15 @@ impl Pass {
         let mut gauge = Gauge::start();
         let mut fleet: Option<Fleet> = None;
         loop {
+            if let Err(gone) = feed.ready().await {
+                return Ok(gone.into());
+            }
             let asked = Instant::now();
-            let Some(mut bytes) = self.chunk(&mut answer).await? else {
-                break;
+            let mut bytes = match self.chunk(&mut answer, feed).await {
+                Ok(Ok(Some(bytes))) => bytes,
+                Ok(Ok(None)) => break,
+                Ok(Err(e)) => return Err(e),
+                Err(gone) => return Ok(gone.into()),
             };
             gauge.came(bytes.len() as u64, asked.elapsed());
             if let Some(fleet) = &fleet {
@@ -257,9 +267,11 @@ impl Pass {
             if let Some((hasher, _)) = &mut self.digest {
                 hasher.update(&bytes);
             }
-            if let Err(gone) = feed.send(bytes).await {
+            if let Err(gone) = feed.send(&bytes).await {
                 return Ok(gone.into());
             }
+            // Gone before more is asked for: the client reads into the same memory again.
+            drop(bytes);
             self.at = self.at.saturating_add(n);
             attempts.headway(n);
             match &mut fleet {
@@ -317,7 +329,7 @@ impl Pass {
     async fn sail(
         &mut self,
         fleet: &mut Fleet,
-        feed: &Feed,
+        feed: &mut Feed,
         attempts: &mut Attempts,
     ) -> Result<Step, HttpError> {
         let at = &mut self.at;
@@ -344,9 +356,25 @@ impl Pass {
         }
     }
 
-    async fn chunk(&self, answer: &mut Answer) -> Result<Option<Bytes>, HttpError> {
+    /// The next bytes of an answer. If they take their time, the reader gets what it can have.
+    async fn chunk(
+        &self,
+        answer: &mut Answer,
+        feed: &mut Feed,
+    ) -> Result<Result<Option<Bytes>, HttpError>, Unwanted> {
         let stall = self.agent.stall();
-        match tokio::time::timeout(stall, answer.response.chunk()).await {
+        let mut next = std::pin::pin!(answer.response.chunk());
+        let mut soon = None;
+        if feed.holds() {
+            soon = tokio::time::timeout(LINGER, &mut next).await.ok();
+        }
+        let chunk = if let Some(chunk) = soon {
+            Ok(chunk)
+        } else {
+            feed.flush()?;
+            tokio::time::timeout(stall, next).await
+        };
+        Ok(match chunk {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(e)) => Err(HttpError::Broken {
                 host: answer.host.clone(),
@@ -356,7 +384,7 @@ impl Pass {
                 host: answer.host.clone(),
                 after: stall,
             }),
-        }
+        })
     }
 
     /// Compares what was read again with what the reader has.

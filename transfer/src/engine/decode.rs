@@ -23,8 +23,9 @@ use crate::zeros::data_runs;
 pub(super) enum Task {
     /// Bytes of the disk that have already arrived: only look for zeros.
     Plain {
-        /// A buffer of the output pool.
+        /// A buffer of the output pool, or a chunk of the stream.
         buf: Vec<u8>,
+        home: Home,
         /// What is in it: guest offset and range.
         parts: Vec<(u64, Range<usize>)>,
     },
@@ -92,6 +93,7 @@ struct Decoded {
     buf: Vec<u8>,
     /// What is in it: guest offset and range.
     parts: Vec<(u64, Range<usize>)>,
+    home: Home,
     /// Guest bytes that this settles.
     resolved: u64,
 }
@@ -100,6 +102,7 @@ impl Decoded {
     fn of(buf: Vec<u8>, parts: Vec<(u64, Range<usize>)>) -> Self {
         Self {
             buf,
+            home: Home::Outputs,
             resolved: parts.iter().map(|(_, range)| range.len() as u64).sum(),
             parts,
         }
@@ -136,7 +139,12 @@ impl Worker {
     pub(super) fn run(mut self) -> Result<(), Stopped> {
         while let Ok(task) = self.tasks.recv() {
             match task {
-                Task::Plain { buf, parts } => self.work(|_| Ok(Decoded::of(buf, parts)))?,
+                Task::Plain { buf, home, parts } => self.work(|_| {
+                    Ok(Decoded {
+                        home,
+                        ..Decoded::of(buf, parts)
+                    })
+                })?,
                 Task::Packed { input, clusters } => {
                     self.work(|this| this.inflate(0, input, &clusters))?;
                 }
@@ -172,17 +180,18 @@ impl Worker {
         let Decoded {
             buf,
             parts,
+            home,
             resolved,
         } = decoded;
         let batch = match &mut self.packer {
             Some(packer) => packer.pack(buf, &parts, resolved, &self.sink)?,
             None if self.keeps_zeros => Batch {
                 buf,
-                home: Home::Outputs,
+                home,
                 content: Content::Runs(parts),
                 resolved,
             },
-            None => Self::settle(buf, &parts, resolved),
+            None => Self::settle(buf, home, &parts, resolved),
         };
         let read = self.reading.saturating_sub(reading);
         let clocks = &self.shared.clocks;
@@ -249,9 +258,8 @@ impl Worker {
             self.inputs.put(input);
         }
         Ok(Decoded {
-            buf,
-            parts: vec![(unit.guest, 0..len)],
             resolved: unit.bytes,
+            ..Decoded::of(buf, vec![(unit.guest, 0..len)])
         })
     }
 
@@ -317,7 +325,7 @@ impl Worker {
     }
 
     /// Finds what is to be written.
-    fn settle(buf: Vec<u8>, parts: &[(u64, Range<usize>)], resolved: u64) -> Batch {
+    fn settle(buf: Vec<u8>, home: Home, parts: &[(u64, Range<usize>)], resolved: u64) -> Batch {
         let mut runs = Vec::with_capacity(parts.len());
         for (guest, range) in parts {
             data_runs(*guest, &buf[range.clone()], |at, run| {
@@ -326,7 +334,7 @@ impl Worker {
         }
         Batch {
             buf,
-            home: Home::Outputs,
+            home,
             content: Content::Runs(runs),
             resolved,
         }

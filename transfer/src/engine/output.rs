@@ -12,6 +12,7 @@ use longshore_image::cluster::{ClusterCodec, Encoding};
 use longshore_image::qcow2::write::{Params, Stored, WriteError, Writer};
 
 use crate::budget::{Layout, Writing};
+use crate::pool::Pool;
 use crate::target::{Qcow2Spec, Target, TargetFormat};
 use crate::{Error, Result};
 
@@ -26,12 +27,14 @@ pub(super) struct Batch {
     pub(super) resolved: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Home {
     /// A unit of output.
     Outputs,
     /// One cluster that came in parts.
     Parts,
+    /// A chunk of the stream, and where it came from.
+    Chunks(Pool),
 }
 
 /// What is in a batch.

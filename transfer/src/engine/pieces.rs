@@ -7,11 +7,13 @@ use longshore_image::forward::{Emit, Geometry, PieceKind};
 use longshore_image::{Error as ImageError, ErrorKind, Info};
 
 use super::decode::{Packed, Task};
-use super::output::Output;
+use super::output::{Home, Output};
+use super::stream::Chunk;
 use super::writer::Back;
 use super::{Outcome, Shared};
 use crate::budget::Budget;
 use crate::cancel::Stopped;
+use crate::pool::Pool;
 use crate::target::Target;
 use crate::{Allowance, Result};
 
@@ -22,6 +24,9 @@ pub(super) struct Pieces {
     /// How large the disk is at least, where its size shows at the end only.
     at_least: Option<u64>,
     allowance: Option<Allowance>,
+    /// Where the chunks of the stream come from, and how many more of them the decoding threads may have.
+    chunks: Option<Pool>,
+    lent: usize,
     back: Option<Running>,
     shared: Shared,
     stash: Option<Outcome>,
@@ -33,6 +38,36 @@ struct Running {
     plain: Option<Gathering<(u64, Range<usize>)>>,
     packed: Option<Gathering<Packed>>,
     packed_out: usize,
+    lent: Lent,
+}
+
+/// Pieces that lie in the stream's present chunk: they stay there, and the chunk is passed on as a task
+/// when the decoder is through with it.
+#[derive(Default)]
+struct Lent {
+    /// Where the chunk is in memory.
+    memory: Range<usize>,
+    parts: Vec<(u64, Range<usize>)>,
+}
+
+impl Lent {
+    /// Where `bytes` are in the chunk, if they are in it.
+    fn place(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        let start = bytes.as_ptr().addr();
+        let end = start.checked_add(bytes.len())?;
+        let inside = self.memory.start <= start && end <= self.memory.end;
+        inside.then(|| start - self.memory.start..end - self.memory.start)
+    }
+}
+
+/// Notes a part, as one with the last if it follows it on the disk and in memory.
+fn note(parts: &mut Vec<(u64, Range<usize>)>, guest: u64, range: Range<usize>) {
+    match parts.last_mut() {
+        Some((at, last)) if *at + last.len() as u64 == guest && last.end == range.start => {
+            last.end = range.end;
+        }
+        _ => parts.push((guest, range)),
+    }
 }
 
 /// A buffer that fills up.
@@ -70,6 +105,8 @@ impl Pieces {
             threads,
             at_least: None,
             allowance: None,
+            chunks: None,
+            lent: 0,
             back: None,
             shared,
             stash: None,
@@ -86,6 +123,44 @@ impl Pieces {
     pub(super) fn allowance(mut self, allowance: Option<Allowance>) -> Self {
         self.allowance = allowance;
         self
+    }
+
+    /// From here on chunks are of this pool.
+    pub(super) fn chunks(&mut self, pool: &Pool) {
+        pool.grow(self.lent);
+        self.chunks = Some(pool.clone());
+    }
+
+    /// What the decoder is about to see is in this chunk.
+    pub(super) fn seeing(&mut self, chunk: &Chunk) {
+        if let Some(running) = &mut self.back
+            && running.back.takes_chunks()
+        {
+            let start = chunk.bytes.as_ptr().addr();
+            running.lent.memory = start..start + chunk.bytes.len();
+        }
+    }
+
+    /// The decoder has seen the chunk: it goes to those who need it, or back.
+    pub(super) fn seen(&mut self, chunk: Chunk) -> Result<(), Stopped> {
+        let Some(pool) = &self.chunks else {
+            return Ok(());
+        };
+        let Some(running) = &mut self.back else {
+            pool.put(chunk.bytes);
+            return Ok(());
+        };
+        running.lent.memory = 0..0;
+        let parts = std::mem::take(&mut running.lent.parts);
+        if parts.is_empty() {
+            pool.put(chunk.bytes);
+            return Ok(());
+        }
+        running.back.send(Task::Plain {
+            buf: chunk.bytes,
+            home: Home::Chunks(pool.clone()),
+            parts,
+        })
     }
 
     /// What really happened when a decoder reports that we could not take a piece.
@@ -136,18 +211,25 @@ impl Pieces {
             geometry.codec,
             Output::writing(&target),
         )?;
-        if let Some(allowance) = &self.allowance {
-            allowance.allow(budget.left());
-        }
         let disk = geometry.virtual_size;
         let output = Output::begin(target, disk, &layout)?;
         let back = Back::start(layout, &[geometry.codec], None, output, disk, &self.shared)?;
+        if back.takes_chunks()
+            && let Some(pool) = &self.chunks
+        {
+            self.lent = budget.lent();
+            pool.grow(self.lent);
+        }
+        if let Some(allowance) = &self.allowance {
+            allowance.allow(budget.left());
+        }
         self.back = Some(Running {
             back,
             info: geometry.info.clone(),
             plain: None,
             packed: None,
             packed_out: 0,
+            lent: Lent::default(),
         });
         Ok(())
     }
@@ -182,6 +264,10 @@ impl Emit for Pieces {
 
 impl Running {
     fn plain(&mut self, mut guest: u64, mut bytes: &[u8]) -> Result<(), Stopped> {
+        if let Some(range) = self.lent.place(bytes) {
+            note(&mut self.lent.parts, guest, range);
+            return Ok(());
+        }
         while !bytes.is_empty() {
             let gathering = match &mut self.plain {
                 Some(gathering) => gathering,
@@ -190,12 +276,7 @@ impl Running {
             let n = gathering.room().min(bytes.len());
             let (now, later) = bytes.split_at(n);
             let range = gathering.fill(now);
-            match gathering.parts.last_mut() {
-                Some((at, last)) if *at + last.len() as u64 == guest && last.end == range.start => {
-                    last.end = range.end;
-                }
-                _ => gathering.parts.push((guest, range)),
-            }
+            note(&mut gathering.parts, guest, range);
             guest += n as u64;
             bytes = later;
             if self.plain.as_ref().is_some_and(|g| g.room() == 0) {
@@ -231,6 +312,7 @@ impl Running {
         match self.plain.take() {
             Some(full) => self.back.send(Task::Plain {
                 buf: full.buf,
+                home: Home::Outputs,
                 parts: full.parts,
             }),
             None => Ok(()),

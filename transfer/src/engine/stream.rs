@@ -22,8 +22,11 @@ use crate::cancel::Stopped;
 use crate::checksum::Hasher;
 use crate::phases::Work;
 use crate::pool::Pool;
-use crate::source::Finder;
+use crate::source::{Exchange, Finder};
 use crate::{Checksum, Error, Result, Source};
+
+/// Chunks begin at multiples of this in the stream.
+const PAGE: usize = 4096;
 
 /// Some bytes of a stream, in a buffer that goes back where it came from.
 #[derive(Debug)]
@@ -60,13 +63,16 @@ impl Stream {
         if let Some(budget) = budget {
             budget.chunks()?;
         }
-        let reader = source.stream()?;
+        let input = match source.buffers()? {
+            Some(buffers) => Input::Buffers(buffers),
+            None => Input::Bytes(source.stream()?),
+        };
         let pool = Pool::new(CHUNKS, CHUNK, &shared.failure);
         let (tx, rx) = bounded(CHUNKS);
         let (read_pool, read_shared) = (pool.clone(), shared.clone());
         // The reader may sit in a read for long; it is left to itself if the transfer fails.
         let mut threads = vec![spawn("read".to_owned(), move || {
-            pump(reader, &tx, &read_pool, &read_shared, true)?;
+            pump(input, &tx, &read_pool, &read_shared, true)?;
             tx.send(Message::End).map_err(|_| Stopped)
         })?];
         let mut messages = rx;
@@ -120,6 +126,11 @@ impl Stream {
     /// Gives a chunk's buffer back.
     pub(super) fn give_back(&self, chunk: Chunk) {
         self.pool.put(chunk.bytes);
+    }
+
+    /// Where chunks go back to, for those who keep one for longer.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// The first `n` bytes, or all there are if fewer. They stay in the stream.
@@ -226,9 +237,36 @@ impl Stream {
     }
 }
 
-/// Sends all that `reader` gives, short of the end mark. `counted`: these are the source's own bytes.
+/// What is read from.
+enum Input {
+    Bytes(Box<dyn Read + Send>),
+    Buffers(Box<dyn Exchange>),
+}
+
+impl Input {
+    /// How much of a chunk of `len` bytes must be filled, of which `filled` is. Full chunks keep the stages
+    /// behind efficient; a pipe gives 64 KiB at a time. A buffer that was exchanged is sent as it is unless
+    /// it is nearly empty, and for the sake of whole pages: what is added is copied.
+    fn enough(&self, filled: usize, len: usize) -> usize {
+        match self {
+            Self::Bytes(_) => len,
+            Self::Buffers(_) => (len / 2).max(filled.next_multiple_of(PAGE)).min(len),
+        }
+    }
+
+    fn fill(&mut self, bytes: &mut Vec<u8>, filled: usize) -> std::io::Result<usize> {
+        let enough = self.enough(filled, bytes.len());
+        match self {
+            Self::Bytes(reader) => reader.read(&mut bytes[filled..]),
+            Self::Buffers(buffers) if filled == 0 => buffers.exchange(bytes),
+            Self::Buffers(buffers) => buffers.read(&mut bytes[filled..enough]),
+        }
+    }
+}
+
+/// Sends all that `input` gives, short of the end mark. `counted`: these are the source's own bytes.
 fn pump(
-    mut reader: Box<dyn Read + Send>,
+    mut input: Input,
     out: &Sender<Message>,
     pool: &Pool,
     shared: &Shared,
@@ -238,12 +276,11 @@ fn pump(
         let mut bytes = pool.get()?;
         let mut filled = 0;
         let mut ended = false;
-        // Full chunks keep the stages behind efficient; a pipe gives 64 KiB at a time.
-        while filled < bytes.len() {
+        while filled < input.enough(filled, bytes.len()) {
             shared.check()?;
             let read = shared
                 .clocks
-                .time(Work::Read, || reader.read(&mut bytes[filled..]));
+                .time(Work::Read, || input.fill(&mut bytes, filled));
             match read {
                 Ok(0) => {
                     ended = true;

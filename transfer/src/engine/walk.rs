@@ -8,6 +8,7 @@ use longshore_image::forward::{Decoder, Emit, Finish, Geometry, PieceKind, Upcom
 use longshore_image::{Error as ImageError, ErrorKind, Extent, ExtentKind, ReadAt};
 
 use super::decode::{Packed, Task};
+use super::output::Home;
 use super::planner::PackedTask;
 use super::writer::Back;
 use super::{Outcome, Shared};
@@ -136,6 +137,7 @@ impl Seen<'_> {
             },
             PieceKind::Plain => Task::Plain {
                 buf,
+                home: Home::Outputs,
                 parts: vec![(guest.start, 0..bytes.len())],
             },
         };

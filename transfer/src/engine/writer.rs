@@ -111,6 +111,7 @@ impl Sink {
         match batch.home {
             Home::Outputs => self.outputs.put(batch.buf),
             Home::Parts => self.parts.put(batch.buf),
+            Home::Chunks(pool) => pool.put(batch.buf),
         }
         Ok(())
     }
@@ -136,6 +137,7 @@ pub(super) struct Back {
     layout: Layout,
     shares_blocks_of: Option<u64>,
     keeps_zeros: bool,
+    takes_chunks: bool,
 }
 
 impl Back {
@@ -155,6 +157,7 @@ impl Back {
         let clusters = output.clusters();
         let shares_blocks_of = output.shares_blocks_of();
         let keeps_zeros = output.keeps_zeros();
+        let takes_chunks = clusters.is_none();
         let cluster = clusters.map_or(0, |(cluster, _)| cluster as usize);
         let in_parts = layout.parts + PARTS_IN_FLIGHT as usize;
         let part_buffers = Pool::new(in_parts, cluster, &shared.failure);
@@ -199,7 +202,13 @@ impl Back {
             layout,
             shares_blocks_of,
             keeps_zeros,
+            takes_chunks,
         })
+    }
+
+    /// A [`Task::Plain`] may have a chunk of the stream: nothing has to be laid out anew.
+    pub(super) fn takes_chunks(&self) -> bool {
+        self.takes_chunks
     }
 
     pub(super) fn send(&self, task: Task) -> Result<(), Stopped> {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Chunk, Message, Stream, pump};
+use super::{Chunk, Input, Message, Stream, pump};
 use crate::cancel::Stopped;
 use crate::engine::Shared;
 use crate::pool::Pool;
@@ -25,7 +25,7 @@ pub(super) fn run(
         stopped: false,
     })));
     let image = finder.find(Box::new(archive.clone()));
-    let pumped = pump(image, out, pool, shared, false);
+    let pumped = pump(Input::Bytes(image), out, pool, shared, false);
     let mut position = archive.0.lock().unwrap_or_else(PoisonError::into_inner);
     if position.stopped {
         return Err(Stopped);
