@@ -4,10 +4,11 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use longshore_tests::device::Loop;
+use longshore_tests::http::{Fault, Page, Server};
 use longshore_tests::program::{have, program, run, said};
 
 use crate::mount::Mount;
-use crate::rig::{MIB, Rig, error_of, json_of};
+use crate::rig::{MIB, Rig, error_of, eventually, json_of, signal};
 
 /// `files.tar` with a directory of two files in it.
 fn packed(rig: &Rig) -> Vec<u8> {
@@ -26,7 +27,7 @@ fn an_archive_becomes_a_directory_from_a_file_and_from_a_pipe() {
     if !have("tar") {
         return;
     }
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let bytes = packed(&rig);
     let archive = ["--content-type", "archive", "--progress", "json"];
     let output = rig.ends(&[&["import", "files.tar", "out"], &archive[..]].concat(), 0);
@@ -57,7 +58,7 @@ fn an_archive_becomes_a_directory_from_a_file_and_from_a_pipe() {
 
 #[test]
 fn an_archive_that_does_not_fit_is_4_and_leaves_nothing() {
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let Some(mount) = Mount::of(&rig, "ext4", 16 << 20) else {
         return;
     };
@@ -91,7 +92,7 @@ fn memory_stays_bounded_whatever_an_archive_holds() {
     if !have("time") || !have("xz") {
         return;
     }
-    let rig = Rig::new();
+    let rig = Rig::quick();
     // Many small files, a large one, and a block of xz that takes all the memory it may.
     std::fs::create_dir(rig.path("src")).unwrap();
     for n in 0..2000 {
@@ -119,7 +120,7 @@ fn memory_stays_bounded_whatever_an_archive_holds() {
 
 #[test]
 fn a_blank_disk_is_made_of_its_size_alone() {
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let args = [
         "import",
         "blank:",
@@ -162,7 +163,7 @@ fn a_blank_disk_is_made_of_its_size_alone() {
 
 #[test]
 fn a_blank_device_keeps_what_it_holds_and_says_so_unless_told_to_zero_it() {
-    let rig = Rig::new();
+    let rig = Rig::quick();
     rig.write("backing", &vec![0xee; 8 * MIB]);
     let Some(device) = Loop::over(&rig.path("backing")) else {
         return;
@@ -180,4 +181,81 @@ fn a_blank_device_keeps_what_it_holds_and_says_so_unless_told_to_zero_it() {
         0,
     );
     assert!(std::fs::read(device.path()).unwrap() == vec![0; 8 * MIB]);
+}
+
+/// Every call on the directory fails, one by one: all of the archive is there, or nothing and a reason.
+#[test]
+fn a_call_that_fails_leaves_nothing_and_is_told() {
+    if !have("strace") || !have("tar") {
+        return;
+    }
+    let rig = Rig::quick();
+    let bytes = packed(&rig);
+    let calls = "mkdirat,openat,ftruncate,pwrite64,fchmod,utimensat,syncfs,renameat2,fchmodat";
+    for call in calls.split(',') {
+        for when in 1..=2 {
+            let mut strace = Command::new("strace");
+            strace.current_dir(rig.dir());
+            // Only what is done in the directory, or below it.
+            strace.args(["-f", "-qq", "-o", "trace", "-P"]);
+            strace
+                .arg(rig.path("out"))
+                .arg("-P")
+                .arg(rig.path("out/.longshore-unpack"));
+            strace.arg("-P").arg(rig.path("out/.longshore-unpack/src"));
+            strace
+                .arg("-P")
+                .arg(rig.path("out/.longshore-unpack/src/a"));
+            strace.args(["-e", &format!("trace={call}")]);
+            strace.args(["-e", &format!("inject={call}:error=EIO:when={when}")]);
+            strace.arg(program()).args(["import", "files.tar", "out"]);
+            strace.args(["--content-type", "archive"]);
+            let output = strace.output().unwrap();
+            let trace = String::from_utf8(rig.read("trace")).unwrap();
+            let hit = trace.contains("(INJECTED)");
+            if output.status.success() {
+                assert!(!hit || call == "openat", "{call} {when}: {trace}");
+                assert!(rig.read("out/src/a") == bytes, "{call} {when}");
+                std::fs::remove_dir_all(rig.path("out")).unwrap();
+                continue;
+            }
+            assert!(hit, "{call} {when}: {}", said(&output));
+            let text = error_of(&output);
+            assert!(text.contains("Input/output error"), "{call} {when}: {text}");
+            // Where it was moved to its place it is whole.
+            if rig.path("out/src").exists() {
+                assert!(rig.read("out/src/a") == bytes, "{call} {when}");
+                std::fs::remove_dir_all(rig.path("out")).unwrap();
+            }
+            let left = rig.names();
+            assert!(
+                !left.contains(&"out".to_owned()),
+                "{call} {when}: {left:?}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_an_archive_and_leaves_nothing() {
+    let rig = Rig::quick();
+    let page = Page::of(vec![0; MIB]).faults(&Fault::Stall(1000), 20);
+    let server = Server::start([("/files.tar", page)]);
+    let mut command = rig.command(&["import", &server.url("/files.tar"), "out"]);
+    command.args(["--content-type", "archive"]);
+    command.stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    server.wait_until(|log| log.sent >= 1000);
+    eventually("it unpacks", || {
+        rig.path("out/.longshore-unpack").exists().then_some(())
+    });
+    signal(&child, "TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        error_of(&output).contains("interrupted"),
+        "{}",
+        said(&output)
+    );
+    assert!(!rig.path("out/.longshore-unpack").exists());
 }

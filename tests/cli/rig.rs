@@ -19,6 +19,11 @@ impl Rig {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// A directory in memory: see [`data::quick_dir`].
+    pub(crate) fn quick() -> Self {
+        Self(data::quick_dir())
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         self.0.path()
     }

@@ -1,4 +1,6 @@
-//! Bytes to import.
+//! Bytes to import, and where to.
+
+use tempfile::TempDir;
 
 /// A disk of `len` bytes: noise, zeros and text in turns, with turns that are aligned to nothing.
 /// Different seeds give disks that differ everywhere but in the zeros.
@@ -26,4 +28,16 @@ pub fn disk(len: usize, seed: u64) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// A directory in memory, where there is one: what is made durable there waits for no disk, on which others
+/// may be busy. For tests of what is done, and not of how it is stored.
+pub fn quick_dir() -> TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let made = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    made.unwrap()
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use longshore_crds::contract::Termination;
-use longshore_tests::data::disk;
+use longshore_tests::data::{disk, quick_dir};
 use longshore_tests::http::{Fault, Page, Server};
 use longshore_tests::program::{have, importer, run, said};
 use tempfile::TempDir;
@@ -59,7 +59,7 @@ impl Ended {
 
 impl Pod {
     pub(super) fn new(source: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_dir();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let vars = [
@@ -102,6 +102,10 @@ impl Pod {
         names
     }
 
+    pub(super) fn vars(&self) -> impl Iterator<Item = (String, String)> {
+        self.vars.iter().cloned()
+    }
+
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new("env");
         // Whoever started the tests may ignore signals, and children inherit that.
@@ -109,7 +113,7 @@ impl Pod {
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap());
-        command.envs(self.vars.iter().cloned());
+        command.envs(self.vars());
         command.stdin(Stdio::null());
         command
     }

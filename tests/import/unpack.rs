@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use longshore_importer::{
     ArchiveError, Destination, Error, Existing, SourceOptions, Unpacked, source_of_files, unpack,
 };
-use longshore_tests::data::disk;
+use longshore_tests::data::{disk, quick_dir};
 use longshore_tests::program::{have, run};
 use longshore_transfer::{Cancel, Error as TransferError, Options, Progress};
 use tar::{Builder, EntryType, Header};
@@ -53,7 +53,7 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_dir();
         std::fs::write(dir.path().join("precious"), "precious").unwrap();
         Self(dir)
     }

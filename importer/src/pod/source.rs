@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use longshore_crds::contract::{Credentials, Import, Pull, Source as From};
+use longshore_crds::contract::{Checkpoint, Credentials, Import, Pull, Source as From, Vmware};
 use longshore_transfer::{Cancel, Source, Tally};
+use url::Url;
 
 use super::PodError;
-use crate::{BasicAuth, SourceOptions, parse_header, source_from, source_of_files};
+use crate::{
+    BasicAuth, SourceOptions, VddkDisk, VddkError, parse_header, source_from, source_of_files,
+    vddk_source,
+};
 
 /// Where Secrets with headers are mounted unless the environment says otherwise.
 const HEADERS: &str = "/extraheaders";
@@ -39,13 +43,58 @@ pub(super) fn open(
         From::Http { .. } | From::Glance { .. } | From::Gcs { .. } | From::Registry { .. } => {
             source_from(&spec, &options)
         }
-        From::S3 { .. } | From::Imageio { .. } | From::Vddk { .. } | From::Blank => {
-            Err(crate::Error::NotYet {
-                scheme: import.source.kind().to_owned(),
-            })
-        }
+        From::Vddk {
+            endpoint,
+            disk,
+            checkpoint,
+        } => vmware(endpoint.reveal(), disk, checkpoint.as_ref(), &options),
+        From::S3 { .. } | From::Imageio { .. } | From::Blank => Err(crate::Error::NotYet {
+            scheme: import.source.kind().to_owned(),
+        }),
     };
     opened.map_err(|source| connect(import, source))
+}
+
+/// A disk of vSphere: all of it, as it is or as it was at a checkpoint. What changed between two of them
+/// takes a query that is not made yet, and so does finding a machine by its uuid.
+fn vmware(
+    endpoint: &str,
+    disk: &Vmware,
+    checkpoint: Option<&Checkpoint>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, crate::Error> {
+    let refuse = |why: &str| crate::Error::Vddk {
+        name: "the disk of a VMware machine".to_owned(),
+        source: VddkError::Address {
+            why: why.to_owned(),
+        },
+    };
+    let url = Url::parse(endpoint).map_err(|e| refuse(&e.to_string()))?;
+    let server = url.host_str().ok_or_else(|| refuse("it names no server"))?;
+    let reference = disk.uuid.strip_prefix("moref=").unwrap_or(&disk.uuid);
+    if !reference.starts_with("vm-") {
+        return Err(refuse(
+            "machines can't be found by their uuid yet: give the managed object reference (vm-123) in its place",
+        ));
+    }
+    let auth = options.basic_auth.clone();
+    let auth = auth.ok_or_else(|| refuse("there are no user and password for it"))?;
+    let mut wanted = VddkDisk::new(server, auth, reference, &disk.backing_file);
+    wanted.port = url.port();
+    wanted.thumbprint = Some(disk.thumbprint.clone());
+    wanted.config.clone_from(&disk.arguments);
+    if let Some(library) = &disk.library {
+        wanted.libdir.clone_from(library);
+    }
+    if let Some(checkpoint) = checkpoint {
+        if checkpoint.previous.is_some() {
+            return Err(refuse(
+                "changes between two checkpoints are not asked for yet",
+            ));
+        }
+        wanted.snapshot = Some(checkpoint.current.clone());
+    }
+    vddk_source(&wanted, None, options)
 }
 
 /// A stream of files: an archive is not searched for a disk.

@@ -90,11 +90,19 @@ impl Job {
         target: &TargetSpec,
     ) -> PodError {
         if let (longshore_transfer::Error::Checksum { .. }, Volume::Block { .. }) = (&error, volume)
-            && let Err(error) = wipe(target, &self.cancel)
+            && let Err(error) = wipe(&self.as_far_as_written(target), &self.cancel)
         {
             tracing::error!(%error, "what was read could not be wiped from the device");
         }
         error.into()
+    }
+
+    /// The target, as large as the disk that was written to it.
+    fn as_far_as_written(&self, target: &TargetSpec) -> TargetSpec {
+        TargetSpec {
+            size: self.progress.snapshot().size,
+            ..target.clone()
+        }
     }
 
     fn blank(&self, volume: &Volume) -> Result<Termination, PodError> {

@@ -89,8 +89,8 @@ pub(super) struct Tree {
     path: PathBuf,
     existing: Existing,
     directory: OwnedFd,
-    /// We made it, so it goes if we fail.
-    ours: bool,
+    /// Goes last if we fail.
+    ours: Ours,
     root: OwnedFd,
     progress: Progress,
     /// Open directories from the root down, by name: entries mostly come in the order of their tree.
@@ -109,9 +109,9 @@ impl Tree {
     ) -> Result<Self, TransferError> {
         let path = &destination.directory;
         let fail = |action: &'static str, e: Errno| target(action, path, e.into(), 0);
-        let made = match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
+        let ours = match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => Ours(Some(path.clone())),
+            Err(Errno::EXIST) => Ours(None),
             Err(e) => return Err(fail("make the directory", e)),
         };
         // The path is the caller's, and may lead through links.
@@ -131,13 +131,16 @@ impl Tree {
         remove_staging(path).map_err(|e| target("clear", &path.join(STAGING), e, 0))?;
         rustix::fs::mkdirat(&directory, STAGING, Mode::from_raw_mode(0o700))
             .map_err(|e| fail("make a directory in", e))?;
+        // Dropped before `ours`, which is empty only then.
+        let mut staging = Ours(Some(path.join(STAGING)));
         let root = rustix::fs::openat(&directory, STAGING, DIRECTORY, Mode::empty())
             .map_err(|e| fail("open a directory in", e))?;
+        staging.0 = None;
         Ok(Self {
             path: path.clone(),
             existing: destination.existing,
             directory,
-            ours: made,
+            ours,
             root,
             progress: progress.clone(),
             open: Vec::new(),
@@ -346,6 +349,7 @@ impl Tree {
         }
         remove_staging(&self.path).map_err(|e| self.target("clear", e))?;
         self.finished = true;
+        self.ours.0 = None;
         sync(&self)
     }
 
@@ -377,9 +381,18 @@ impl Drop for Tree {
         self.open.clear();
         if let Err(error) = remove_staging(&self.path) {
             tracing::warn!(%error, "a part of the archive stays behind");
-        } else if self.ours {
+        }
+    }
+}
+
+/// A directory that we made, and that goes with us unless it is full.
+struct Ours(Option<PathBuf>);
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
             // Somebody may have put something in it.
-            drop(std::fs::remove_dir(&self.path));
+            drop(std::fs::remove_dir(path));
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Block volumes, and archives onto filesystem volumes.
 
+use std::fs::File;
+use std::process::Command;
+
 use longshore_tests::data::disk;
-use longshore_tests::device::Loop;
+use longshore_tests::device::{Loop, is_root};
 use longshore_tests::http::Page;
+use longshore_tests::program::{have, importer, run, said};
 
 use super::Pod;
 use crate::serving;
@@ -83,6 +87,57 @@ fn an_archive_is_unpacked_into_the_volume() {
         wrong.run().failed(0, "ChecksumMismatch");
         assert_eq!(wrong.volume(), ["lost+found", "top"]);
     }
+}
+
+#[test]
+fn a_volume_that_is_full_is_said_to_be() {
+    if !is_root() || !have("mkfs.ext4") {
+        return;
+    }
+    let pod = Pod::http("http://127.0.0.1:1/").set("IMPORTER_IMAGE_SIZE", "8Mi");
+    let small = File::create(pod.path("small")).unwrap();
+    small.set_len(16 << 20).unwrap();
+    run(Command::new("mkfs.ext4").arg("-q").arg(pod.path("small")));
+    let data = pod.path("data");
+    let mounted = Command::new("mount")
+        .args(["-o", "loop"])
+        .arg(pod.path("small"))
+        .arg(&data)
+        .output()
+        .unwrap();
+    if !mounted.status.success() {
+        eprintln!("skipped: no loop mount: {}", said(&mounted));
+        return;
+    }
+    // Room that is there when it is asked for, and gone when it is used.
+    let (_server, url) = serving("/files.tar", Page::of(tar_of(&[("f", &disk(30 * MIB, 4))])));
+    let pod = pod
+        .set("IMPORTER_ENDPOINT", &url)
+        .set("IMPORTER_CONTENTTYPE", "archive");
+    let ended = pod.run();
+    let left = pod.volume();
+    run(Command::new("umount").arg(&data));
+    let message = ended.failed(1, "NoSpace");
+    assert!(message.contains("No space left on device"), "{message}");
+    assert_eq!(left, ["lost+found"]);
+}
+
+#[test]
+fn memory_stays_bounded_with_an_image_that_takes_much() {
+    if !have("time") || !have("xz") {
+        return;
+    }
+    let body = packed("disk.raw.xz", &disk(48 * MIB, 5));
+    let (_server, url) = serving("/disk.raw.xz", Page::of(body));
+    let pod = Pod::http(&url).set("IMPORTER_IMAGE_SIZE", "64Mi");
+    let mut time = Command::new("time");
+    time.args(["--quiet", "--format", "%M", "--output"]);
+    time.arg(pod.path("peak")).arg(importer());
+    time.env_clear().envs(pod.vars());
+    pod.ended(&time.output().unwrap()).complete();
+    let peak = std::fs::read_to_string(pod.path("peak")).unwrap();
+    let peak: usize = peak.trim().parse().unwrap();
+    assert!(peak * 1024 < 128 * MIB, "{} MiB", peak >> 10);
 }
 
 #[test]
