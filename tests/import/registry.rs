@@ -6,6 +6,7 @@ mod files;
 mod hostile;
 mod image;
 mod papers;
+mod pod;
 mod real;
 mod server;
 

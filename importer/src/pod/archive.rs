@@ -1,10 +1,10 @@
 //! An archive of files onto a filesystem volume.
 
-use longshore_crds::contract::{SourceIdentity, Termination};
+use longshore_crds::contract::Termination;
 
 use super::PodError;
 use super::metrics::Phase;
-use super::source::open_files;
+use super::source::{Opened, open_files};
 use super::volume::Volume;
 use super::work::Job;
 use crate::{Destination, Existing, unpack};
@@ -21,12 +21,11 @@ pub(super) fn run(job: &Job, volume: &Volume) -> Result<Termination, PodError> {
             });
         }
     };
-    let mut source = open_files(&job.import, &job.credentials, &job.access())?;
-    let identity = SourceIdentity {
-        name: source.name(),
-        length: source.len(),
-        state: None,
-    };
+    let Opened {
+        mut source,
+        identity,
+        ..
+    } = open_files(&job.import, &job.credentials, &job.access())?;
     job.gauges.enter(Phase::Copying);
     let destination = Destination {
         directory: data.clone(),

@@ -1,16 +1,20 @@
 //! The source of an import, with what it takes to reach it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use longshore_crds::contract::{Checkpoint, Credentials, Import, Pull, Source as From, Vmware};
+use longshore_crds::contract::{
+    Checkpoint, Credentials, EnvError, Import, Pull, Secret, Source as From, SourceIdentity,
+    Vmware, variables,
+};
 use longshore_transfer::{Cancel, Source, Tally};
 use url::Url;
 
 use super::PodError;
 use crate::{
-    BasicAuth, SourceOptions, VddkDisk, VddkError, parse_header, source_from, source_of_files,
-    vddk_source,
+    BasicAuth, RegistryImage, RegistryOptions, SourceOptions, VddkDisk, VddkError, parse_header,
+    registry_image, source_from, source_of_files, vddk_source,
 };
 
 /// Where Secrets with headers are mounted unless the environment says otherwise.
@@ -31,23 +35,57 @@ pub(super) struct Access {
     pub(super) retries: Tally,
 }
 
+/// A source, and what is known of it.
+pub(super) struct Opened {
+    pub(super) source: Box<dyn Source>,
+    /// What it wants the disk's claim to be labelled with.
+    pub(super) labels: BTreeMap<String, String>,
+    /// Which state of it this is.
+    pub(super) identity: SourceIdentity,
+}
+
+impl Opened {
+    fn of(source: Box<dyn Source>) -> Self {
+        let identity = SourceIdentity {
+            name: source.name(),
+            length: source.len(),
+            state: None,
+        };
+        Self {
+            source,
+            labels: BTreeMap::new(),
+            identity,
+        }
+    }
+
+    fn of_image(image: RegistryImage) -> Self {
+        let mut opened = Self::of(image.source);
+        opened.labels = image.labels;
+        opened.identity.state = Some(image.digest);
+        opened
+    }
+}
+
 /// A disk image.
 pub(super) fn open(
     import: &Import,
     credentials: &Credentials,
     access: &Access,
-) -> Result<Box<dyn Source>, PodError> {
+) -> Result<Opened, PodError> {
     let spec = spec(import, access)?;
     let options = options(import, credentials, access)?;
     let opened = match &import.source {
+        From::Registry {
+            pull: Pull::Pod, ..
+        } => registry_image(&spec, &options).map(Opened::of_image),
         From::Http { .. } | From::Glance { .. } | From::Gcs { .. } | From::Registry { .. } => {
-            source_from(&spec, &options)
+            source_from(&spec, &options).map(Opened::of)
         }
         From::Vddk {
             endpoint,
             disk,
             checkpoint,
-        } => vmware(endpoint.reveal(), disk, checkpoint.as_ref(), &options),
+        } => vmware(endpoint.reveal(), disk, checkpoint.as_ref(), &options).map(Opened::of),
         From::S3 { .. } | From::Imageio { .. } | From::Blank => Err(crate::Error::NotYet {
             scheme: import.source.kind().to_owned(),
         }),
@@ -102,12 +140,12 @@ pub(super) fn open_files(
     import: &Import,
     credentials: &Credentials,
     access: &Access,
-) -> Result<Box<dyn Source>, PodError> {
+) -> Result<Opened, PodError> {
     let spec = spec(import, access)?;
     let options = options(import, credentials, access)?;
     let opened = match &import.source {
         From::Http { .. } | From::Glance { .. } | From::Gcs { .. } => {
-            source_of_files(&spec, &options)
+            source_of_files(&spec, &options).map(Opened::of)
         }
         // The contract lets no archive come from the rest.
         From::S3 { .. }
@@ -198,6 +236,14 @@ fn options(
     for directory in [&import.tls.cert_dir, &import.proxy.cert_dir] {
         options.ca.extend(directory.clone());
     }
+    if let From::Registry {
+        endpoint,
+        architecture,
+        pull: Pull::Pod,
+    } = &import.source
+    {
+        options.registry = registry(import, credentials, endpoint, architecture.as_deref())?;
+    }
     let keys = Keys::of(credentials)?;
     if let Some(user) = keys.id.filter(|user| !user.is_empty()) {
         options.basic_auth = Some(BasicAuth {
@@ -219,6 +265,37 @@ fn options(
     Ok(options)
 }
 
+/// What only registries need.
+fn registry(
+    import: &Import,
+    credentials: &Credentials,
+    endpoint: &Secret,
+    architecture: Option<&str>,
+) -> Result<RegistryOptions, PodError> {
+    let login = credentials.directory.as_ref();
+    let login = login.map(|directory| directory.join(Credentials::DOCKER_CONFIG_FILE));
+    let platform = architecture.map(|architecture| {
+        let platform = format!("linux/{architecture}").parse();
+        platform.map_err(|_| EnvError::Invalid {
+            variable: variables::REGISTRY_ARCHITECTURE.to_owned(),
+            value: Some(architecture.to_owned()),
+            expected: "an architecture, such as arm64",
+        })
+    });
+    let mut insecure = Vec::new();
+    if import.tls.insecure {
+        let place = endpoint.reveal().split_once("://").map(|(_, place)| place);
+        let host = place.and_then(|place| place.split('/').next());
+        insecure.extend(host.and_then(|host| host.parse().ok()));
+    }
+    Ok(RegistryOptions {
+        auth_file: login.filter(|login| login.exists()),
+        platform: platform.transpose()?,
+        insecure,
+        ..RegistryOptions::default()
+    })
+}
+
 /// Name and password, from the environment or a mounted Secret.
 struct Keys {
     id: Option<String>,
@@ -233,7 +310,7 @@ impl Keys {
                 .map(|path| read_secret(&path))
                 .transpose()
         };
-        let text = |secret: &longshore_crds::contract::Secret| secret.reveal().to_owned();
+        let text = |secret: &Secret| secret.reveal().to_owned();
         Ok(Self {
             id: match &credentials.access_key_id {
                 Some(id) => Some(text(id)),

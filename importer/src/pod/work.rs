@@ -1,14 +1,14 @@
 //! The import itself.
 
 use longshore_crds::contract::{
-    CacheMode, ContentType, Credentials, Import, Source as From, SourceIdentity, Termination,
+    CacheMode, ContentType, Credentials, Import, Source as From, Termination,
 };
 use longshore_transfer::{
     Cache, Cancel, Options, Preallocate, Progress, Report, TargetSpec, blank, transfer, wipe,
 };
 
 use super::metrics::{Gauges, Phase};
-use super::source::{Access, let_go, open};
+use super::source::{Access, Opened, let_go, open};
 use super::volume::Volume;
 use super::{Place, PodError, archive};
 
@@ -45,12 +45,11 @@ impl Job {
     fn disk(&self, volume: &Volume) -> Result<Termination, PodError> {
         let target = self.target(volume)?;
         let options = self.options()?;
-        let mut source = open(&self.import, &self.credentials, &self.access())?;
-        let identity = SourceIdentity {
-            name: source.name(),
-            length: source.len(),
-            state: None,
-        };
+        let Opened {
+            mut source,
+            labels,
+            identity,
+        } = open(&self.import, &self.credentials, &self.access())?;
         // Changes are of the disk that is there.
         if !source.changes_only() {
             volume.clear()?;
@@ -70,6 +69,7 @@ impl Job {
         self.gauges.enter(Phase::Finishing);
         volume.seal()?;
         Ok(Termination {
+            labels,
             format: Some(format_of(&report)),
             virtual_size: Some(report.virtual_size),
             disk_size: Some(target.size.unwrap_or(report.virtual_size)),
