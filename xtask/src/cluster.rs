@@ -1,34 +1,187 @@
 //! `cargo xtask cluster`: a real Kubernetes on this machine, from packages and Go modules alone.
+//!
+//! Two tiers. `api` is etcd, the API server and the controller manager as plain processes on loopback:
+//! everything about objects, nothing that runs a pod. `up` is a whole node as well, in namespaces of its
+//! own, so that the host keeps its interfaces, mounts and packet filters.
 
-use anyhow::Result;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
-use crate::gotools::{self, KUBERNETES};
-use crate::say;
+use self::control::{Api, Programs};
+use self::pki::Pki;
+use self::place::Place;
+use crate::gotools::{self, COREDNS, KUBERNETES, LOCAL_PATH};
+use crate::shell::Run;
+use crate::{paths, say};
+
+mod addons;
+mod control;
+pub(crate) mod image;
+mod node;
+mod pki;
+mod place;
 
 /// What to do with it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Start a whole cluster with one node, in namespaces of its own (as root)
+    Up(Which),
+    /// Start etcd, kube-apiserver and kube-controller-manager
+    Api(Which),
+    /// Tell which clusters there are and what of them runs
+    Status(Which),
+    /// End a cluster and remove everything of it
+    Down(Which),
     /// Only build what the others start, into the cache
     Build,
+    /// What `up` starts in the node's namespaces
+    #[command(hide = true)]
+    Node(Which),
+}
+
+/// Which cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Which {
+    /// Its name; clusters of different names stand side by side
+    #[arg(long, default_value = "default")]
+    name: String,
 }
 
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Build => {
-            let names = [
-                "etcd",
-                "kube-apiserver",
-                "kube-controller-manager",
-                "kubectl",
-                "kube-scheduler",
-                "kubelet",
-                "kube-proxy",
-            ];
-            for path in gotools::build(&KUBERNETES, names)? {
-                say::line(&path.display().to_string());
-            }
-            Ok(())
-        }
+        Command::Api(which) => api(&Place::of(&which.name)?),
+        Command::Status(which) => status(&Place::of(&which.name)?),
+        Command::Down(which) => down(&Place::of(&which.name)?),
+        Command::Up(which) => up(&Place::of(&which.name)?),
+        Command::Node(which) => node::run(&Place::of(&which.name)?.inside()),
+        Command::Build => build(),
     }
+}
+
+/// Starts the control plane on loopback.
+fn api(place: &Place) -> Result<()> {
+    let programs = Programs::build()?;
+    fresh(place, "an API without nodes", &programs, || {
+        begin(place, &programs)
+    })
+}
+
+/// Starts a node, and the control plane beside it.
+fn up(place: &Place) -> Result<()> {
+    build()?;
+    let programs = Programs::build()?;
+    fresh(
+        place,
+        "a node and all that belongs to it",
+        &programs,
+        || namespaces(place),
+    )
+}
+
+/// Starts what is not there yet, and tells how to go on. Nothing of it is left if that fails.
+fn fresh(
+    place: &Place,
+    what: &str,
+    programs: &Programs,
+    start: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if !place.running().is_empty() {
+        bail!(
+            "the cluster {} runs already; `cargo xtask cluster down --name {0}` ends it",
+            place.name
+        );
+    }
+    down(place)?;
+    paths::make_dir(&place.folder)?;
+    let started = Instant::now();
+    let outcome = start();
+    if outcome.is_err() {
+        // What it said is in the error; what is left of it would only be in the way.
+        down(place)?;
+    }
+    outcome?;
+    say::line(&format!(
+        "the cluster {} is ready after {:.1} s: {what}. Try\n  export KUBECONFIG={}\n  {} get namespaces\n  cargo xtask cluster down --name {0}",
+        place.name,
+        started.elapsed().as_secs_f32(),
+        place.kubeconfig().display(),
+        programs.kubectl.display(),
+    ));
+    Ok(())
+}
+
+/// Makes the node's namespaces and waits until what runs in them is ready.
+fn namespaces(place: &Place) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("opening a port for the cluster")?;
+    let own = std::env::current_exe().context("finding xtask itself")?;
+    // The first process of a process namespace buries all orphans in it; a shell knows how.
+    let first = r#"exec 3<&0; "$@" <&3 3<&- & wait $!"#;
+    let run = Run::new("unshare")
+        .args(["--net", "--mount", "--pid", "--ipc", "--fork"])
+        .args(["--kill-child", "--mount-proc", "sh", "-c", first, "node"])
+        .arg(own)
+        .args(["cluster", "node", "--name", &place.name])
+        .quiet();
+    let outer = place.start_with("node", run, Stdio::from(OwnedFd::from(listener)))?;
+    let pid = outer.pid;
+    control::wait(place, "the node", &[outer], || place.file("ready").exists())?;
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let inner = paths::read(Path::new(&children))?;
+    let inner = inner
+        .trim()
+        .parse()
+        .context("finding the node's first process")?;
+    place.note("init", inner).map(drop)
+}
+
+/// Ends a cluster and removes what is left of it.
+fn down(place: &Place) -> Result<()> {
+    place.end()?;
+    node::remove_cgroups(place)?;
+    place.remove()
+}
+
+/// Builds, or finds, all that `up` starts.
+fn build() -> Result<()> {
+    let names = [
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kubectl",
+        "kube-scheduler",
+        "kubelet",
+        "kube-proxy",
+    ];
+    gotools::build(&KUBERNETES, names)?;
+    gotools::build(&COREDNS, ["coredns"])?;
+    gotools::build(&LOCAL_PATH, ["local-path-provisioner"])?;
+    Ok(())
+}
+
+fn begin(place: &Place, programs: &Programs) -> Result<()> {
+    let api = Api {
+        address: "127.0.0.1".to_owned(),
+        port: control::free_port()?,
+        advertised: "127.0.0.1".to_owned(),
+    };
+    let pki = Pki::make(place, &api.address, None)?;
+    control::start(place, programs, &pki, &api)
+}
+
+fn status(place: &Place) -> Result<()> {
+    let running = place.running();
+    if running.is_empty() {
+        bail!("no cluster {} runs", place.name);
+    }
+    for process in &running {
+        say::line(&format!("{:>8}  {}", process.pid, process.name));
+    }
+    say::line(&format!("KUBECONFIG={}", place.kubeconfig().display()));
+    Ok(())
 }

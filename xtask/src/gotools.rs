@@ -75,6 +75,28 @@ pub(crate) const KUBERNETES: Module = Module {
     ],
 };
 
+/// The name server for pods.
+pub(crate) const COREDNS: Module = Module {
+    folder: "coredns",
+    ldflags: "",
+    programs: &[program(
+        "coredns",
+        "longshore.test/tools/coredns",
+        "-1.14.6",
+    )],
+};
+
+/// The provisioner of volumes that are folders of the node.
+pub(crate) const LOCAL_PATH: Module = Module {
+    folder: "local-path",
+    ldflags: "",
+    programs: &[program(
+        "local-path-provisioner",
+        "github.com/rancher/local-path-provisioner",
+        "v0.0.30",
+    )],
+};
+
 /// Beyond what the largest takes on two busy cores.
 const LIMIT: Duration = Duration::from_mins(45);
 

@@ -12,6 +12,7 @@ mod baseline;
 mod bench;
 mod cargo;
 mod cluster;
+mod crdgen;
 mod demo;
 mod deps;
 mod fuzz;
@@ -50,6 +51,8 @@ enum Command {
     /// A real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Make the custom resource definitions of crds/schema/
+    Crdgen(crdgen::Args),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::run(&args),
         Command::Baseline(args) => baseline::run(&args),
         Command::Cluster(command) => cluster::run(&command),
+        Command::Crdgen(args) => crdgen::run(&args),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
-use crate::{baseline, demo, deps, fuzz, guest, install, paths, peers, tidy};
+use crate::{baseline, crdgen, demo, deps, fuzz, guest, install, paths, peers, tidy};
 
 pub(super) struct Stage {
     pub(super) name: &'static str,
@@ -35,6 +35,12 @@ pub(super) const STAGES: &[Stage] = &[
         about: "what no lint checks",
         quick: true,
         run: |_| tidy::run(),
+    },
+    Stage {
+        name: "crdgen",
+        about: "the definitions in deploy/ are what crds/schema/ says",
+        quick: true,
+        run: |_| crdgen::run(&crdgen::Args::check()),
     },
     Stage {
         name: "deps",

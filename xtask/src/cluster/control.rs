@@ -1,0 +1,242 @@
+//! etcd and the control plane: their arguments, and when they are ready.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::pki::Pki;
+use super::place::{Place, Process};
+use crate::gotools::{self, KUBERNETES};
+use crate::shell::Run;
+
+/// What the services of a cluster get their addresses from; the API server has the first.
+pub(super) const SERVICES: &str = "10.96.0.0/16";
+
+/// How long a component may take on two cores that do other things too.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The programs of the control plane.
+#[derive(Debug)]
+pub(super) struct Programs {
+    etcd: PathBuf,
+    api_server: PathBuf,
+    controller_manager: PathBuf,
+    pub(super) kubectl: PathBuf,
+}
+
+impl Programs {
+    pub(super) fn build() -> Result<Self> {
+        let names = [
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kubectl",
+        ];
+        let [etcd, api_server, controller_manager, kubectl] = gotools::build(&KUBERNETES, names)?;
+        Ok(Self {
+            etcd,
+            api_server,
+            controller_manager,
+            kubectl,
+        })
+    }
+}
+
+/// Where the API server listens, and what it calls itself.
+#[derive(Debug)]
+pub(super) struct Api {
+    pub(super) address: String,
+    pub(super) port: u16,
+    /// What pods are told to find it at.
+    pub(super) advertised: String,
+}
+
+impl Api {
+    pub(super) fn url(&self) -> String {
+        format!("https://{}:{}", self.address, self.port)
+    }
+}
+
+/// A port of the loopback that was free a moment ago.
+pub(super) fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Starts etcd, the API server and the controller manager, each when the one before it is ready.
+pub(super) fn start(place: &Place, programs: &Programs, pki: &Pki, api: &Api) -> Result<()> {
+    let (client_port, peer_port) = (free_port()?, free_port()?);
+    let etcd = place.start(
+        "etcd",
+        etcd(&programs.etcd, &place.make("etcd")?, client_port, peer_port),
+    )?;
+    let etcd_url = format!("http://127.0.0.1:{client_port}");
+    let server = place.start(
+        "kube-apiserver",
+        api_server(&programs.api_server, pki, api, &etcd_url),
+    )?;
+    pki.kubeconfig("admin", &api.url(), &place.kubeconfig())?;
+    wait(place, "the API server", &[etcd, server], || {
+        kubectl(programs, place)
+            .args(["get", "--raw", "/readyz"])
+            .capture()
+            .is_ok_and(|answer| answer == "ok")
+    })?;
+    let config = place.file("controller-manager.kubeconfig");
+    pki.kubeconfig("controller-manager", &api.url(), &config)?;
+    let manager = place.start(
+        "kube-controller-manager",
+        controller_manager(&programs.controller_manager, pki, &config)?,
+    )?;
+    // The first thing it does that others wait for.
+    wait(place, "the controller manager", &[manager], || {
+        kubectl(programs, place)
+            .args(["get", "serviceaccount", "default", "-o", "name"])
+            .capture()
+            .is_ok()
+    })
+}
+
+/// `kubectl` as the cluster's administrator.
+pub(super) fn kubectl(programs: &Programs, place: &Place) -> Run {
+    Run::new(&programs.kubectl)
+        .arg("--kubeconfig")
+        .arg(place.kubeconfig())
+        .arg("--request-timeout=5s")
+        .quiet()
+}
+
+/// Waits until `ready`, unless one of the processes it takes is gone.
+pub(super) fn wait(
+    place: &Place,
+    what: &str,
+    takes: &[Process],
+    ready: impl Fn() -> bool,
+) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if ready() {
+            return Ok(());
+        }
+        for process in takes {
+            if !process.runs() {
+                let said = place.tail(&process.name);
+                bail!("{} ended before {what} was ready:\n{said}", process.name);
+            }
+        }
+        if Instant::now() > until {
+            let said: Vec<String> = takes.iter().map(|p| place.tail(&p.name)).collect();
+            bail!(
+                "{what} was not ready after {} s:\n{}",
+                PATIENCE.as_secs(),
+                said.join("\n")
+            );
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn etcd(program: &Path, data: &Path, client_port: u16, peer_port: u16) -> Run {
+    let client = format!("http://127.0.0.1:{client_port}");
+    let peer = format!("http://127.0.0.1:{peer_port}");
+    Run::new(program)
+        .arg("--data-dir")
+        .arg(data)
+        // The cluster ends with the machine; nothing in it is worth a disk's latency.
+        .arg("--unsafe-no-fsync")
+        .arg(format!("--listen-client-urls={client}"))
+        .arg(format!("--advertise-client-urls={client}"))
+        .arg(format!("--listen-peer-urls={peer}"))
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .arg(format!("--initial-cluster=default={peer}"))
+        .quiet()
+}
+
+fn api_server(program: &Path, pki: &Pki, api: &Api, etcd: &str) -> Run {
+    let mut run = Run::new(program);
+    for (flag, file) in [
+        ("client-ca-file", pki.certificate("ca")),
+        ("tls-cert-file", pki.certificate("apiserver")),
+        ("tls-private-key-file", pki.key("apiserver")),
+        ("kubelet-certificate-authority", pki.certificate("ca")),
+        (
+            "kubelet-client-certificate",
+            pki.certificate("apiserver-kubelet"),
+        ),
+        ("kubelet-client-key", pki.key("apiserver-kubelet")),
+        (
+            "requestheader-client-ca-file",
+            pki.certificate("front-proxy-ca"),
+        ),
+        ("proxy-client-cert-file", pki.certificate("front-proxy")),
+        ("proxy-client-key-file", pki.key("front-proxy")),
+        ("service-account-key-file", pki.key("service-accounts")),
+        (
+            "service-account-signing-key-file",
+            pki.key("service-accounts"),
+        ),
+    ] {
+        run = run.arg(format!("--{flag}={}", file.display()));
+    }
+    run.arg(format!("--etcd-servers={etcd}"))
+        .arg(format!("--bind-address={}", api.address))
+        .arg(format!("--secure-port={}", api.port))
+        .arg(format!("--advertise-address={}", api.advertised))
+        .arg(format!("--service-cluster-ip-range={SERVICES}"))
+        .args([
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            "--enable-aggregator-routing=true",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-username-headers=X-Remote-User",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+            "--profiling=false",
+        ])
+        .quiet()
+}
+
+fn controller_manager(program: &Path, pki: &Pki, config: &Path) -> Result<Run> {
+    let mut run = Run::new(program);
+    for flag in [
+        "kubeconfig",
+        "authentication-kubeconfig",
+        "authorization-kubeconfig",
+    ] {
+        run = run.arg(format!("--{flag}={}", config.display()));
+    }
+    Ok(run
+        .arg(format!(
+            "--root-ca-file={}",
+            pki.certificate("ca").display()
+        ))
+        .arg(format!(
+            "--cluster-signing-cert-file={}",
+            pki.certificate("ca").display()
+        ))
+        .arg(format!(
+            "--cluster-signing-key-file={}",
+            pki.key("ca").display()
+        ))
+        .arg(format!(
+            "--service-account-private-key-file={}",
+            pki.key("service-accounts").display()
+        ))
+        .arg(format!("--secure-port={}", free_port()?))
+        .args([
+            "--bind-address=127.0.0.1",
+            "--use-service-account-credentials=true",
+            "--allocate-node-cidrs=true",
+            "--cluster-cidr=10.244.0.0/16",
+            "--leader-elect=false",
+            // Claims and garbage are collected as soon as tests look for it.
+            "--pvclaimbinder-sync-period=2s",
+        ])
+        .arg(format!("--service-cluster-ip-range={SERVICES}"))
+        .quiet())
+}

@@ -1,0 +1,115 @@
+//! Container images without a container engine: one layer of files, as an archive that `ctr` and skopeo
+//! read.
+//!
+//! The bytes depend on nothing but the files: names are sorted, times and owners fixed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::paths;
+use crate::shell::Run;
+
+/// What an image runs.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) command: &'a [&'a str],
+    /// `UID:GID`, or nothing for root.
+    pub(crate) user: &'a str,
+}
+
+/// A folder that becomes the root of an image.
+#[derive(Debug)]
+pub(crate) struct Root {
+    folder: PathBuf,
+}
+
+impl Root {
+    /// An empty one at `folder`, whatever was there before.
+    pub(crate) fn new(folder: PathBuf) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("removing {}", folder.display()))?;
+        }
+        paths::make_dir(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// Copies a program to a path within.
+    pub(crate) fn program(&self, from: &Path, to: &str) -> Result<()> {
+        let to = self.folder.join(to);
+        if let Some(parent) = to.parent() {
+            paths::make_dir(parent)?;
+        }
+        fs::copy(from, &to)
+            .map(drop)
+            .with_context(|| format!("copying {} to {}", from.display(), to.display()))
+    }
+
+    /// Makes a symbolic link within.
+    pub(crate) fn link(&self, target: &str, name: &str) -> Result<()> {
+        let name = self.folder.join(name);
+        std::os::unix::fs::symlink(target, &name)
+            .with_context(|| format!("linking {}", name.display()))
+    }
+
+    /// Makes an empty folder within.
+    pub(crate) fn folder(&self, name: &str) -> Result<()> {
+        paths::make_dir(&self.folder.join(name))
+    }
+
+    /// Packs it as `reference` (`name:tag`) into the docker-archive `archive`.
+    pub(crate) fn pack(&self, reference: &str, entry: &Entry<'_>, archive: &Path) -> Result<()> {
+        let parts = archive.with_extension("parts");
+        if parts.exists() {
+            fs::remove_dir_all(&parts)?;
+        }
+        paths::make_dir(&parts)?;
+        tar(&self.folder, ".", &parts.join("layer.tar"))?;
+        let layer = digest(&parts.join("layer.tar"))?;
+        let config = json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {
+                "Entrypoint": entry.command,
+                "User": entry.user,
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            },
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
+        });
+        paths::write(&parts.join("config.json"), config.to_string())?;
+        let config = format!("{}.json", digest(&parts.join("config.json"))?);
+        fs::rename(parts.join("config.json"), parts.join(&config))?;
+        let manifest = json!([{
+            "Config": config,
+            "RepoTags": [reference],
+            "Layers": ["layer.tar"],
+        }]);
+        paths::write(&parts.join("manifest.json"), manifest.to_string())?;
+        tar(&parts, ".", archive)?;
+        fs::remove_dir_all(&parts).context("removing the parts of an image")
+    }
+}
+
+/// The same bytes for the same files.
+fn tar(folder: &Path, what: &str, archive: &Path) -> Result<()> {
+    Run::new("tar")
+        .args(["--create", "--sort=name", "--mtime=@0", "--format=gnu"])
+        .args(["--owner=0", "--group=0", "--numeric-owner", "--file"])
+        .arg(archive)
+        .arg("--directory")
+        .arg(folder)
+        // Without the `./` in front, which some readers take for part of the name.
+        .args(["--transform=s,^\\./,,", what])
+        .quiet()
+        .capture()
+        .map(drop)
+}
+
+fn digest(file: &Path) -> Result<String> {
+    let said = Run::new("sha256sum").arg(file).quiet().capture()?;
+    let digest = said.split_whitespace().next();
+    digest.map(str::to_owned).context("sha256sum said nothing")
+}
