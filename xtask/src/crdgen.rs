@@ -141,6 +141,10 @@ fn within(
 ) -> Result<()> {
     if let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         for (name, field) in fields {
+            // The API server describes it itself, and refuses to be helped.
+            if name == "metadata" {
+                continue;
+            }
             describe_field(field, &format!("{path}.{name}"), words, used)?;
         }
     }
