@@ -14,6 +14,7 @@ pub mod data_volume;
 pub mod field_path;
 pub mod manifest;
 pub mod meta;
+pub mod names;
 pub mod quantity;
 pub mod virtual_machine;
 pub mod virtual_machine_instance;

@@ -1,0 +1,96 @@
+//! What claims say, in the words of this crate: annotations, phase, owner, size.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use longshore_crds::Quantity;
+use longshore_crds::names::annotation;
+
+/// Changes of annotations: `None` takes one away.
+pub(crate) type Changes = BTreeMap<String, Option<String>>;
+
+/// Where a disk is in a volume with a filesystem, and where a volume that is a device is.
+pub(crate) const DISK_FOLDER: &str = "/data";
+/// See [`DISK_FOLDER`].
+pub(crate) const DEVICE: &str = "/dev/cdi-block-volume";
+
+/// Reads claims.
+pub(crate) trait Claim {
+    /// An annotation, if there is one.
+    fn annotation(&self, name: &str) -> Option<&str>;
+    /// Whether it has a volume.
+    fn is_bound(&self) -> bool;
+    /// Whether it had one.
+    fn is_lost(&self) -> bool;
+    /// Whether the volume is a device.
+    fn is_block(&self) -> bool;
+    /// Whether somebody wants it away.
+    fn is_ending(&self) -> bool;
+    /// Whether its disk is complete.
+    fn is_filled(&self) -> bool;
+    /// Bytes asked for.
+    fn requested(&self) -> Option<u64>;
+    /// Its name; every object that a server gave has one.
+    fn named(&self) -> &str;
+    /// Its identity.
+    fn uid(&self) -> &str;
+}
+
+impl Claim for PersistentVolumeClaim {
+    fn annotation(&self, name: &str) -> Option<&str> {
+        Some(self.metadata.annotations.as_ref()?.get(name)?.as_str())
+    }
+
+    fn is_bound(&self) -> bool {
+        phase(self) == "Bound"
+    }
+
+    fn is_lost(&self) -> bool {
+        phase(self) == "Lost"
+    }
+
+    fn is_block(&self) -> bool {
+        let mode = self
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_mode.as_deref());
+        mode == Some("Block")
+    }
+
+    fn is_ending(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    fn is_filled(&self) -> bool {
+        self.annotation(annotation::POD_PHASE) == Some("Succeeded")
+    }
+
+    fn requested(&self) -> Option<u64> {
+        let requests = self.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        let quantity: Quantity = requests.get("storage")?.0.parse().ok()?;
+        quantity.to_u64()
+    }
+
+    fn named(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+}
+
+fn phase(claim: &PersistentVolumeClaim) -> &str {
+    let status = claim.status.as_ref();
+    status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
+}
+
+/// Of `wanted`, what `claim` does not have already.
+pub(crate) fn missing(claim: &PersistentVolumeClaim, wanted: Changes) -> Changes {
+    wanted
+        .into_iter()
+        .filter(|(name, value)| claim.annotation(name) != value.as_deref())
+        .collect()
+}

@@ -1,0 +1,253 @@
+//! The claim of a volume: what is created, word for word.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use longshore_crds::data_volume::{ClaimSpec, ContentType, DataVolumeSource};
+use longshore_crds::names::{annotation, label};
+use longshore_crds::{DataVolumeSpec, Quantity};
+use serde_json::json;
+
+use super::volume::Volume;
+
+const MIB: u128 = 1 << 20;
+
+/// What is known about the storage class.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Profile {
+    /// Access modes to take where the volume names none.
+    pub(crate) access_modes: Vec<String>,
+    /// Mode of the volume to take where it names none.
+    pub(crate) volume_mode: Option<String>,
+    /// Thousandths of a volume that its filesystem takes.
+    pub(crate) overhead: u16,
+}
+
+/// Why there can be no claim yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unknown(pub(super) String);
+
+/// The claim for `volume`, whose spec was found to be valid.
+pub(super) fn claim(
+    volume: &Volume,
+    spec: &DataVolumeSpec,
+    profile: &Profile,
+) -> Result<PersistentVolumeClaim, Unknown> {
+    let (wanted, rendered) = match (&spec.pvc, &spec.storage) {
+        (Some(claim), _) => (claim.clone(), false),
+        (None, Some(storage)) => (filled_in(storage, profile)?, true),
+        (None, None) => return Err(Unknown("the volume asks for no claim".to_owned())),
+    };
+    let mut wanted = wanted;
+    let is_block = wanted.volume_mode.as_deref() == Some("Block");
+    if rendered && !is_block {
+        grow(&mut wanted, profile.overhead);
+    }
+    let spec_value = serde_json::to_value(&wanted)
+        .and_then(serde_json::from_value)
+        .map_err(|error| Unknown(format!("the claim cannot be written: {error}")))?;
+    let mut labels = volume.meta.labels.clone().unwrap_or_default();
+    labels.insert(label::APP.to_owned(), label::APP_VALUE.to_owned());
+    labels.insert(
+        label::MANAGED_BY.to_owned(),
+        label::MANAGED_BY_VALUE.to_owned(),
+    );
+    labels.insert(
+        label::COMPONENT.to_owned(),
+        label::COMPONENT_VALUE.to_owned(),
+    );
+    if !is_block {
+        labels.insert(label::FILLING_UP.to_owned(), "disabled".to_owned());
+    }
+    Ok(PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: volume.meta.name.clone(),
+            namespace: volume.meta.namespace.clone(),
+            labels: Some(labels),
+            annotations: Some(annotations(volume, spec)),
+            owner_references: Some(vec![owner(volume)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec_value),
+        status: None,
+    })
+}
+
+/// The one that a volume's claim has.
+pub(super) fn owner(volume: &Volume) -> OwnerReference {
+    OwnerReference {
+        api_version: "cdi.kubevirt.io/v1beta1".to_owned(),
+        kind: "DataVolume".to_owned(),
+        name: volume.name().to_owned(),
+        uid: volume.uid().to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// What the volume leaves open is taken from the profile.
+fn filled_in(storage: &ClaimSpec, profile: &Profile) -> Result<ClaimSpec, Unknown> {
+    let mut claim = storage.clone();
+    if claim.access_modes.is_empty() {
+        if profile.access_modes.is_empty() {
+            return Err(Unknown(
+                "nothing is known of the storage class: name accessModes and volumeMode, or put them into its StorageProfile".to_owned(),
+            ));
+        }
+        claim.access_modes.clone_from(&profile.access_modes);
+    }
+    if claim
+        .volume_mode
+        .as_deref()
+        .is_none_or(|mode| mode == "FromStorageProfile")
+    {
+        claim.volume_mode.clone_from(&profile.volume_mode);
+    }
+    Ok(claim)
+}
+
+/// Adds room for the filesystem: the size that was asked for is the disk's.
+fn grow(claim: &mut ClaimSpec, overhead: u16) {
+    let Some(resources) = &mut claim.resources else {
+        return;
+    };
+    let Some(size) = resources.requests.get_mut("storage") else {
+        return;
+    };
+    let Some(bytes) = size.to_u64() else {
+        return;
+    };
+    let needed = required(bytes, overhead);
+    // A number of bytes is always a quantity.
+    if let Ok(grown) = needed.to_string().parse::<Quantity>() {
+        *size = grown;
+    }
+}
+
+/// Bytes that a volume must have for a disk of `bytes`, which is rounded up to whole MiB first.
+fn required(bytes: u64, overhead: u16) -> u128 {
+    let whole = u128::from(bytes).div_ceil(MIB) * MIB;
+    (whole * (1000 + u128::from(overhead))).div_ceil(1000)
+}
+
+fn annotations(volume: &Volume, spec: &DataVolumeSpec) -> BTreeMap<String, String> {
+    let mut all = volume.meta.annotations.clone().unwrap_or_default();
+    // Kept by kubectl, about another object.
+    all.remove("kubectl.kubernetes.io/last-applied-configuration");
+    let mut set = |name: &str, value: &str| {
+        all.insert(name.to_owned(), value.to_owned());
+    };
+    set(annotation::CREATED_FOR, volume.uid());
+    set(
+        annotation::CONTENT_TYPE,
+        match spec.content_type {
+            Some(ContentType::Archive) => "archive",
+            _ => "kubevirt",
+        },
+    );
+    if let Some(preallocation) = spec.preallocation {
+        set(
+            annotation::PREALLOCATION_REQUESTED,
+            &preallocation.to_string(),
+        );
+    }
+    for (name, value) in [
+        (annotation::POD_PRIORITY_CLASS, &spec.priority_class_name),
+        (annotation::POD_SERVICE_ACCOUNT, &spec.service_account_name),
+    ] {
+        if let Some(value) = value {
+            set(name, value);
+        }
+    }
+    if let Some(source) = &spec.source {
+        for (name, value) in source_annotations(source) {
+            set(&name, &value);
+        }
+    }
+    all
+}
+
+/// The annotations by which the import controller, and every other one, knows the source.
+fn source_annotations(source: &DataVolumeSource) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            all.push((name.to_owned(), value.to_owned()));
+        }
+    };
+    if let Some(http) = &source.http {
+        set(annotation::IMPORT_SOURCE, Some("http"));
+        set(annotation::IMPORT_ENDPOINT, Some(&http.url));
+        set(annotation::IMPORT_SECRET, http.secret_ref.as_deref());
+        set(
+            annotation::IMPORT_CERTIFICATES,
+            http.cert_config_map.as_deref(),
+        );
+        set(annotation::IMPORT_CHECKSUM, http.checksum.as_deref());
+        if http.insecure_skip_verify == Some(true) {
+            set(annotation::IMPORT_INSECURE, Some("true"));
+        }
+        for (prefix, values) in [
+            (annotation::IMPORT_EXTRA_HEADER, &http.extra_headers),
+            (annotation::IMPORT_SECRET_HEADER, &http.secret_extra_headers),
+        ] {
+            for (number, value) in values.iter().enumerate() {
+                set(&format!("{prefix}{number}"), Some(value));
+            }
+        }
+    }
+    for (word, store) in [("s3", &source.s3), ("gcs", &source.gcs)] {
+        if let Some(store) = store {
+            set(annotation::IMPORT_SOURCE, Some(word));
+            set(annotation::IMPORT_ENDPOINT, Some(&store.url));
+            set(annotation::IMPORT_SECRET, store.secret_ref.as_deref());
+            set(
+                annotation::IMPORT_CERTIFICATES,
+                store.cert_config_map.as_deref(),
+            );
+        }
+    }
+    if let Some(registry) = &source.registry {
+        set(annotation::IMPORT_SOURCE, Some("registry"));
+        set(annotation::IMPORT_ENDPOINT, registry.url.as_deref());
+        set(annotation::IMPORT_SECRET, registry.secret_ref.as_deref());
+        set(
+            annotation::IMPORT_CERTIFICATES,
+            registry.cert_config_map.as_deref(),
+        );
+    }
+    if source.blank.is_some() {
+        set(annotation::IMPORT_SOURCE, Some("none"));
+    }
+    for (word, there) in [
+        ("imageio", source.imageio.is_some()),
+        ("vddk", source.vddk.is_some()),
+    ] {
+        if there {
+            set(annotation::IMPORT_SOURCE, Some(word));
+        }
+    }
+    all
+}
+
+/// The patch that gives a claim to `volume` which was there before it.
+pub(super) fn adoption(volume: &Volume) -> serde_json::Value {
+    json!({"metadata": {
+        "ownerReferences": [owner(volume)],
+        "annotations": {annotation::CREATED_FOR: volume.uid(), annotation::POD_PHASE: "Succeeded"},
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_a_filesystem_is_added_to_whole_mebibytes() {
+        assert_eq!(required(1 << 30, 0), 1 << 30);
+        assert_eq!(required(1 << 30, 60), 1_138_166_334);
+        assert_eq!(required((1 << 30) + 1, 0), (1 << 30) + (1 << 20));
+        assert_eq!(required(1, 1000), 2 << 20);
+    }
+}

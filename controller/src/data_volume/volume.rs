@@ -1,0 +1,84 @@
+//! `DataVolume` objects as they come from the server.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ApiResource, DynamicObject};
+use longshore_crds::DataVolumeSpec;
+use serde::{Deserialize, Serialize};
+
+/// How the server calls them.
+pub(crate) fn resource() -> ApiResource {
+    ApiResource {
+        group: "cdi.kubevirt.io".to_owned(),
+        version: "v1beta1".to_owned(),
+        api_version: "cdi.kubevirt.io/v1beta1".to_owned(),
+        kind: "DataVolume".to_owned(),
+        plural: "datavolumes".to_owned(),
+    }
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Volume {
+    pub(crate) meta: ObjectMeta,
+    /// `None` if it is not what the schema says, which only somebody else's schema lets happen.
+    pub(crate) spec: Option<DataVolumeSpec>,
+    pub(crate) status: Status,
+}
+
+/// Its status, with the fields that the schema has and no others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claim_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) phase: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restart_count: Option<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) conditions: Vec<Condition>,
+}
+
+/// A condition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) reason: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_transition_time: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_heartbeat_time: Option<String>,
+}
+
+impl Volume {
+    pub(crate) fn of(object: DynamicObject) -> Self {
+        let part = |name: &str| object.data.get(name).cloned();
+        Self {
+            spec: part("spec").and_then(|spec| serde_json::from_value(spec).ok()),
+            status: part("status")
+                .and_then(|status| serde_json::from_value(status).ok())
+                .unwrap_or_default(),
+            meta: object.metadata,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.meta.name.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        self.meta.uid.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        Some(self.meta.annotations.as_ref()?.get(name)?.as_str())
+    }
+}

@@ -1,0 +1,72 @@
+//! Why a reconciliation did not end.
+
+/// Result of one.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong on the way to the cluster or back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The API server refused, or could not be asked.
+    #[error("could not {action} {object}")]
+    Api {
+        /// What was tried.
+        action: &'static str,
+        /// On what, as `kind namespace/name`.
+        object: String,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// The installation's own settings are of no use.
+    #[error("the environment variable {variable} {why}")]
+    Setting {
+        /// Which one.
+        variable: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// There is no cluster to talk to.
+    #[error("could not find out how to reach the cluster")]
+    Cluster {
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+}
+
+impl Error {
+    /// The word that logs and metrics use.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { .. } => "ApiError",
+            Self::Setting { .. } => "InvalidSetting",
+            Self::Cluster { .. } => "NoCluster",
+        }
+    }
+
+    /// The status that the API server answered with.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Says what was tried when it fails.
+pub(crate) trait Trying<T> {
+    /// `could not ACTION OBJECT`.
+    fn trying(self, action: &'static str, object: &str) -> Result<T>;
+}
+
+impl<T> Trying<T> for Result<T, kube::Error> {
+    fn trying(self, action: &'static str, object: &str) -> Result<T> {
+        self.map_err(|source| Error::Api {
+            action,
+            object: object.to_owned(),
+            source: Box::new(source),
+        })
+    }
+}

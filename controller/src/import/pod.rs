@@ -1,0 +1,321 @@
+//! The importer's pod.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
+    LocalObjectReference, PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod,
+    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecretKeySelector,
+    SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeDevice, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use longshore_crds::names::{annotation, label, object};
+
+use super::source::{Request, Source};
+use crate::claim::{Claim, DEVICE, DISK_FOLDER};
+
+/// What an installation decides about its pods.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Workload {
+    pub(crate) image: String,
+    pub(crate) pull_policy: String,
+    pub(crate) pull_secrets: Vec<LocalObjectReference>,
+    pub(crate) resources: ResourceRequirements,
+    pub(crate) node_selector: BTreeMap<String, String>,
+    pub(crate) affinity: Option<Affinity>,
+    pub(crate) tolerations: Vec<Toleration>,
+    /// Share of a volume that its filesystem takes, as a decimal.
+    pub(crate) overhead: String,
+    /// `http_proxy`, `https_proxy` and `no_proxy`.
+    pub(crate) proxies: Vec<(String, String)>,
+}
+
+/// The user that pods run as, and the group of their volumes.
+const USER: i64 = 107;
+const CERTIFICATES: &str = "/certs";
+const GOOGLE: &str = "/google";
+
+/// The pod that does `request` for `claim`. The same every time.
+pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &Workload) -> Pod {
+    let name = object::importer(claim.named());
+    let mut mounts = Mounts::default();
+    mounts.claim(claim);
+    if let Some(map) = &request.certificates {
+        mounts.config_map("certs", map, CERTIFICATES);
+    }
+    for (number, secret) in request.secret_headers.iter().enumerate() {
+        let path = format!("/extraheaders/{number}");
+        mounts.secret(&format!("headers-{number}"), secret, &path);
+    }
+    if let (Source::Gcs, Some(secret)) = (request.source, &request.secret) {
+        mounts.secret("google", secret, GOOGLE);
+    }
+    let Mounts {
+        volumes,
+        mounts,
+        devices,
+    } = mounts;
+    let is_block = claim.is_block();
+    let annotations = annotations(claim);
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: claim.metadata.namespace.clone(),
+            labels: Some(labels(claim)),
+            annotations: Some(annotations),
+            owner_references: Some(vec![owner(claim)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            restart_policy: Some("OnFailure".to_owned()),
+            enable_service_links: Some(false),
+            automount_service_account_token: Some(false),
+            service_account_name: text(claim, annotation::POD_SERVICE_ACCOUNT),
+            priority_class_name: text(claim, annotation::POD_PRIORITY_CLASS),
+            image_pull_secrets: some(workload.pull_secrets.clone()),
+            node_selector: (!workload.node_selector.is_empty())
+                .then(|| workload.node_selector.clone()),
+            affinity: workload.affinity.clone(),
+            tolerations: some(workload.tolerations.clone()),
+            security_context: Some(PodSecurityContext {
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                run_as_non_root: Some(true),
+                fs_group: (!is_block).then_some(USER),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    localhost_profile: None,
+                }),
+                ..PodSecurityContext::default()
+            }),
+            containers: vec![Container {
+                name: "importer".to_owned(),
+                image: Some(workload.image.clone()),
+                image_pull_policy: Some(workload.pull_policy.clone()),
+                env: Some(environment(claim, request, workload)),
+                ports: Some(vec![ContainerPort {
+                    name: Some("metrics".to_owned()),
+                    container_port: 8443,
+                    protocol: Some("TCP".to_owned()),
+                    ..ContainerPort::default()
+                }]),
+                resources: Some(workload.resources.clone()),
+                security_context: Some(SecurityContext {
+                    allow_privilege_escalation: Some(false),
+                    capabilities: Some(Capabilities {
+                        drop: Some(vec!["ALL".to_owned()]),
+                        add: None,
+                    }),
+                    run_as_non_root: Some(true),
+                    ..SecurityContext::default()
+                }),
+                termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+                volume_mounts: some(mounts),
+                volume_devices: some(devices),
+                ..Container::default()
+            }],
+            volumes: Some(volumes),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn text(claim: &PersistentVolumeClaim, name: &str) -> Option<String> {
+    let text = claim.annotation(name)?;
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
+    (!items.is_empty()).then_some(items)
+}
+
+fn labels(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
+    let mut labels = claim.metadata.labels.clone().unwrap_or_default();
+    for (name, value) in [
+        (label::APP, label::APP_VALUE),
+        (label::ROLE, label::ROLE_IMPORTER),
+        (label::PROMETHEUS, "true"),
+        (label::MANAGED_BY, label::MANAGED_BY_VALUE),
+        (label::COMPONENT, label::COMPONENT_VALUE),
+        (label::CLAIM_UID, claim.uid()),
+    ] {
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    labels
+}
+
+fn annotations(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for (name, default) in annotation::POD_DEFAULTS {
+        let value = claim.annotation(name).unwrap_or(default);
+        all.insert(name.to_owned(), value.to_owned());
+    }
+    for name in annotation::POD_NETWORKS {
+        if let Some(value) = claim.annotation(name) {
+            all.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    all
+}
+
+fn owner(claim: &PersistentVolumeClaim) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "PersistentVolumeClaim".to_owned(),
+        name: claim.named().to_owned(),
+        uid: claim.uid().to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn environment(
+    claim: &PersistentVolumeClaim,
+    request: &Request,
+    workload: &Workload,
+) -> Vec<EnvVar> {
+    let mut all = Vec::new();
+    let mut set = |name: &str, value: &str| {
+        all.push(EnvVar {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+            value_from: None,
+        });
+    };
+    set("IMPORTER_SOURCE", request.source.word());
+    set("IMPORTER_ENDPOINT", &request.endpoint);
+    set("IMPORTER_CONTENTTYPE", &request.content_type);
+    let size = claim.requested().map(|bytes| bytes.to_string());
+    set("IMPORTER_IMAGE_SIZE", &size.unwrap_or_default());
+    set("OWNER_UID", owner_uid(claim));
+    set("FILESYSTEM_OVERHEAD", overhead(claim, workload));
+    set("INSECURE_TLS", &request.insecure.to_string());
+    set("PREALLOCATION", &request.preallocate.to_string());
+    set(
+        "IMPORTER_CHECKSUM",
+        request.checksum.as_deref().unwrap_or_default(),
+    );
+    if request.certificates.is_some() {
+        set("IMPORTER_CERT_DIR", CERTIFICATES);
+    }
+    for (number, header) in request.extra_headers.iter().enumerate() {
+        set(&format!("IMPORTER_EXTRA_HEADER_{number}"), header);
+    }
+    for (name, value) in &workload.proxies {
+        set(name, value);
+    }
+    match (&request.secret, request.source) {
+        (Some(_), Source::Gcs) => {
+            set("GOOGLE_APPLICATION_CREDENTIALS", "/google/credentials.json");
+        }
+        (Some(secret), _) => {
+            for (name, key) in [
+                ("IMPORTER_ACCESS_KEY_ID", "accessKeyId"),
+                ("IMPORTER_SECRET_KEY", "secretKey"),
+            ] {
+                all.push(from_secret(name, secret, key));
+            }
+        }
+        (None, _) => {}
+    }
+    all
+}
+
+/// The value never passes through us.
+fn from_secret(name: &str, secret: &str, key: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.to_owned(),
+                key: key.to_owned(),
+                optional: Some(true),
+            }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+/// Whose progress it is: the data volume's, if there is one.
+fn owner_uid(claim: &PersistentVolumeClaim) -> &str {
+    let owners = claim
+        .metadata
+        .owner_references
+        .as_deref()
+        .unwrap_or_default();
+    let owner = owners.iter().find(|owner| owner.kind == "DataVolume");
+    owner.map_or(claim.uid(), |owner| owner.uid.as_str())
+}
+
+/// A device has no filesystem.
+fn overhead<'a>(claim: &PersistentVolumeClaim, workload: &'a Workload) -> &'a str {
+    if claim.is_block() {
+        "0"
+    } else {
+        &workload.overhead
+    }
+}
+
+#[derive(Default)]
+struct Mounts {
+    volumes: Vec<Volume>,
+    mounts: Vec<VolumeMount>,
+    devices: Vec<VolumeDevice>,
+}
+
+impl Mounts {
+    /// The claim itself, as a folder or as a device.
+    fn claim(&mut self, claim: &PersistentVolumeClaim) {
+        let name = "cdi-data-vol".to_owned();
+        self.volumes.push(Volume {
+            name: name.clone(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.named().to_owned(),
+                read_only: Some(false),
+            }),
+            ..Volume::default()
+        });
+        if claim.is_block() {
+            self.devices.push(VolumeDevice {
+                name,
+                device_path: DEVICE.to_owned(),
+            });
+        } else {
+            self.mount(name, DISK_FOLDER);
+        }
+    }
+
+    fn config_map(&mut self, name: &str, map: &str, path: &str) {
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: map.to_owned(),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
+        self.mount(name.to_owned(), path);
+    }
+
+    fn secret(&mut self, name: &str, secret: &str, path: &str) {
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(secret.to_owned()),
+                ..SecretVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
+        self.mount(name.to_owned(), path);
+    }
+
+    fn mount(&mut self, name: String, path: &str) {
+        self.mounts.push(VolumeMount {
+            name,
+            mount_path: path.to_owned(),
+            ..VolumeMount::default()
+        });
+    }
+}

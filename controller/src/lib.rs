@@ -1,0 +1,39 @@
+//! The controllers: what makes objects of `cdi.kubevirt.io` happen.
+//!
+//! Each observes, plans without side effects, and applies what it planned; they know each other by what
+//! they write on claims only. Nothing here touches an image: pods do.
+
+mod claim;
+mod context;
+mod data_volume;
+mod error;
+mod event;
+mod import;
+mod settings;
+
+use std::sync::Arc;
+
+use kube::Client;
+
+use crate::context::Context;
+pub use crate::error::Error;
+use crate::error::Result;
+use crate::settings::Settings;
+
+/// Runs all controllers until the process ends.
+pub async fn run() -> Result<()> {
+    // Another part of the process may have chosen a provider already; any will do.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+    let client = Client::try_default()
+        .await
+        .map_err(|source| Error::Cluster {
+            source: Box::new(source),
+        })?;
+    let context = Arc::new(Context { client, settings });
+    tokio::join!(
+        data_volume::run(Arc::clone(&context)),
+        import::run(Arc::clone(&context)),
+    );
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! What the installation tells its controller by environment variables.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::error::{Error, Result};
+use crate::import::pod::Workload;
+
+/// Settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) workload: Workload,
+    /// Thousandths of a volume that its filesystem takes.
+    pub(crate) overhead: u16,
+    /// Volumes may take over claims that are there already.
+    pub(crate) adoption: bool,
+}
+
+impl Settings {
+    /// Reads `IMPORTER_IMAGE` and `PULL_POLICY`.
+    pub(crate) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let image = variable("IMPORTER_IMAGE")
+            .filter(|image| !image.is_empty())
+            .ok_or(Error::Setting {
+                variable: "IMPORTER_IMAGE",
+                why: "is not set: it names the image of the pods that import",
+            })?;
+        let pull_policy = variable("PULL_POLICY").unwrap_or_else(|| "IfNotPresent".to_owned());
+        if !["Always", "IfNotPresent", "Never"].contains(&pull_policy.as_str()) {
+            return Err(Error::Setting {
+                variable: "PULL_POLICY",
+                why: "is none of Always, IfNotPresent and Never",
+            });
+        }
+        Ok(Self {
+            workload: Workload {
+                image,
+                pull_policy,
+                resources: resources(),
+                // What filesystems take of a volume, as upstream has it.
+                overhead: "0.06".to_owned(),
+                ..Workload::default()
+            },
+            overhead: 60,
+            adoption: false,
+        })
+    }
+}
+
+/// Upstream's defaults.
+fn resources() -> ResourceRequirements {
+    let amounts = |cpu: &str, memory: &str| {
+        Some(BTreeMap::from([
+            ("cpu".to_owned(), Quantity(cpu.to_owned())),
+            ("memory".to_owned(), Quantity(memory.to_owned())),
+        ]))
+    };
+    ResourceRequirements {
+        requests: amounts("100m", "60M"),
+        limits: amounts("750m", "600M"),
+        claims: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_must_be_named_and_a_policy_be_one() {
+        let settings = |image: &'static str, policy: Option<&'static str>| {
+            Settings::from_env(move |name| match name {
+                "IMPORTER_IMAGE" => Some(image.to_owned()),
+                "PULL_POLICY" => policy.map(str::to_owned),
+                _ => None,
+            })
+        };
+        assert_eq!(
+            settings("i", None).unwrap().workload.pull_policy,
+            "IfNotPresent"
+        );
+        assert_eq!(
+            settings("i", Some("Never")).unwrap().workload.pull_policy,
+            "Never"
+        );
+        assert!(settings("i", Some("Sometimes")).is_err());
+        assert!(settings("", None).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! The exact strings by which objects of `cdi.kubevirt.io` and their clients understand each other.
+//!
+//! They are upstream's, odd ones included: tools look for them. Where we add one of our own, its
+//! documentation says so.
+
+/// Annotations that a user may set on a claim, or on a `DataVolume`, which hands them on.
+pub mod annotation {
+    /// Which kind of source: `http`, `s3`, `gcs`, `registry`, `imageio`, `vddk`, `none`.
+    pub const IMPORT_SOURCE: &str = "cdi.kubevirt.io/storage.import.source";
+    /// Where the source is. Its presence alone asks for an import.
+    pub const IMPORT_ENDPOINT: &str = "cdi.kubevirt.io/storage.import.endpoint";
+    /// Name of a Secret with `accessKeyId` and `secretKey`.
+    pub const IMPORT_SECRET: &str = "cdi.kubevirt.io/storage.import.secretName";
+    /// Name of a `ConfigMap` with certificates of authorities.
+    pub const IMPORT_CERTIFICATES: &str = "cdi.kubevirt.io/storage.import.certConfigMap";
+    /// What the content must hash to, as `algorithm:hexadecimal`.
+    pub const IMPORT_CHECKSUM: &str = "cdi.kubevirt.io/storage.import.checksum";
+    /// Trust any certificate.
+    pub const IMPORT_INSECURE: &str = "cdi.kubevirt.io/storage.import.insecureSkipVerify";
+    /// A header line; a number follows.
+    pub const IMPORT_EXTRA_HEADER: &str = "cdi.kubevirt.io/storage.import.extraHeaders.";
+    /// Name of a Secret with header lines; a number follows.
+    pub const IMPORT_SECRET_HEADER: &str = "cdi.kubevirt.io/storage.import.secretExtraHeaders.";
+    /// `kubevirt` or `archive`.
+    pub const CONTENT_TYPE: &str = "cdi.kubevirt.io/storage.contentType";
+    /// Whether the disk is allocated up front.
+    pub const PREALLOCATION_REQUESTED: &str = "cdi.kubevirt.io/storage.preallocation.requested";
+    /// Whether it was.
+    pub const PREALLOCATION: &str = "cdi.kubevirt.io/storage.preallocation";
+    /// Fill it although nobody uses it yet.
+    pub const BIND_IMMEDIATE: &str = "cdi.kubevirt.io/storage.bind.immediate.requested";
+    /// Keep the pod after it is done.
+    pub const POD_RETAIN: &str = "cdi.kubevirt.io/storage.pod.retainAfterCompletion";
+    /// Priority class of the pod.
+    pub const POD_PRIORITY_CLASS: &str = "cdi.kubevirt.io/storage.pod.priorityclassname";
+    /// Service account of the pod.
+    pub const POD_SERVICE_ACCOUNT: &str = "cdi.kubevirt.io/storage.pod.serviceAccountName";
+    /// Whether populators are used; stamped by us, may be forced by the user.
+    pub const USE_POPULATOR: &str = "cdi.kubevirt.io/storage.usePopulator";
+    /// Take over a claim that is there already.
+    pub const ALLOW_ADOPTION: &str = "cdi.kubevirt.io/allowClaimAdoption";
+    /// On a claim: the `DataVolume` that it is already filled for.
+    pub const POPULATED_FOR: &str = "cdi.kubevirt.io/storage.populatedFor";
+    /// On a `DataVolume`: its claim is already filled.
+    pub const PREPOPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
+
+    /// Name of the importer pod.
+    pub const IMPORT_POD: &str = "cdi.kubevirt.io/storage.import.importPodName";
+    /// Phase of the pod. `Succeeded` is how everybody sees that a claim is filled.
+    pub const POD_PHASE: &str = "cdi.kubevirt.io/storage.pod.phase";
+    /// How often the pod's container was started again. Never falls.
+    pub const POD_RESTARTS: &str = "cdi.kubevirt.io/storage.pod.restarts";
+    /// `false` if no node takes the pod.
+    pub const POD_SCHEDULABLE: &str = "cdi.kubevirt.io/storage.pod.schedulable";
+    /// Whether the pod runs: `true` or `false`.
+    pub const RUNNING: &str = "cdi.kubevirt.io/storage.condition.running";
+    /// What it says of that.
+    pub const RUNNING_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.running.message";
+    /// The same in a word.
+    pub const RUNNING_REASON: &str = "cdi.kubevirt.io/storage.condition.running.reason";
+    /// Whether the claim is bound, where that takes more than its phase to tell.
+    pub const BOUND: &str = "cdi.kubevirt.io/storage.condition.bound";
+    /// What there is to say of that.
+    pub const BOUND_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.bound.message";
+    /// The same in a word.
+    pub const BOUND_REASON: &str = "cdi.kubevirt.io/storage.condition.bound.reason";
+    /// The import has failed for good.
+    pub const FATAL_ERROR: &str = "cdi.kubevirt.io/storage.import.fatalError";
+    /// On a claim: it was made for a `DataVolume`, whose uid this is.
+    pub const CREATED_FOR: &str = "cdi.kubevirt.io/createdForDataVolume";
+    /// Ours: how far the import is, as JSON with bytes, rate and seconds left.
+    pub const PROGRESS: &str = "longshore.dev/progress";
+
+    /// Handed on to pods, with what they are if nobody says otherwise.
+    pub const POD_DEFAULTS: [(&str, &str); 2] = [
+        ("linkerd.io/inject", "disabled"),
+        ("sidecar.istio.io/inject", "false"),
+    ];
+    /// Handed on to pods if set.
+    pub const POD_NETWORKS: [&str; 2] = [
+        "k8s.v1.cni.cncf.io/networks",
+        "v1.multus-cni.io/default-network",
+    ];
+}
+
+/// Labels.
+pub mod label {
+    /// On everything of ours: [`APP_VALUE`].
+    pub const APP: &str = "app";
+    /// How tools find everything of a data importer.
+    pub const APP_VALUE: &str = "containerized-data-importer";
+    /// What a pod does.
+    pub const ROLE: &str = "cdi.kubevirt.io";
+    /// It imports.
+    pub const ROLE_IMPORTER: &str = "importer";
+    /// On pods that have metrics: `true`.
+    pub const PROMETHEUS: &str = "prometheus.cdi.kubevirt.io";
+    /// On claims of the filesystem kind, which a disk image always fills: no alarm because of that.
+    pub const FILLING_UP: &str = "alerts.k8s.io/KubePersistentVolumeFillingUp";
+    /// Who made it.
+    pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    /// We did, whatever program it was.
+    pub const MANAGED_BY_VALUE: &str = "cdi-controller";
+    /// Which part of a system it belongs to.
+    pub const COMPONENT: &str = "app.kubernetes.io/component";
+    /// To storage.
+    pub const COMPONENT_VALUE: &str = "storage";
+    /// Name of the claim that a pod works for; ours. Longer names are cut, the annotation
+    /// has them whole.
+    pub const CLAIM_UID: &str = "longshore.dev/claim-uid";
+}
+
+/// Reasons of events, and of conditions where they are the same.
+pub mod reason {
+    /// The pod waits for a node or for its image.
+    pub const IMPORT_SCHEDULED: &str = "ImportScheduled";
+    /// The pod runs.
+    pub const IMPORT_IN_PROGRESS: &str = "ImportInProgress";
+    /// The disk is complete.
+    pub const IMPORT_SUCCEEDED: &str = "ImportSucceeded";
+    /// Trying again cannot help.
+    pub const IMPORT_FAILED: &str = "ImportFailed";
+    /// On claims: an attempt failed.
+    pub const ERR_IMPORT_FAILED: &str = "ErrImportFailed";
+    /// On claims: the pod could not be made.
+    pub const ERR_STARTING_POD: &str = "ErrStartingPod";
+    /// On claims: another pod uses it.
+    pub const IMPORT_TARGET_IN_USE: &str = "ImportTargetInUse";
+    /// There is a claim of that name, and it is somebody else's.
+    pub const ERR_RESOURCE_EXISTS: &str = "ErrResourceExists";
+    /// The namespace may not have more.
+    pub const ERR_EXCEEDED_QUOTA: &str = "ErrExceededQuota";
+    /// The claim lost its volume.
+    pub const ERR_CLAIM_LOST: &str = "ErrClaimLost";
+    /// The spec makes no sense.
+    pub const ERR_CLAIM_NOT_VALID: &str = "ErrClaimNotValid";
+    /// The claim is bound.
+    pub const BOUND: &str = "Bound";
+    /// The claim is not bound yet.
+    pub const PENDING: &str = "Pending";
+    /// There is no claim.
+    pub const NOT_FOUND: &str = "NotFound";
+    /// The claim's volume is gone.
+    pub const CLAIM_LOST: &str = "ClaimLost";
+    /// The pod is done.
+    pub const COMPLETED: &str = "Completed";
+    /// What went wrong is in the message.
+    pub const ERROR: &str = "Error";
+    /// No node takes the pod.
+    pub const UNSCHEDULABLE: &str = "Unschedulable";
+    /// The pod's image cannot be had.
+    pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// Ours: the source is one that this version does not import.
+    pub const UNSUPPORTED_SOURCE: &str = "UnsupportedSource";
+    /// Ours: the volume waits for a pod that uses it.
+    pub const WAIT_FOR_FIRST_CONSUMER: &str = "WaitForFirstConsumer";
+}
+
+/// Names of objects.
+pub mod object {
+    /// Where the installation lives unless told otherwise.
+    pub const NAMESPACE: &str = "cdi";
+    /// The one `CDI` that is made if there is none.
+    pub const CDI: &str = "cdi";
+    /// The one `CDIConfig`.
+    pub const CONFIG: &str = "config";
+    /// The lease that the working controller holds.
+    pub const LEASE: &str = "cdi-controller-leader-election-helper";
+
+    /// The longest name that an object can have.
+    const MOST: usize = 253;
+
+    /// Name of the importer pod of a claim.
+    pub fn importer(claim: &str) -> String {
+        shortened(&format!("importer-{claim}"), MOST)
+    }
+
+    /// `name` itself if it fits, else its front and a hash of all of it.
+    pub fn shortened(name: &str, most: usize) -> String {
+        if name.len() <= most {
+            return name.to_owned();
+        }
+        let hash = format!("-{:08x}", fnv32a(name.as_bytes()));
+        let mut front = most.saturating_sub(hash.len());
+        while !name.is_char_boundary(front) {
+            front = front.saturating_sub(1);
+        }
+        let front = name.get(..front).unwrap_or_default();
+        format!("{}{hash}", front.trim_end_matches(['-', '.']))
+    }
+
+    /// FNV-1a with 32 bits (Fowler, Noll, Vo), the hash that upstream's long names carry.
+    fn fnv32a(bytes: &[u8]) -> u32 {
+        bytes.iter().fold(0x811c_9dc5, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn names_that_fit_are_kept_and_longer_ones_differ_still() {
+            assert_eq!(importer("disk"), "importer-disk");
+            let (one, other) = ("a".repeat(250) + "b", "a".repeat(250) + "c");
+            let (one, other) = (importer(&one), importer(&other));
+            assert_ne!(one, other);
+            assert!(one.len() <= MOST && other.len() <= MOST);
+            assert_eq!(one, importer(&("a".repeat(250) + "b")));
+            let uneven = shortened(&"ü".repeat(40), 20);
+            assert!(uneven.len() <= 20 && uneven.starts_with('ü'), "{uneven}");
+        }
+
+        #[test]
+        fn the_hash_is_the_published_one() {
+            // From the authors' own test vectors.
+            assert_eq!(fnv32a(b""), 0x811c_9dc5);
+            assert_eq!(fnv32a(b"a"), 0xe40c_292c);
+            assert_eq!(fnv32a(b"foobar"), 0xbf9c_f968);
+        }
+    }
+}
