@@ -6,6 +6,10 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong on the way to the cluster or back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(
+    clippy::error_impl_error,
+    reason = "read as longshore_controller::Error everywhere"
+)]
 pub enum Error {
     /// The API server refused, or could not be asked.
     #[error("could not {action} {object}")]

@@ -7,6 +7,8 @@ pub(crate) mod plan;
 pub(crate) mod pod;
 mod said;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -52,7 +52,7 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
     }
     let Mounts {
         volumes,
-        mounts,
+        paths,
         devices,
     } = mounts;
     let is_block = claim.is_block();
@@ -110,7 +110,7 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
                     ..SecurityContext::default()
                 }),
                 termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-                volume_mounts: some(mounts),
+                volume_mounts: some(paths),
                 volume_devices: some(devices),
                 ..Container::default()
             }],
@@ -246,7 +246,7 @@ fn owner_uid(claim: &PersistentVolumeClaim) -> &str {
         .as_deref()
         .unwrap_or_default();
     let owner = owners.iter().find(|owner| owner.kind == "DataVolume");
-    owner.map_or(claim.uid(), |owner| owner.uid.as_str())
+    owner.map_or_else(|| claim.uid(), |owner| owner.uid.as_str())
 }
 
 /// A device has no filesystem.
@@ -261,7 +261,7 @@ fn overhead<'a>(claim: &PersistentVolumeClaim, workload: &'a Workload) -> &'a st
 #[derive(Default)]
 struct Mounts {
     volumes: Vec<Volume>,
-    mounts: Vec<VolumeMount>,
+    paths: Vec<VolumeMount>,
     devices: Vec<VolumeDevice>,
 }
 
@@ -312,7 +312,7 @@ impl Mounts {
     }
 
     fn mount(&mut self, name: String, path: &str) {
-        self.mounts.push(VolumeMount {
+        self.paths.push(VolumeMount {
             name,
             mount_path: path.to_owned(),
             ..VolumeMount::default()

@@ -65,17 +65,17 @@ pub(super) fn said(pod: &Pod) -> Said {
         && last.reason.as_deref() == Some("ChecksumMismatch")
     {
         said.fatal = true;
-        said.reason = "ChecksumError".to_owned();
+        "ChecksumError".clone_into(&mut said.reason);
         said.message.clone_from(&last.message);
         return said;
     }
     match said.phase {
         "Succeeded" => {
-            said.reason = reason::COMPLETED.to_owned();
+            reason::COMPLETED.clone_into(&mut said.reason);
             "Import Complete".clone_into(&mut said.message);
         }
         "Failed" => {
-            said.reason = reason::ERROR.to_owned();
+            reason::ERROR.clone_into(&mut said.reason);
             said.message = last.map_or_else(String::new, |last| plainer(&last.message));
             said.failure = Some(said.message.clone());
         }

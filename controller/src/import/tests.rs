@@ -1,0 +1,322 @@
+//! The import controller's decisions, each as a table of what is seen and what is done about it.
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use longshore_crds::names::{annotation, reason};
+use serde_json::{Value, json};
+
+use super::plan::{Action, Observed, plan};
+use super::pod::{Workload, pod};
+use super::source::request;
+use crate::claim::Changes;
+
+const URL: &str = "https://h/disk.qcow2";
+
+fn claim(phase: &str, annotations: Value) -> PersistentVolumeClaim {
+    let mut all = json!({annotation::IMPORT_SOURCE: "http", annotation::IMPORT_ENDPOINT: URL});
+    for (name, value) in annotations.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "metadata": {"name": "disk", "namespace": "ns", "uid": "claim-1", "annotations": all},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"phase": phase},
+    }))
+    .unwrap()
+}
+
+fn importer(status: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "importer-disk", "uid": "pod-1",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": "disk", "uid": "claim-1"}],
+        },
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
+    Observed {
+        claim,
+        pod,
+        users: Vec::new(),
+        binds_late: true,
+    }
+}
+
+fn creates(actions: &[Action]) -> bool {
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::CreatePod(_)))
+}
+
+/// What the claim's annotations become.
+fn written(actions: &[Action]) -> Changes {
+    let mut all = Changes::new();
+    for action in actions {
+        if let Action::Annotate(changes) = action {
+            all.extend(changes.clone());
+        }
+    }
+    all
+}
+
+fn value<'a>(changes: &'a Changes, name: &str) -> Option<&'a str> {
+    changes.get(name)?.as_deref()
+}
+
+#[test]
+fn a_claim_that_asks_for_nothing_is_left_alone() {
+    let mut plain = claim("Bound", json!({}));
+    plain.metadata.annotations = None;
+    assert_eq!(plan(&seen(plain, None)), []);
+}
+
+#[test]
+fn a_bound_claim_gets_a_pod_and_its_name() {
+    let actions = plan(&seen(claim("Bound", json!({})), None));
+    assert!(creates(&actions));
+    assert_eq!(
+        value(&written(&actions), annotation::IMPORT_POD),
+        Some("importer-disk")
+    );
+}
+
+#[test]
+fn a_claim_that_waits_for_its_consumer_gets_none_unless_it_shall_not_wait() {
+    let waiting = claim("Pending", json!({}));
+    assert_eq!(plan(&seen(waiting, None)), []);
+    let at_once = claim("Pending", json!({annotation::BIND_IMMEDIATE: ""}));
+    assert!(creates(&plan(&seen(at_once.clone(), None))));
+    // A class that makes volumes by itself is about to do so.
+    let early = Observed {
+        binds_late: false,
+        ..seen(at_once, None)
+    };
+    assert_eq!(plan(&early), []);
+}
+
+#[test]
+fn no_pod_starts_while_another_one_mounts_the_claim() {
+    // As after somebody lost the annotation that says that the disk is complete.
+    let observed = Observed {
+        users: vec!["virt-launcher-vm".to_owned()],
+        ..seen(claim("Bound", json!({})), None)
+    };
+    let actions = plan(&observed);
+    assert!(!creates(&actions));
+    assert_eq!(
+        value(&written(&actions), annotation::RUNNING_REASON),
+        Some(reason::IMPORT_TARGET_IN_USE)
+    );
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Tell(_)))
+    );
+}
+
+#[test]
+fn a_pod_of_somebody_else_is_neither_used_nor_removed() {
+    let mut stranger = importer(json!({"phase": "Succeeded"}));
+    stranger.metadata.owner_references = None;
+    let actions = plan(&seen(claim("Bound", json!({})), Some(stranger)));
+    let changes = written(&actions);
+    assert_eq!(
+        value(&changes, annotation::RUNNING_REASON),
+        Some(reason::ERR_RESOURCE_EXISTS)
+    );
+    assert_eq!(value(&changes, annotation::POD_PHASE), None);
+    assert_eq!(actions.len(), 1);
+}
+
+#[test]
+fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
+    let restarting = json!({"phase": "Running", "containerStatuses": [{
+        "name": "importer", "restartCount": 2, "ready": false, "image": "", "imageID": "",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": "{\"message\": \"h answered 404\"}"}},
+    }]});
+    let running = json!({"phase": "Running", "containerStatuses": [{
+        "name": "importer", "restartCount": 0, "ready": true, "image": "", "imageID": "",
+        "state": {"running": {}},
+    }]});
+    let full = json!({"phase": "Running", "containerStatuses": [{
+        "name": "importer", "restartCount": 1, "ready": false, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 1, "message": "{\"message\": \"No space left on device\"}"}},
+    }]});
+    let killed = json!({"phase": "Running", "containerStatuses": [{
+        "name": "importer", "restartCount": 1, "ready": false, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+    }]});
+    let nowhere = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"},
+    ]});
+    let no_image = json!({"phase": "Pending", "containerStatuses": [{
+        "name": "importer", "restartCount": 0, "ready": false, "image": "", "imageID": "",
+        "state": {"waiting": {"reason": "ErrImagePull", "message": "not there"}},
+    }]});
+    for (status, phase, runs, why, message) in [
+        (running, "Running", "true", "Pod is running", ""),
+        (restarting, "Running", "false", "Error", "h answered 404"),
+        (
+            full,
+            "Running",
+            "false",
+            "Error",
+            "DataVolume too small to contain image",
+        ),
+        (
+            killed,
+            "Running",
+            "false",
+            "Error",
+            "the importer ended with OOMKilled, exit code 137",
+        ),
+        (
+            nowhere,
+            "Pending",
+            "false",
+            "Unschedulable",
+            "Importer pod cannot be scheduled: no node",
+        ),
+        (no_image, "Pending", "false", "ImagePullFailed", "not there"),
+        (
+            json!({"phase": "Succeeded"}),
+            "Succeeded",
+            "false",
+            "Completed",
+            "Import Complete",
+        ),
+    ] {
+        let pod = importer(status);
+        let mut claim = claim("Bound", json!({annotation::IMPORT_POD: "importer-disk"}));
+        let changes = written(&plan(&seen(claim.clone(), Some(pod.clone()))));
+        assert_eq!(value(&changes, annotation::POD_PHASE), Some(phase));
+        assert_eq!(value(&changes, annotation::RUNNING), Some(runs));
+        assert_eq!(value(&changes, annotation::RUNNING_REASON), Some(why));
+        assert_eq!(value(&changes, annotation::RUNNING_MESSAGE), Some(message));
+        let annotations = claim.metadata.annotations.as_mut().unwrap();
+        for (name, value) in changes {
+            match value {
+                Some(value) => annotations.insert(name, value),
+                None => annotations.remove(&name),
+            };
+        }
+        let again = plan(&seen(claim, Some(pod)));
+        assert!(
+            again
+                .iter()
+                .all(|action| matches!(action, Action::DeletePod(_))),
+            "{phase} {why}: {again:?}"
+        );
+    }
+}
+
+#[test]
+fn restarts_that_people_have_seen_are_not_taken_back() {
+    let known = claim("Bound", json!({annotation::POD_RESTARTS: "3"}));
+    let fresh = importer(json!({"phase": "Pending"}));
+    let changes = written(&plan(&seen(known, Some(fresh))));
+    assert_eq!(value(&changes, annotation::POD_RESTARTS), None);
+}
+
+#[test]
+fn a_wrong_checksum_is_the_end() {
+    let result = json!({"message": "the checksum is wrong", "reason": "ChecksumMismatch"});
+    let pod = importer(json!({"phase": "Succeeded", "containerStatuses": [{
+        "name": "importer", "restartCount": 0, "ready": false, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 0, "message": result.to_string()}},
+    }]}));
+    let changes = written(&plan(&seen(claim("Bound", json!({})), Some(pod.clone()))));
+    assert_eq!(value(&changes, annotation::FATAL_ERROR), Some("true"));
+    assert_eq!(value(&changes, annotation::POD_PHASE), Some("Failed"));
+    let failed = claim("Bound", json!({annotation::FATAL_ERROR: "true"}));
+    assert_eq!(plan(&seen(failed.clone(), Some(pod))), []);
+    assert_eq!(plan(&seen(failed, None)), []);
+}
+
+#[test]
+fn a_filled_claim_keeps_its_disk_and_loses_its_pod() {
+    let filled = json!({annotation::POD_PHASE: "Succeeded"});
+    let pod = importer(json!({"phase": "Succeeded"}));
+    let away = vec![Action::DeletePod("pod-1".to_owned())];
+    assert_eq!(
+        plan(&seen(claim("Bound", filled.clone()), Some(pod.clone()))),
+        away
+    );
+    assert_eq!(plan(&seen(claim("Bound", filled), None)), []);
+    let kept = json!({annotation::POD_PHASE: "Succeeded", annotation::POD_RETAIN: "true"});
+    assert_eq!(plan(&seen(claim("Bound", kept), Some(pod))), []);
+}
+
+#[test]
+fn a_claim_that_ends_takes_its_pod_with_it() {
+    let mut ending = claim("Bound", json!({}));
+    ending.metadata.deletion_timestamp =
+        Some(serde_json::from_value(json!("2026-11-21T00:00:00Z")).unwrap());
+    let pod = importer(json!({"phase": "Running"}));
+    let away = vec![Action::DeletePod("pod-1".to_owned())];
+    assert_eq!(plan(&seen(ending.clone(), Some(pod))), away);
+    assert_eq!(plan(&seen(ending, None)), []);
+}
+
+#[test]
+fn sources_that_are_not_read_yet_are_refused_by_name() {
+    let vddk = claim("Bound", json!({annotation::IMPORT_SOURCE: "vddk"}));
+    let actions = plan(&seen(vddk, None));
+    assert!(!creates(&actions));
+    let changes = written(&actions);
+    assert_eq!(
+        value(&changes, annotation::RUNNING_REASON),
+        Some(reason::UNSUPPORTED_SOURCE)
+    );
+    assert!(
+        value(&changes, annotation::RUNNING_MESSAGE)
+            .unwrap()
+            .contains("vddk")
+    );
+}
+
+#[test]
+fn the_pod_runs_under_the_restricted_profile_and_has_no_secrets_in_its_spec() {
+    let claim = claim(
+        "Bound",
+        json!({annotation::IMPORT_SECRET: "keys", "cdi.kubevirt.io/storage.import.extraHeaders.0": "X-A: b"}),
+    );
+    let request = request(&claim).unwrap().unwrap();
+    let workload = Workload {
+        image: "importer:1".to_owned(),
+        overhead: "0.06".to_owned(),
+        ..Workload::default()
+    };
+    let pod = serde_json::to_value(pod(&claim, &request, &workload)).unwrap();
+    let spec = &pod["spec"];
+    let container = &spec["containers"][0];
+    assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(spec["securityContext"]["runAsUser"], 107);
+    assert_eq!(
+        spec["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    assert_eq!(
+        container["securityContext"]["allowPrivilegeEscalation"],
+        false
+    );
+    assert_eq!(
+        container["securityContext"]["capabilities"]["drop"],
+        json!(["ALL"])
+    );
+    assert_eq!(spec["automountServiceAccountToken"], false);
+    let environment = container["env"].as_array().unwrap();
+    let of = |name: &str| environment.iter().find(|one| one["name"] == name).unwrap();
+    assert_eq!(of("IMPORTER_ENDPOINT")["value"], URL);
+    assert_eq!(
+        of("IMPORTER_IMAGE_SIZE")["value"],
+        (1_u64 << 30).to_string()
+    );
+    assert_eq!(of("IMPORTER_EXTRA_HEADER_0")["value"], "X-A: b");
+    let secret = of("IMPORTER_SECRET_KEY");
+    assert_eq!(secret["value"], Value::Null);
+    assert_eq!(secret["valueFrom"]["secretKeyRef"]["key"], "secretKey");
+}
