@@ -19,6 +19,7 @@ mod fuzz;
 mod gotools;
 mod guest;
 mod http;
+mod images;
 mod install;
 mod paths;
 mod peers;
@@ -53,6 +54,8 @@ enum Command {
     Cluster(cluster::Command),
     /// Make the custom resource definitions of crds/schema/
     Crdgen(crdgen::Args),
+    /// Make our container images
+    Images(images::Args),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Baseline(args) => baseline::run(&args),
         Command::Cluster(command) => cluster::run(&command),
         Command::Crdgen(args) => crdgen::run(&args),
+        Command::Images(args) => images::run(&args),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };

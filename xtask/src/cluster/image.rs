@@ -4,6 +4,7 @@
 //! The bytes depend on nothing but the files: names are sorted, times and owners fixed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -46,6 +47,33 @@ impl Root {
         fs::copy(from, &to)
             .map(drop)
             .with_context(|| format!("copying {} to {}", from.display(), to.display()))
+    }
+
+    /// Copies a folder with all that is in it, beside what is there.
+    pub(crate) fn tree(&self, from: &Path) -> Result<()> {
+        Run::new("cp")
+            .args(["--archive", "--no-preserve=ownership"])
+            .arg(from)
+            .arg(&self.folder)
+            .quiet()
+            .capture()
+            .map(drop)
+    }
+
+    /// Writes a text file within.
+    pub(crate) fn file(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        if let Some(parent) = path.parent() {
+            paths::make_dir(parent)?;
+        }
+        paths::write(&path, text)
+    }
+
+    /// Lets every user write into a folder within, as into `/tmp`.
+    pub(crate) fn open_to_all(&self, name: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))
+            .with_context(|| format!("opening {} to all", path.display()))
     }
 
     /// Makes a symbolic link within.

@@ -40,6 +40,11 @@ pub(super) fn busybox() -> Result<Unpacked> {
     unpacked("busybox-static", |_| vec!["busybox-static".to_owned()])
 }
 
+/// A package as it is, for a container image.
+pub(crate) fn plain(package: &str) -> Result<Unpacked> {
+    unpacked(package, |_| vec![package.to_owned()])
+}
+
 /// The web server that imports are measured against: installed, it would serve the machine's port 80.
 pub(crate) fn nginx() -> Result<Unpacked> {
     unpacked("nginx", |_| vec!["nginx".to_owned()])

@@ -1,0 +1,149 @@
+//! `cargo xtask images`: our container images, without a container engine.
+//!
+//! An image is one layer: what our programs need of the distribution, unpacked and not installed, and the
+//! programs. The same files give the same bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::cluster::image::{Entry, Root};
+use crate::guest::packages;
+use crate::shell::Run;
+use crate::{cargo, paths, say};
+
+/// What to make.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Push them to this registry, as REGISTRY/cdi-importer:TAG and so on
+    #[arg(long, value_name = "REGISTRY")]
+    push: Option<String>,
+    /// The tag that they get
+    #[arg(long, default_value = "dev")]
+    tag: String,
+    /// Build the programs with optimisation
+    #[arg(long)]
+    release: bool,
+}
+
+/// Upstream's names, which manifests and mirrors know.
+const IMAGES: [(&str, &str, &str); 2] = [
+    ("cdi-importer", "longshore-importer", "longshore-importer"),
+    (
+        "cdi-controller",
+        "longshore-controller",
+        "longshore-controller",
+    ),
+];
+
+/// The user that everything runs as: that of QEMU on the distributions that know one.
+const USER: &str = "107:107";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    for (name, archive) in make(&args.tag, args.release)? {
+        let size = fs::metadata(&archive)?.len();
+        say::line(&format!(
+            "{name}  {}  {}",
+            say::bytes(size),
+            archive.display()
+        ));
+        if let Some(registry) = &args.push {
+            Run::new("skopeo")
+                .args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
+                .arg(format!("docker-archive:{}", archive.display()))
+                .arg(format!("docker://{registry}/{name}"))
+                .check()?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds the programs and packs them: pairs of a reference and a docker-archive.
+pub(crate) fn make(tag: &str, release: bool) -> Result<Vec<(String, PathBuf)>> {
+    let mut build = cargo::locked("build");
+    if release {
+        build = build.arg("--release");
+    }
+    for (_, package, _) in IMAGES {
+        build = build.args(["--package", package]);
+    }
+    build.check()?;
+    let profile = if release { "release" } else { "debug" };
+    let programs = paths::target().join(profile);
+    let folder = paths::target().join("images");
+    paths::make_dir(&folder)?;
+    let mut made = Vec::new();
+    for (image, _, program) in IMAGES {
+        let root = base(&folder.join("root"))?;
+        let path = folder.join(program);
+        strip(&programs.join(program), &path)?;
+        root.program(&path, &format!("usr/bin/{program}"))?;
+        let reference = format!("{image}:{tag}");
+        let archive = folder.join(format!("{image}.tar"));
+        let command = format!("/usr/bin/{program}");
+        let entry = Entry {
+            command: &[&command],
+            user: USER,
+        };
+        root.pack(&format!("longshore.dev/{reference}"), &entry, &archive)?;
+        made.push((reference, archive));
+    }
+    Ok(made)
+}
+
+/// Without what only a debugger reads.
+fn strip(from: &Path, to: &Path) -> Result<()> {
+    Run::new("strip")
+        .arg("-o")
+        .arg(to)
+        .arg(from)
+        .quiet()
+        .capture()
+        .map(drop)
+}
+
+/// The C library, certificates, a shell, and names for users.
+fn base(folder: &Path) -> Result<Root> {
+    let root = Root::new(folder.to_owned())?;
+    for package in ["libc6", "libgcc-s1", "busybox-static"] {
+        let unpacked = packages::plain(package)?;
+        for part in ["lib", "lib64", "bin"] {
+            let part = unpacked.folder.join(part);
+            if part.exists() {
+                root.tree(&part)?;
+            }
+        }
+    }
+    for name in ["sh", "ls", "cat", "df", "dd", "sha256sum", "stat", "sleep"] {
+        root.link("busybox", &format!("bin/{name}"))?;
+    }
+    root.file("etc/ssl/certs/ca-certificates.crt", &authorities()?)?;
+    root.file(
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\nqemu:x:107:107:qemu:/:/bin/sh\n",
+    )?;
+    root.file("etc/group", "root:x:0:\nqemu:x:107:\n")?;
+    root.file("etc/nsswitch.conf", "hosts: files dns\n")?;
+    for name in ["tmp", "data", "proc", "sys", "dev"] {
+        root.folder(name)?;
+    }
+    root.open_to_all("tmp")?;
+    Ok(root)
+}
+
+/// All authorities of the distribution's package, one after the other.
+fn authorities() -> Result<String> {
+    let folder = packages::plain("ca-certificates")?.folder;
+    let folder = folder.join("usr/share/ca-certificates/mozilla");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    let mut all = String::new();
+    for file in files {
+        all += &paths::read(&file)?;
+    }
+    Ok(all)
+}
