@@ -190,6 +190,8 @@ fn api_server(program: &Path, pki: &Pki, api: &Api, etcd: &str) -> Run {
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
+            // Nothing resolves the names of nodes.
+            "--kubelet-preferred-address-types=InternalIP",
             "--enable-aggregator-routing=true",
             "--requestheader-allowed-names=front-proxy-client",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",

@@ -191,7 +191,13 @@ impl Process {
 
     /// Asks it to end, and makes it if it does not.
     fn end(&self) -> Result<()> {
-        for (signal, patience) in [("TERM", 10), ("KILL", 10)] {
+        // The first process of a node heeds no request to end; all others in it go when it goes.
+        let requests: &[(&str, u64)] = if self.name == "init" {
+            &[("KILL", 10)]
+        } else {
+            &[("TERM", 10), ("KILL", 10)]
+        };
+        for &(signal, patience) in requests {
             if !self.runs() {
                 return Ok(());
             }
