@@ -29,6 +29,9 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The lease is somebody else's, or could not be renewed.
+    #[error("the lease is lost: another controller may be at work")]
+    Lost,
     /// There is no cluster to talk to.
     #[error("could not find out how to reach the cluster")]
     Cluster {
@@ -43,6 +46,7 @@ impl Error {
         match self {
             Self::Api { .. } => "ApiError",
             Self::Setting { .. } => "InvalidSetting",
+            Self::Lost => "LeaseLost",
             Self::Cluster { .. } => "NoCluster",
         }
     }

@@ -9,6 +9,7 @@ mod data_volume;
 mod error;
 mod event;
 mod import;
+mod lease;
 mod settings;
 
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use kube::Client;
 use crate::context::Context;
 pub use crate::error::Error;
 use crate::error::Result;
+use crate::lease::Elector;
 use crate::settings::Settings;
 
-/// Runs all controllers until the process ends.
+/// Runs all controllers for as long as the lease is ours.
 pub async fn run() -> Result<()> {
     // Another part of the process may have chosen a provider already; any will do.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -30,10 +32,18 @@ pub async fn run() -> Result<()> {
         .map_err(|source| Error::Cluster {
             source: Box::new(source),
         })?;
-    let context = Arc::new(Context { client, settings });
-    tokio::join!(
-        data_volume::run(Arc::clone(&context)),
-        import::run(Arc::clone(&context)),
+    let mut elector = Elector::new(
+        client.clone(),
+        &settings.namespace,
+        settings.identity.clone(),
     );
-    Ok(())
+    elector.acquire().await;
+    let context = Arc::new(Context { client, settings });
+    tokio::select! {
+        () = data_volume::run(Arc::clone(&context)) => {}
+        () = import::run(Arc::clone(&context)) => {}
+        () = elector.keep() => {}
+    }
+    // Whoever started us starts us again; another controller may be at work by now.
+    Err(Error::Lost)
 }

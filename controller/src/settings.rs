@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use longshore_crds::names::object;
+
 use crate::error::{Error, Result};
 use crate::import::pod::Workload;
 
@@ -12,6 +14,10 @@ use crate::import::pod::Workload;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) workload: Workload,
+    /// Where the controller itself lives.
+    pub(crate) namespace: String,
+    /// Which of several controllers this is.
+    pub(crate) identity: String,
     /// Thousandths of a volume that its filesystem takes.
     pub(crate) overhead: u16,
     /// Volumes may take over claims that are there already.
@@ -19,7 +25,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads `IMPORTER_IMAGE` and `PULL_POLICY`.
+    /// Reads `IMPORTER_IMAGE`, `PULL_POLICY`, `POD_NAMESPACE` and `POD_NAME`.
     pub(crate) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let image = variable("IMPORTER_IMAGE")
             .filter(|image| !image.is_empty())
@@ -35,6 +41,9 @@ impl Settings {
             });
         }
         Ok(Self {
+            namespace: variable("POD_NAMESPACE").unwrap_or_else(|| object::NAMESPACE.to_owned()),
+            identity: variable("POD_NAME")
+                .unwrap_or_else(|| format!("process-{}", std::process::id())),
             workload: Workload {
                 image,
                 pull_policy,

@@ -11,7 +11,7 @@ use crate::claim::Changes;
 
 const URL: &str = "https://h/disk.qcow2";
 
-fn claim(phase: &str, annotations: Value) -> PersistentVolumeClaim {
+fn claim(phase: &str, annotations: &Value) -> PersistentVolumeClaim {
     let mut all = json!({annotation::IMPORT_SOURCE: "http", annotation::IMPORT_ENDPOINT: URL});
     for (name, value) in annotations.as_object().unwrap() {
         all[name] = value.clone();
@@ -24,7 +24,7 @@ fn claim(phase: &str, annotations: Value) -> PersistentVolumeClaim {
     .unwrap()
 }
 
-fn importer(status: Value) -> Pod {
+fn importer(status: &Value) -> Pod {
     serde_json::from_value(json!({
         "metadata": {
             "name": "importer-disk", "uid": "pod-1",
@@ -67,14 +67,14 @@ fn value<'a>(changes: &'a Changes, name: &str) -> Option<&'a str> {
 
 #[test]
 fn a_claim_that_asks_for_nothing_is_left_alone() {
-    let mut plain = claim("Bound", json!({}));
+    let mut plain = claim("Bound", &json!({}));
     plain.metadata.annotations = None;
     assert_eq!(plan(&seen(plain, None)), []);
 }
 
 #[test]
 fn a_bound_claim_gets_a_pod_and_its_name() {
-    let actions = plan(&seen(claim("Bound", json!({})), None));
+    let actions = plan(&seen(claim("Bound", &json!({})), None));
     assert!(creates(&actions));
     assert_eq!(
         value(&written(&actions), annotation::IMPORT_POD),
@@ -84,9 +84,9 @@ fn a_bound_claim_gets_a_pod_and_its_name() {
 
 #[test]
 fn a_claim_that_waits_for_its_consumer_gets_none_unless_it_shall_not_wait() {
-    let waiting = claim("Pending", json!({}));
+    let waiting = claim("Pending", &json!({}));
     assert_eq!(plan(&seen(waiting, None)), []);
-    let at_once = claim("Pending", json!({annotation::BIND_IMMEDIATE: ""}));
+    let at_once = claim("Pending", &json!({annotation::BIND_IMMEDIATE: ""}));
     assert!(creates(&plan(&seen(at_once.clone(), None))));
     // A class that makes volumes by itself is about to do so.
     let early = Observed {
@@ -101,7 +101,7 @@ fn no_pod_starts_while_another_one_mounts_the_claim() {
     // As after somebody lost the annotation that says that the disk is complete.
     let observed = Observed {
         users: vec!["virt-launcher-vm".to_owned()],
-        ..seen(claim("Bound", json!({})), None)
+        ..seen(claim("Bound", &json!({})), None)
     };
     let actions = plan(&observed);
     assert!(!creates(&actions));
@@ -118,9 +118,9 @@ fn no_pod_starts_while_another_one_mounts_the_claim() {
 
 #[test]
 fn a_pod_of_somebody_else_is_neither_used_nor_removed() {
-    let mut stranger = importer(json!({"phase": "Succeeded"}));
+    let mut stranger = importer(&json!({"phase": "Succeeded"}));
     stranger.metadata.owner_references = None;
-    let actions = plan(&seen(claim("Bound", json!({})), Some(stranger)));
+    let actions = plan(&seen(claim("Bound", &json!({})), Some(stranger)));
     let changes = written(&actions);
     assert_eq!(
         value(&changes, annotation::RUNNING_REASON),
@@ -189,8 +189,8 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
             "Import Complete",
         ),
     ] {
-        let pod = importer(status);
-        let mut claim = claim("Bound", json!({annotation::IMPORT_POD: "importer-disk"}));
+        let pod = importer(&status);
+        let mut claim = claim("Bound", &json!({annotation::IMPORT_POD: "importer-disk"}));
         let changes = written(&plan(&seen(claim.clone(), Some(pod.clone()))));
         assert_eq!(value(&changes, annotation::POD_PHASE), Some(phase));
         assert_eq!(value(&changes, annotation::RUNNING), Some(runs));
@@ -215,8 +215,8 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
 
 #[test]
 fn restarts_that_people_have_seen_are_not_taken_back() {
-    let known = claim("Bound", json!({annotation::POD_RESTARTS: "3"}));
-    let fresh = importer(json!({"phase": "Pending"}));
+    let known = claim("Bound", &json!({annotation::POD_RESTARTS: "3"}));
+    let fresh = importer(&json!({"phase": "Pending"}));
     let changes = written(&plan(&seen(known, Some(fresh))));
     assert_eq!(value(&changes, annotation::POD_RESTARTS), None);
 }
@@ -224,14 +224,14 @@ fn restarts_that_people_have_seen_are_not_taken_back() {
 #[test]
 fn a_wrong_checksum_is_the_end() {
     let result = json!({"message": "the checksum is wrong", "reason": "ChecksumMismatch"});
-    let pod = importer(json!({"phase": "Succeeded", "containerStatuses": [{
+    let pod = importer(&json!({"phase": "Succeeded", "containerStatuses": [{
         "name": "importer", "restartCount": 0, "ready": false, "image": "", "imageID": "",
         "state": {"terminated": {"exitCode": 0, "message": result.to_string()}},
     }]}));
-    let changes = written(&plan(&seen(claim("Bound", json!({})), Some(pod.clone()))));
+    let changes = written(&plan(&seen(claim("Bound", &json!({})), Some(pod.clone()))));
     assert_eq!(value(&changes, annotation::FATAL_ERROR), Some("true"));
     assert_eq!(value(&changes, annotation::POD_PHASE), Some("Failed"));
-    let failed = claim("Bound", json!({annotation::FATAL_ERROR: "true"}));
+    let failed = claim("Bound", &json!({annotation::FATAL_ERROR: "true"}));
     assert_eq!(plan(&seen(failed.clone(), Some(pod))), []);
     assert_eq!(plan(&seen(failed, None)), []);
 }
@@ -239,23 +239,23 @@ fn a_wrong_checksum_is_the_end() {
 #[test]
 fn a_filled_claim_keeps_its_disk_and_loses_its_pod() {
     let filled = json!({annotation::POD_PHASE: "Succeeded"});
-    let pod = importer(json!({"phase": "Succeeded"}));
+    let pod = importer(&json!({"phase": "Succeeded"}));
     let away = vec![Action::DeletePod("pod-1".to_owned())];
     assert_eq!(
-        plan(&seen(claim("Bound", filled.clone()), Some(pod.clone()))),
+        plan(&seen(claim("Bound", &filled), Some(pod.clone()))),
         away
     );
-    assert_eq!(plan(&seen(claim("Bound", filled), None)), []);
+    assert_eq!(plan(&seen(claim("Bound", &filled), None)), []);
     let kept = json!({annotation::POD_PHASE: "Succeeded", annotation::POD_RETAIN: "true"});
-    assert_eq!(plan(&seen(claim("Bound", kept), Some(pod))), []);
+    assert_eq!(plan(&seen(claim("Bound", &kept), Some(pod))), []);
 }
 
 #[test]
 fn a_claim_that_ends_takes_its_pod_with_it() {
-    let mut ending = claim("Bound", json!({}));
+    let mut ending = claim("Bound", &json!({}));
     ending.metadata.deletion_timestamp =
         Some(serde_json::from_value(json!("2026-11-21T00:00:00Z")).unwrap());
-    let pod = importer(json!({"phase": "Running"}));
+    let pod = importer(&json!({"phase": "Running"}));
     let away = vec![Action::DeletePod("pod-1".to_owned())];
     assert_eq!(plan(&seen(ending.clone(), Some(pod))), away);
     assert_eq!(plan(&seen(ending, None)), []);
@@ -263,7 +263,7 @@ fn a_claim_that_ends_takes_its_pod_with_it() {
 
 #[test]
 fn sources_that_are_not_read_yet_are_refused_by_name() {
-    let vddk = claim("Bound", json!({annotation::IMPORT_SOURCE: "vddk"}));
+    let vddk = claim("Bound", &json!({annotation::IMPORT_SOURCE: "vddk"}));
     let actions = plan(&seen(vddk, None));
     assert!(!creates(&actions));
     let changes = written(&actions);
@@ -282,7 +282,7 @@ fn sources_that_are_not_read_yet_are_refused_by_name() {
 fn the_pod_runs_under_the_restricted_profile_and_has_no_secrets_in_its_spec() {
     let claim = claim(
         "Bound",
-        json!({annotation::IMPORT_SECRET: "keys", "cdi.kubevirt.io/storage.import.extraHeaders.0": "X-A: b"}),
+        &json!({annotation::IMPORT_SECRET: "keys", "cdi.kubevirt.io/storage.import.extraHeaders.0": "X-A: b"}),
     );
     let request = request(&claim).unwrap().unwrap();
     let workload = Workload {
