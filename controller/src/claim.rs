@@ -28,8 +28,8 @@ pub(crate) trait Claim {
     fn is_ending(&self) -> bool;
     /// Whether its disk is complete.
     fn is_filled(&self) -> bool;
-    /// Bytes asked for.
-    fn requested(&self) -> Option<u64>;
+    /// The size asked for.
+    fn requested(&self) -> Option<Quantity>;
     /// Its name; every object that a server gave has one.
     fn named(&self) -> &str;
     /// Its identity.
@@ -65,10 +65,9 @@ impl Claim for PersistentVolumeClaim {
         self.annotation(annotation::POD_PHASE) == Some("Succeeded")
     }
 
-    fn requested(&self) -> Option<u64> {
+    fn requested(&self) -> Option<Quantity> {
         let requests = self.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
-        let quantity: Quantity = requests.get("storage")?.0.parse().ok()?;
-        quantity.to_u64()
+        requests.get("storage")?.0.parse().ok()
     }
 
     fn named(&self) -> &str {

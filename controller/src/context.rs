@@ -53,7 +53,7 @@ impl Context {
         Profile {
             access_modes: known.map(|mode| vec![mode.to_owned()]).unwrap_or_default(),
             volume_mode: known.map(|_| "Filesystem".to_owned()),
-            overhead: self.settings.overhead,
+            overhead: self.settings.workload.overhead,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use longshore_crds::contract::Overhead;
 use longshore_crds::names::object;
 
 use crate::error::{Error, Result};
@@ -18,8 +19,6 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     /// Which of several controllers this is.
     pub(crate) identity: String,
-    /// Thousandths of a volume that its filesystem takes.
-    pub(crate) overhead: u16,
     /// Volumes may take over claims that are there already.
     pub(crate) adoption: bool,
 }
@@ -48,11 +47,9 @@ impl Settings {
                 image,
                 pull_policy,
                 resources: resources(),
-                // What filesystems take of a volume, as upstream has it.
-                overhead: "0.06".to_owned(),
+                overhead: Overhead::USUAL,
                 ..Workload::default()
             },
-            overhead: 60,
             adoption: false,
         })
     }

@@ -15,6 +15,9 @@ pub mod annotation {
     pub const IMPORT_CERTIFICATES: &str = "cdi.kubevirt.io/storage.import.certConfigMap";
     /// What the content must hash to, as `algorithm:hexadecimal`.
     pub const IMPORT_CHECKSUM: &str = "cdi.kubevirt.io/storage.import.checksum";
+    /// Processor architecture of a container image.
+    pub const IMPORT_ARCHITECTURE: &str =
+        "cdi.kubevirt.io/storage.import.registryImageArchitecture";
     /// Trust any certificate.
     pub const IMPORT_INSECURE: &str = "cdi.kubevirt.io/storage.import.insecureSkipVerify";
     /// A header line; a number follows.

@@ -4,6 +4,7 @@
 //! everything about objects, nothing that runs a pod. `up` is a whole node as well, in namespaces of its
 //! own, so that the host keeps its interfaces, mounts and packet filters.
 
+use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,7 +19,7 @@ use self::pki::Pki;
 use self::place::Place;
 use crate::gotools::{self, COREDNS, KUBERNETES, LOCAL_PATH};
 use crate::shell::Run;
-use crate::{paths, say};
+use crate::{images, paths, say};
 
 mod addons;
 mod control;
@@ -76,12 +77,17 @@ fn api(place: &Place) -> Result<()> {
 fn up(place: &Place) -> Result<()> {
     build()?;
     let programs = Programs::build()?;
-    fresh(
-        place,
-        "a node and all that belongs to it",
-        &programs,
-        || namespaces(place),
-    )
+    let images = images::make("dev", false)?;
+    fresh(place, "a node, with Longshore installed", &programs, || {
+        let folder = place.make("images")?;
+        for (_, archive) in &images {
+            let name = archive.file_name().unwrap_or_default();
+            fs::copy(archive, folder.join(name))
+                .with_context(|| format!("copying {}", archive.display()))?;
+        }
+        namespaces(place)?;
+        install(place, &programs)
+    })
 }
 
 /// Starts what is not there yet, and tells how to go on. Nothing of it is left if that fails.
@@ -138,6 +144,36 @@ fn namespaces(place: &Place) -> Result<()> {
         .parse()
         .context("finding the node's first process")?;
     place.note("init", inner).map(drop)
+}
+
+/// Installs Longshore as the README tells people to, and waits until it works.
+fn install(place: &Place, programs: &Programs) -> Result<()> {
+    let kubectl = || control::kubectl(programs, place);
+    let deploy = paths::root().join("deploy");
+    kubectl()
+        .args(["apply", "-f"])
+        .arg(deploy.join("crds.yaml"))
+        .capture()?;
+    kubectl()
+        .args(["wait", "--for=condition=Established", "--timeout=60s", "-f"])
+        .arg(deploy.join("crds.yaml"))
+        .args(["--request-timeout=0"])
+        .capture()?;
+    kubectl()
+        .args(["apply", "-f"])
+        .arg(deploy.join("longshore.yaml"))
+        .capture()?;
+    kubectl()
+        .args([
+            "-n",
+            "cdi",
+            "wait",
+            "--for=condition=Available",
+            "--timeout=120s",
+        ])
+        .args(["--request-timeout=0", "deployment/cdi-deployment"])
+        .capture()
+        .map(drop)
 }
 
 /// Ends a cluster and removes what is left of it.

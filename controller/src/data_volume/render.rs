@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use longshore_crds::contract::Overhead;
 use longshore_crds::data_volume::{ClaimSpec, ContentType, DataVolumeSource};
 use longshore_crds::names::{annotation, label};
 use longshore_crds::{DataVolumeSpec, Quantity};
 use serde_json::json;
 
 use super::volume::Volume;
-
-const MIB: u128 = 1 << 20;
 
 /// What is known about the storage class.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +19,8 @@ pub(crate) struct Profile {
     pub(crate) access_modes: Vec<String>,
     /// Mode of the volume to take where it names none.
     pub(crate) volume_mode: Option<String>,
-    /// Thousandths of a volume that its filesystem takes.
-    pub(crate) overhead: u16,
+    /// What of a volume its filesystem takes.
+    pub(crate) overhead: Overhead,
 }
 
 /// Why there can be no claim yet.
@@ -108,7 +107,7 @@ fn filled_in(storage: &ClaimSpec, profile: &Profile) -> Result<ClaimSpec, Unknow
 }
 
 /// Adds room for the filesystem: the size that was asked for is the disk's.
-fn grow(claim: &mut ClaimSpec, overhead: u16) {
+fn grow(claim: &mut ClaimSpec, overhead: Overhead) {
     let Some(resources) = &mut claim.resources else {
         return;
     };
@@ -118,17 +117,11 @@ fn grow(claim: &mut ClaimSpec, overhead: u16) {
     let Some(bytes) = size.to_u64() else {
         return;
     };
-    let needed = required(bytes, overhead);
+    let needed = overhead.required(bytes);
     // A number of bytes is always a quantity.
     if let Ok(grown) = needed.to_string().parse::<Quantity>() {
         *size = grown;
     }
-}
-
-/// Bytes that a volume must have for a disk of `bytes`, which is rounded up to whole MiB first.
-fn required(bytes: u64, overhead: u16) -> u128 {
-    let whole = u128::from(bytes).div_ceil(MIB) * MIB;
-    (whole * (1000 + u128::from(overhead))).div_ceil(1000)
 }
 
 fn annotations(volume: &Volume, spec: &DataVolumeSpec) -> BTreeMap<String, String> {
@@ -237,17 +230,4 @@ pub(super) fn adoption(volume: &Volume) -> serde_json::Value {
         "ownerReferences": [owner(volume)],
         "annotations": {annotation::CREATED_FOR: volume.uid(), annotation::POD_PHASE: "Succeeded"},
     }})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_for_a_filesystem_is_added_to_whole_mebibytes() {
-        assert_eq!(required(1 << 30, 0), 1 << 30);
-        assert_eq!(required(1 << 30, 60), 1_138_166_334);
-        assert_eq!(required((1 << 30) + 1, 0), (1 << 30) + (1 << 20));
-        assert_eq!(required(1, 1000), 2 << 20);
-    }
 }

@@ -39,7 +39,7 @@ pub(crate) enum Action {
     /// Tell people.
     Tell(Note),
     /// Make the importer's pod.
-    CreatePod(Request),
+    CreatePod(Box<Request>),
     /// Take the pod of this uid away.
     DeletePod(String),
 }
@@ -105,7 +105,7 @@ fn begin(observed: &Observed, request: Request) -> Vec<Action> {
     let pod = object::importer(claim.named());
     let named = Changes::from([(annotation::IMPORT_POD.to_owned(), Some(pod))]);
     let mut actions = annotate(claim, named);
-    actions.push(Action::CreatePod(request));
+    actions.push(Action::CreatePod(Box::new(request)));
     actions
 }
 

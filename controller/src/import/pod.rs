@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::{
     SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeDevice, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use longshore_crds::contract::{Credentials, Overhead, Proxy, Source, variables};
 use longshore_crds::names::{annotation, label, object};
 
-use super::source::{Request, Source};
+use super::source::Request;
 use crate::claim::{Claim, DEVICE, DISK_FOLDER};
 
 /// What an installation decides about its pods.
@@ -24,10 +25,10 @@ pub(crate) struct Workload {
     pub(crate) node_selector: BTreeMap<String, String>,
     pub(crate) affinity: Option<Affinity>,
     pub(crate) tolerations: Vec<Toleration>,
-    /// Share of a volume that its filesystem takes, as a decimal.
-    pub(crate) overhead: String,
-    /// `http_proxy`, `https_proxy` and `no_proxy`.
-    pub(crate) proxies: Vec<(String, String)>,
+    /// What of a volume its filesystem takes.
+    pub(crate) overhead: Overhead,
+    /// The way to the sources.
+    pub(crate) proxy: Proxy,
 }
 
 /// The user that pods run as, and the group of their volumes.
@@ -47,7 +48,7 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
         let path = format!("/extraheaders/{number}");
         mounts.secret(&format!("headers-{number}"), secret, &path);
     }
-    if let (Source::Gcs, Some(secret)) = (request.source, &request.secret) {
+    if let (Source::Gcs { .. }, Some(secret)) = (&request.import.source, &request.secret) {
         mounts.secret("google", secret, GOOGLE);
     }
     let Mounts {
@@ -170,49 +171,38 @@ fn owner(claim: &PersistentVolumeClaim) -> OwnerReference {
     }
 }
 
+/// The variables that say what to do, in the terms of the contract; secrets by reference only.
 fn environment(
     claim: &PersistentVolumeClaim,
     request: &Request,
     workload: &Workload,
 ) -> Vec<EnvVar> {
-    let mut all = Vec::new();
-    let mut set = |name: &str, value: &str| {
-        all.push(EnvVar {
-            name: name.to_owned(),
-            value: Some(value.to_owned()),
-            value_from: None,
-        });
-    };
-    set("IMPORTER_SOURCE", request.source.word());
-    set("IMPORTER_ENDPOINT", &request.endpoint);
-    set("IMPORTER_CONTENTTYPE", &request.content_type);
-    let size = claim.requested().map(|bytes| bytes.to_string());
-    set("IMPORTER_IMAGE_SIZE", &size.unwrap_or_default());
-    set("OWNER_UID", owner_uid(claim));
-    set("FILESYSTEM_OVERHEAD", overhead(claim, workload));
-    set("INSECURE_TLS", &request.insecure.to_string());
-    set("PREALLOCATION", &request.preallocate.to_string());
-    set(
-        "IMPORTER_CHECKSUM",
-        request.checksum.as_deref().unwrap_or_default(),
-    );
+    let mut import = request.import.clone();
+    // A device has no filesystem.
+    if !claim.is_block() {
+        import.filesystem_overhead = workload.overhead;
+    }
+    import.proxy = workload.proxy.clone();
     if request.certificates.is_some() {
-        set("IMPORTER_CERT_DIR", CERTIFICATES);
+        import.tls.cert_dir = Some(CERTIFICATES.into());
     }
-    for (number, header) in request.extra_headers.iter().enumerate() {
-        set(&format!("IMPORTER_EXTRA_HEADER_{number}"), header);
-    }
-    for (name, value) in &workload.proxies {
-        set(name, value);
-    }
-    match (&request.secret, request.source) {
-        (Some(_), Source::Gcs) => {
-            set("GOOGLE_APPLICATION_CREDENTIALS", "/google/credentials.json");
-        }
+    let plain = import.to_env().into_iter().map(|(name, value)| EnvVar {
+        name,
+        value: Some(value),
+        value_from: None,
+    });
+    let mut all: Vec<EnvVar> = plain.collect();
+    match (&request.secret, &request.import.source) {
+        (Some(_), Source::Gcs { .. }) => all.push(EnvVar {
+            name: variables::GOOGLE_CREDENTIALS.to_owned(),
+            value: Some(format!("{GOOGLE}/credentials.json")),
+            value_from: None,
+        }),
         (Some(secret), _) => {
             for (name, key) in [
-                ("IMPORTER_ACCESS_KEY_ID", "accessKeyId"),
-                ("IMPORTER_SECRET_KEY", "secretKey"),
+                (variables::ACCESS_KEY_ID, Credentials::ACCESS_KEY_ID_FILE),
+                (variables::SECRET_KEY, Credentials::SECRET_KEY_FILE),
+                (variables::SESSION_TOKEN, Credentials::SESSION_TOKEN_FILE),
             ] {
                 all.push(from_secret(name, secret, key));
             }
@@ -235,26 +225,6 @@ fn from_secret(name: &str, secret: &str, key: &str) -> EnvVar {
             }),
             ..EnvVarSource::default()
         }),
-    }
-}
-
-/// Whose progress it is: the data volume's, if there is one.
-fn owner_uid(claim: &PersistentVolumeClaim) -> &str {
-    let owners = claim
-        .metadata
-        .owner_references
-        .as_deref()
-        .unwrap_or_default();
-    let owner = owners.iter().find(|owner| owner.kind == "DataVolume");
-    owner.map_or_else(|| claim.uid(), |owner| owner.uid.as_str())
-}
-
-/// A device has no filesystem.
-fn overhead<'a>(claim: &PersistentVolumeClaim, workload: &'a Workload) -> &'a str {
-    if claim.is_block() {
-        "0"
-    } else {
-        &workload.overhead
     }
 }
 

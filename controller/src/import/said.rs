@@ -1,8 +1,8 @@
 //! What a pod's status says, in the words that claims and people get.
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use longshore_crds::contract::Termination;
 use longshore_crds::names::reason;
-use serde_json::Value;
 
 /// Why the kubelet cannot start a container, as it says it itself.
 const NO_IMAGE: [&str; 4] = [
@@ -32,6 +32,8 @@ pub(super) struct Said {
 
 /// The result that an importer leaves behind, as far as the controller acts on it.
 struct Last {
+    /// It did what it was to do, and only the pod has not noticed yet.
+    complete: bool,
     message: String,
     reason: Option<String>,
     preallocated: Option<bool>,
@@ -94,11 +96,14 @@ fn state_of(said: &mut Said, pod: &Pod, state: Option<&ContainerState>, last: Op
     let waiting = state.and_then(|state| state.waiting.as_ref());
     let waits_for = waiting.and_then(|waiting| waiting.reason.as_deref());
     let told = waiting.and_then(|waiting| waiting.message.clone());
-    if let Some(last) = last {
+    if let Some(last) = last.filter(|last| !last.complete) {
         // Between two attempts: what the first one failed of says more than that there is a pause.
         reason::ERROR.clone_into(&mut said.reason);
         said.message = plainer(&last.message);
         said.failure = Some(said.message.clone());
+    } else if state.is_some_and(|state| state.terminated.is_some()) {
+        reason::COMPLETED.clone_into(&mut said.reason);
+        "Import Complete".clone_into(&mut said.message);
     } else if let Some(why) = waits_for {
         if NO_IMAGE.contains(&why) {
             reason::IMAGE_PULL_FAILED.clone_into(&mut said.reason);
@@ -128,12 +133,12 @@ fn last(container: &ContainerStatus) -> Option<Last> {
     let ended = |state: &Option<ContainerState>| state.as_ref()?.terminated.clone();
     let run = ended(&container.state).or_else(|| ended(&container.last_state))?;
     let text = run.message.unwrap_or_default();
-    if let Ok(Value::Object(result)) = serde_json::from_str(&text) {
-        let text = |name: &str| Some(result.get(name)?.as_str()?.to_owned());
+    if let Ok(result) = Termination::parse(&text) {
         return Some(Last {
-            message: text("message").unwrap_or_default(),
-            reason: text("reason"),
-            preallocated: result.get("preallocationApplied").and_then(Value::as_bool),
+            complete: run.exit_code == 0,
+            message: result.message.unwrap_or_default(),
+            reason: result.reason,
+            preallocated: result.preallocation_applied,
         });
     }
     // It did not come as far as to say anything: out of memory, say.
@@ -146,6 +151,7 @@ fn last(container: &ContainerStatus) -> Option<Last> {
         text => text.to_owned(),
     };
     Some(Last {
+        complete: run.exit_code == 0,
         message,
         reason: None,
         preallocated: None,

@@ -1,54 +1,31 @@
-//! What a claim's annotations ask the importer for.
+//! What a claim's annotations ask an importer for.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use longshore_crds::contract::{
+    ContentType, Headers, Import, Overhead, Proxy, Pull, Secret, Source, Tls,
+};
 use longshore_crds::names::annotation;
 
 use crate::claim::Claim;
 
-/// An import, in the terms of the pod that does it.
+/// An import, and which objects its pod mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
-    pub(crate) source: Source,
-    pub(crate) endpoint: String,
-    pub(crate) content_type: String,
+    pub(crate) import: Import,
+    /// Secret with credentials.
     pub(crate) secret: Option<String>,
+    /// `ConfigMap` with authorities.
     pub(crate) certificates: Option<String>,
-    pub(crate) checksum: Option<String>,
-    pub(crate) insecure: bool,
-    pub(crate) extra_headers: Vec<String>,
+    /// Secrets with header lines.
     pub(crate) secret_headers: Vec<String>,
-    pub(crate) preallocate: bool,
     /// Do not wait for somebody who uses the claim.
     pub(crate) immediately: bool,
-}
-
-/// The sources that have a reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    Http,
-    S3,
-    Gcs,
-    Registry,
-    Blank,
-}
-
-impl Source {
-    /// Its word in the environment of the pod.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::S3 => "s3",
-            Self::Gcs => "gcs",
-            Self::Registry => "registry",
-            Self::Blank => "none",
-        }
-    }
 }
 
 /// A source that cannot be imported from yet.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this version does not import from source {word}; it imports from http, s3, gcs, registry and none (blank)"
+    "this version does not import from source {word}; it imports from http, s3, gcs, glance, registry and none (blank)"
 )]
 pub(crate) struct Refusal {
     word: String,
@@ -57,14 +34,20 @@ pub(crate) struct Refusal {
 /// Reads a claim; `None` if it wants no import at all.
 pub(crate) fn request(claim: &PersistentVolumeClaim) -> Option<Result<Request, Refusal>> {
     let word = claim.annotation(annotation::IMPORT_SOURCE);
-    let endpoint = claim.annotation(annotation::IMPORT_ENDPOINT);
-    if word.is_none() && endpoint.is_none() {
+    let address = claim.annotation(annotation::IMPORT_ENDPOINT);
+    if word.is_none() && address.is_none() {
         return None;
     }
+    let endpoint = Secret::from(address.unwrap_or_default());
     let source = match word.unwrap_or("http") {
-        "s3" => Source::S3,
-        "gcs" => Source::Gcs,
-        "registry" => Source::Registry,
+        "s3" => Source::S3 { endpoint },
+        "gcs" => Source::Gcs { endpoint },
+        "glance" => Source::Glance { endpoint },
+        "registry" => Source::Registry {
+            endpoint,
+            architecture: owned(claim, annotation::IMPORT_ARCHITECTURE),
+            pull: Pull::Pod,
+        },
         "none" => Source::Blank,
         word @ ("imageio" | "vddk") => {
             return Some(Err(Refusal {
@@ -72,28 +55,44 @@ pub(crate) fn request(claim: &PersistentVolumeClaim) -> Option<Result<Request, R
             }));
         }
         // As upstream: what is missing or unknown is a web server.
-        _ => Source::Http,
-    };
-    let owned = |name| {
-        claim
-            .annotation(name)
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
+        _ => Source::Http { endpoint },
     };
     let is_true = |name| claim.annotation(name) == Some("true");
+    let extra = numbered(claim, annotation::IMPORT_EXTRA_HEADER);
     Some(Ok(Request {
-        source,
-        endpoint: endpoint.unwrap_or_default().to_owned(),
-        content_type: owned(annotation::CONTENT_TYPE).unwrap_or_else(|| "kubevirt".to_owned()),
-        secret: owned(annotation::IMPORT_SECRET),
-        certificates: owned(annotation::IMPORT_CERTIFICATES),
-        checksum: owned(annotation::IMPORT_CHECKSUM),
-        insecure: is_true(annotation::IMPORT_INSECURE),
-        extra_headers: numbered(claim, annotation::IMPORT_EXTRA_HEADER),
+        import: Import {
+            source,
+            content: match claim.annotation(annotation::CONTENT_TYPE) {
+                Some("archive") => ContentType::Archive,
+                _ => ContentType::Kubevirt,
+            },
+            image_size: claim.requested(),
+            // What the installation decides is filled in by whoever makes the pod.
+            filesystem_overhead: Overhead::default(),
+            proxy: Proxy::default(),
+            preallocation: is_true(annotation::PREALLOCATION_REQUESTED),
+            checksum: owned(claim, annotation::IMPORT_CHECKSUM),
+            owner_uid: owner_uid(claim).to_owned(),
+            cache: longshore_crds::contract::CacheMode::default(),
+            tls: Tls {
+                insecure: is_true(annotation::IMPORT_INSECURE),
+                cert_dir: None,
+            },
+            headers: Headers {
+                extra: extra.into_iter().map(Secret::from).collect(),
+                secret_dir: None,
+            },
+        },
+        secret: owned(claim, annotation::IMPORT_SECRET),
+        certificates: owned(claim, annotation::IMPORT_CERTIFICATES),
         secret_headers: numbered(claim, annotation::IMPORT_SECRET_HEADER),
-        preallocate: is_true(annotation::PREALLOCATION_REQUESTED),
         immediately: claim.annotation(annotation::BIND_IMMEDIATE).is_some(),
     }))
+}
+
+fn owned(claim: &PersistentVolumeClaim, name: &str) -> Option<String> {
+    let text = claim.annotation(name)?;
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// The values of annotations that are numbered from 0.
@@ -102,4 +101,12 @@ fn numbered(claim: &PersistentVolumeClaim, prefix: &str) -> Vec<String> {
         .map_while(|number| claim.annotation(&format!("{prefix}{number}")))
         .map(str::to_owned)
         .collect()
+}
+
+/// Whose progress it is: the data volume's, if there is one.
+fn owner_uid(claim: &PersistentVolumeClaim) -> &str {
+    let owners = claim.metadata.owner_references.as_deref();
+    let mut owners = owners.unwrap_or_default().iter();
+    let owner = owners.find(|owner| owner.kind == "DataVolume");
+    owner.map_or_else(|| claim.uid(), |owner| owner.uid.as_str())
 }

@@ -149,6 +149,10 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
         "name": "importer", "restartCount": 1, "ready": false, "image": "", "imageID": "",
         "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
     }]});
+    let ended = json!({"phase": "Running", "containerStatuses": [{
+        "name": "importer", "restartCount": 0, "ready": false, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": 0, "message": "{\"message\": \"Import Complete\"}"}},
+    }]});
     let nowhere = json!({"phase": "Pending", "conditions": [
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"},
     ]});
@@ -173,6 +177,7 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
             "Error",
             "the importer ended with OOMKilled, exit code 137",
         ),
+        (ended, "Running", "false", "Completed", "Import Complete"),
         (
             nowhere,
             "Pending",
@@ -287,7 +292,6 @@ fn the_pod_runs_under_the_restricted_profile_and_has_no_secrets_in_its_spec() {
     let request = request(&claim).unwrap().unwrap();
     let workload = Workload {
         image: "importer:1".to_owned(),
-        overhead: "0.06".to_owned(),
         ..Workload::default()
     };
     let pod = serde_json::to_value(pod(&claim, &request, &workload)).unwrap();
@@ -311,10 +315,7 @@ fn the_pod_runs_under_the_restricted_profile_and_has_no_secrets_in_its_spec() {
     let environment = container["env"].as_array().unwrap();
     let of = |name: &str| environment.iter().find(|one| one["name"] == name).unwrap();
     assert_eq!(of("IMPORTER_ENDPOINT")["value"], URL);
-    assert_eq!(
-        of("IMPORTER_IMAGE_SIZE")["value"],
-        (1_u64 << 30).to_string()
-    );
+    assert_eq!(of("IMPORTER_IMAGE_SIZE")["value"], "1Gi");
     assert_eq!(of("IMPORTER_EXTRA_HEADER_0")["value"], "X-A: b");
     let secret = of("IMPORTER_SECRET_KEY");
     assert_eq!(secret["value"], Value::Null);

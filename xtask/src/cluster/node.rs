@@ -211,7 +211,11 @@ impl Node<'_> {
             self.ctr().args(["version"]).capture().is_ok()
         })?;
         self.import(&self.pause()?)?;
-        for archive in addons::images(place)? {
+        let mut archives = addons::images(place)?;
+        for entry in fs::read_dir(place.make("images")?).context("looking for our images")? {
+            archives.push(entry?.path());
+        }
+        for archive in archives {
             self.import(&archive)?;
         }
         services.push(self.service("kubelet")?);

@@ -14,6 +14,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "longshore-telemetry",
         ],
     ),
+    (
+        "longshore-controller",
+        &["longshore-crds", "longshore-telemetry"],
+    ),
     ("longshore-launcher", &["longshore-crds"]),
     (
         "longshore-cli",
