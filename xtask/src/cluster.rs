@@ -75,6 +75,10 @@ fn api(place: &Place) -> Result<()> {
 
 /// Starts a node, and the control plane beside it.
 fn up(place: &Place) -> Result<()> {
+    if Run::new("id").arg("-u").quiet().capture()?.trim() != "0" {
+        bail!("a node takes namespaces, mounts and cgroups: run it as root");
+    }
+    crate::install::for_a_node()?;
     build()?;
     let programs = Programs::build()?;
     let images = images::make("dev", false)?;

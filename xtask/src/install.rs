@@ -79,6 +79,38 @@ const QEMU: &[Need] = &[
     need("qemu-utils", "qemu-img"),
 ];
 
+/// What runs a node of the test cluster.
+const NODE: &[Need] = &[
+    need("containerd", "containerd"),
+    need("runc", "runc"),
+    need("containernetworking-plugins", "/usr/lib/cni/ptp"),
+    need("iproute2", "ip"),
+    need("iptables", "iptables"),
+    need("conntrack", "conntrack"),
+    need("ethtool", "ethtool"),
+    need("socat", "socat"),
+    need("util-linux", "unshare"),
+    need("openssl", "openssl"),
+    need("gcc", "cc"),
+    need("libc6-dev", "/usr/include/stdio.h"),
+    need("binutils", "strip"),
+];
+
+/// Installs what a node of the test cluster takes.
+pub(crate) fn for_a_node() -> Result<()> {
+    let missing: Vec<&str> = NODE
+        .iter()
+        .filter(|need| !present(need.proof))
+        .map(|need| need.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let apt = Apt::new()?;
+    apt.update()?;
+    apt.install(&missing, None)
+}
+
 /// What of all this is not there.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Missing {

@@ -40,7 +40,7 @@ pub(super) fn status(volume: &Volume, facts: &Facts<'_>, now: &str) -> Status {
                 now,
                 [
                     bound(false, reason::NOT_FOUND, "No PVC found".to_owned()),
-                    ready(false),
+                    ready("Pending"),
                     running(false, "", String::new()),
                 ],
             ),
@@ -102,7 +102,7 @@ fn of_claim(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool, no
             progress(claim)
         }),
         restart_count: restarts.or(before.restart_count),
-        conditions: timed(before, now, [bound, ready(done), running]),
+        conditions: timed(before, now, [bound, ready(phase), running]),
     }
 }
 
@@ -139,8 +139,13 @@ fn bound(is: bool, reason: &str, message: String) -> Verdict {
     ("Bound", is, reason.to_owned(), message)
 }
 
-fn ready(is: bool) -> Verdict {
-    let reason = if is { "" } else { "TransferRunning" };
+fn ready(phase: &str) -> Verdict {
+    let reason = match phase {
+        "Succeeded" => "",
+        "Failed" => reason::ERROR,
+        _ => "TransferRunning",
+    };
+    let is = phase == "Succeeded";
     ("Ready", is, reason.to_owned(), String::new())
 }
 

@@ -11,6 +11,7 @@ use super::image::{Entry, Root};
 use super::node::DNS;
 use super::place::Place;
 use crate::gotools::{self, COREDNS, LOCAL_PATH};
+use crate::guest::packages;
 use crate::paths;
 
 /// How long their pods may take.
@@ -40,9 +41,9 @@ pub(super) fn images(place: &Place) -> Result<Vec<PathBuf>> {
 
 /// A shell with which the provisioner makes and removes folders, and people look around.
 fn helper(place: &Place) -> Result<PathBuf> {
-    let Some(busybox) = paths::program("busybox") else {
-        bail!("there is no busybox: `cargo xtask install` installs it");
-    };
+    let busybox = packages::plain("busybox-static")?
+        .folder
+        .join("bin/busybox");
     let root = Root::new(place.file("image-root"))?;
     root.program(&busybox, "bin/busybox")?;
     for name in [
