@@ -29,7 +29,9 @@ mod volume;
 mod work;
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -161,7 +163,20 @@ fn run(
 fn serve(place: &Place, progress: &Progress, gauges: &Gauges) -> Option<Endpoint> {
     let address = place.metrics?;
     let (progress, gauges) = (progress.clone(), gauges.clone());
-    match Endpoint::start(address, move || gauges.render(&progress.snapshot())) {
+    let render: Arc<dyn Fn() -> String + Send + Sync> =
+        Arc::new(move || gauges.render(&progress.snapshot()));
+    let start = |address| {
+        let render = Arc::clone(&render);
+        Endpoint::start(address, move || render())
+    };
+    let started = match (start(address), address.ip()) {
+        // A host may have no IPv6 at all.
+        (Err(_), IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => {
+            start((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        (started, _) => started,
+    };
+    match started {
         Ok(endpoint) => {
             tracing::info!(address = %endpoint.address(), "serving metrics");
             Some(endpoint)

@@ -287,6 +287,24 @@ fn credentials_and_headers_reach_the_server_and_nothing_else() {
 }
 
 #[test]
+fn a_proxy_of_the_environment_is_asked() {
+    let bytes = disk(200_000, 8);
+    let proxy = Server::start([("/disk.raw", Page::of(bytes.clone()))]);
+    let far = "http://disks.invalid/disk.raw";
+    let address = format!("http://jane:hush@{}", proxy.address());
+    let pod = Pod::http(far)
+        .set("IMPORTER_IMAGE_SIZE", "4Mi")
+        .set("http_proxy", &address);
+    let ended = pod.run();
+    ended.complete();
+    let request = proxy.log().requests.remove(0);
+    assert_eq!(request.target, far);
+    assert_eq!(request.header("proxy-authorization"), Some(JANE));
+    assert!(std::fs::read(pod.disk()).unwrap()[..bytes.len()] == bytes);
+    assert!(!format!("{}{:?}", ended.stderr, ended.end).contains("hush"));
+}
+
+#[test]
 fn a_disk_pulled_by_the_node_is_fetched_once_its_server_is_ready() {
     let bytes = disk(300_000, 4);
     let server = Server::start([("/other.img", Page::of(bytes.clone()))]);

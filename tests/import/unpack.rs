@@ -503,3 +503,63 @@ fn a_wrong_digest_and_an_interruption_leave_nothing() {
     );
     assert_eq!(place.names("."), ["archive", "precious"]);
 }
+
+/// Whatever an archive says, nothing outside the directory changes, and what is refused leaves nothing.
+#[test]
+fn damaged_archives_touch_nothing_else() {
+    let place = Place::new();
+    let good = tar([
+        directory("d/"),
+        file("d/f").bytes(&disk(5000, 1)),
+        symlink("d/s", "../e"),
+        hard_link("h", "d/f"),
+        file("e"),
+    ]);
+    let mut state = 7u64;
+    let mut dice = |most: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % most
+    };
+    // What headers are made of.
+    let pieces: [&[u8]; 8] = [b"../", b"/", b"\0", b"5", b"2", b"1", b"x", b"777"];
+    let (mut refused, mut unpacked) = (0, 0);
+    for _ in 0..400 {
+        let mut bytes = good.clone();
+        for _ in 0..=dice(3) {
+            let at = dice(bytes.len() / 512) * 512 + [0, 1, 100, 124, 156, 157, 257][dice(7)];
+            let piece = pieces[dice(pieces.len())];
+            let end = (at + piece.len()).min(bytes.len());
+            bytes[at..end].copy_from_slice(&piece[..end - at]);
+        }
+        // Headers with a right sum get further.
+        for start in (0..bytes.len()).step_by(512) {
+            let header = &mut bytes[start..start + 512];
+            if header[257..262] == *b"ustar" {
+                header[148..156].fill(b' ');
+                let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+                header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        match place.unpack(&bytes) {
+            Ok(_) => {
+                unpacked += 1;
+                assert_eq!(place.names("."), ["archive", "out", "precious"]);
+                for name in place.names("out") {
+                    let name = place.path("out").join(name);
+                    let real = name.canonicalize();
+                    assert!(real.is_err() || real.unwrap().starts_with(place.path("out")));
+                }
+                std::fs::remove_dir_all(place.path("out")).unwrap();
+            }
+            Err(e) => {
+                refused += 1;
+                assert_eq!(place.names("."), ["archive", "precious"], "{e}");
+            }
+        }
+        let precious = std::fs::read_to_string(place.path("precious"));
+        assert_eq!(precious.unwrap(), "precious");
+    }
+    assert!(refused > 20 && unpacked > 20, "{refused} {unpacked}");
+}

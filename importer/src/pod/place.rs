@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use longshore_crds::contract::Termination;
 use longshore_telemetry::{Format, Options, error_chain, init};
 
-/// Most bytes that are written where a termination message goes.
+/// All of the pod's addresses.
 const USUAL_METRICS: &str = "[::]:8443";
 
 /// Paths, addresses, and what the log looks like.
