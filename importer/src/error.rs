@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{ArchiveError, HttpError, NbdError, RegistryError, Retry, VddkError};
+use crate::{ArchiveError, HttpError, ImageioError, NbdError, RegistryError, Retry, VddkError};
 
 /// Result of opening a source.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,6 +77,14 @@ pub enum Error {
         /// The cause.
         source: VddkError,
     },
+    /// A disk of oVirt could not be opened.
+    #[error("could not open {name}")]
+    Imageio {
+        /// The disk without secrets.
+        name: String,
+        /// The cause.
+        source: ImageioError,
+    },
     /// An archive does not give the disk that was asked for.
     #[error("could not open {name}")]
     Archive {
@@ -117,6 +125,7 @@ impl Error {
             Self::Client { .. } => "ClientSetupFailed",
             Self::Open { source, .. } => source.reason(),
             Self::Nbd { source, .. } => source.reason(),
+            Self::Imageio { source, .. } => source.reason(),
             Self::Vddk { source, .. } => source.reason(),
             Self::Archive { source, .. } => source.reason(),
             Self::Image { source, .. } => source.reason(),
@@ -129,6 +138,7 @@ impl Error {
         match self {
             Self::Open { source, .. } => source.retry(),
             Self::Nbd { source, .. } => source.retry(),
+            Self::Imageio { source, .. } => source.retry(),
             Self::Vddk { source, .. } => source.retry(),
             Self::Image { source, .. } => source.retry(),
             _ => Retry::Permanent,
@@ -143,6 +153,10 @@ impl Error {
             Self::NotYet { .. } | Self::Ca { .. } | Self::Client { .. } | Self::Open { .. } => 1,
             Self::Nbd { source, .. } => match source {
                 NbdError::Address { .. } => 2,
+                _ => 1,
+            },
+            Self::Imageio { source, .. } => match source {
+                ImageioError::Address { .. } => 2,
                 _ => 1,
             },
             Self::Vddk { source, .. } => match source {

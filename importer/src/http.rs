@@ -9,6 +9,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod answer;
+mod bare;
 pub(crate) mod call;
 mod digest;
 pub(crate) mod error;
@@ -35,13 +36,14 @@ use url::Url;
 
 use self::agent::{Agent, Asked};
 use self::answer::{Answer, Content, Identity, text};
-use self::error::HttpError;
+pub(crate) use self::bare::{client_for, exchange, read_through};
+pub(crate) use self::error::HttpError;
 use self::location::Location;
-use self::net::Net;
+pub(crate) use self::net::Net;
 pub(crate) use self::net::TICK;
 use self::passport::Passport;
 use self::pipe::pipe;
-use self::random::{Fetch, Ranged};
+pub(crate) use self::random::{Fetch, Ranged};
 use self::retry::Attempts;
 pub(crate) use self::retry::{PATIENCE, Policy, dice};
 use self::stream::{Pass, Whole};

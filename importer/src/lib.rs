@@ -1,5 +1,5 @@
 //! Where disk images come from: files, standard input, web servers, archives in any of these, container
-//! images, and disks on NBD servers and VMware vSphere.
+//! images, and disks on NBD servers, VMware vSphere and oVirt.
 //!
 //! Everything here ends as a [`longshore_transfer::Source`]; what the bytes mean is the business of
 //! `longshore-image`, and where they go that of `longshore-transfer`.
@@ -7,6 +7,7 @@
 mod archive;
 mod error;
 mod http;
+mod imageio;
 mod local;
 mod nbd;
 mod options;
@@ -14,10 +15,12 @@ pub mod pod;
 mod registry;
 mod unpack;
 mod vddk;
+mod whole;
 
 pub use crate::archive::{ArchiveError, Contents, Disk};
 pub use crate::error::{Error, Result};
 pub use crate::http::error::{Cause, HttpError, Retry};
+pub use crate::imageio::{Checkpoint, ImageioDisk, ImageioError, imageio_source};
 pub use crate::nbd::NbdError;
 pub use crate::nbd::areas::{ChangedBlocks, Changes, ChangesError};
 pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_header};
@@ -35,8 +38,8 @@ use longshore_transfer::{Options, Source};
 use crate::http::HttpSource;
 use crate::nbd::{Address, NbdSource};
 
-/// The source that `spec` names: `http(s)://...`, `nbd://...`, `nbd+unix://...`, `vddk://...`, the path of
-/// a file, or `-` for standard input.
+/// The source that `spec` names: `http(s)://...`, `nbd://...`, `nbd+unix://...`, `vddk://...`,
+/// `imageio://...`, the path of a file, or `-` for standard input.
 ///
 /// Of an archive (a name that ends in `.ova` or `.tar`, or in these and `.gz`, `.xz`, `.zst` or `.bz2`)
 /// one disk is the source: the one that follows a `#` at the end, or the only one there is. Standard
@@ -100,7 +103,8 @@ pub fn source_of_file(path: &Path, options: &SourceOptions) -> Result<Box<dyn So
 /// they are called.
 fn split_member(spec: &str) -> Option<(&str, archive::Kind, Option<&str>)> {
     match scheme(spec) {
-        Some(scheme) if Address::is_scheme(&scheme) || scheme == "vddk" => None,
+        Some(scheme) if Address::is_scheme(&scheme) => None,
+        Some(scheme) if matches!(scheme.as_str(), "vddk" | "imageio" | "imageio+http") => None,
         _ => archive::split_member(spec),
     }
 }
@@ -119,6 +123,9 @@ fn plain(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
             Ok(Box::new(NbdSource::open(spec, options)?))
         }
         Some(scheme) if scheme == "vddk" => vddk::open(spec, options),
+        Some(scheme) if scheme == "imageio" || scheme == "imageio+http" => {
+            imageio::open(spec, options)
+        }
         Some(scheme) => Err(Error::NotYet { scheme }),
         None => local::open(spec, options),
     }

@@ -16,7 +16,6 @@ mod greeting;
 mod link;
 mod random;
 mod session;
-mod stream;
 mod wire;
 
 use std::error::Error as StdError;
@@ -33,8 +32,8 @@ pub use self::error::NbdError;
 use self::link::Patience;
 use self::random::Random;
 use self::session::{Session, Setup};
-use self::stream::Stream;
 use crate::http::Policy;
+use crate::whole::Whole;
 use crate::{Error, Result, SourceOptions};
 
 /// Why a disk could not be read.
@@ -199,7 +198,7 @@ impl Source for NbdSource {
 
     fn stream(&mut self) -> longshore_transfer::Result<Box<dyn Read + Send>> {
         let disk = self.disk().map_err(|e| self.naming.error(e))?;
-        Ok(Box::new(Stream::new(disk, self.size)))
+        Ok(Box::new(Whole::new(Box::new(disk))))
     }
 
     fn format(&self) -> Option<Format> {

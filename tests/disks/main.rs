@@ -1,10 +1,11 @@
-//! Disks that servers hand out: NBD, VMware.
+//! Disks that servers hand out: NBD, VMware, oVirt.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "helpers of tests fail by panicking too"
 )]
 
+mod imageio;
 mod nbd;
 mod vddk;
 

@@ -15,5 +15,6 @@
 pub mod data;
 pub mod device;
 pub mod http;
+pub mod imageio;
 pub mod nbd;
 pub mod program;

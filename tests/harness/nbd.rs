@@ -34,15 +34,20 @@ impl Server {
 
     /// qemu-nbd for an image of this format, with several clients allowed.
     pub fn qemu(format: &str, image: &Path) -> Self {
+        Self::qemu_with(&["--format", format], image)
+    }
+
+    /// The same with these arguments.
+    pub fn qemu_with(args: &[&str], image: &Path) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new("qemu-nbd");
         command
-            .args(["--fork", "--persistent", "--shared=4", "--read-only"])
+            .args(["--fork", "--persistent", "--shared=16", "--read-only"])
             .arg("--socket")
             .arg(directory.path().join("socket"))
             .arg("--pid-file")
             .arg(directory.path().join("pid"))
-            .args(["--format", format])
+            .args(args)
             .arg(image);
         run(&mut command);
         Self { directory }

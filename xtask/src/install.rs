@@ -1,5 +1,5 @@
 //! Installing what the distribution provides: looks first, and touches apt only for what is
-//! missing.
+//! missing. What it does not provide and is small ([`pytools`]) goes into the cache.
 //!
 //! Nothing is installed that changes how the machine itself boots or runs: the guest's kernel and
 //! busybox are only unpacked, into our cache (see [`crate::guest`]).
@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::install::apt::Apt;
 use crate::install::system::{Family, System};
 use crate::shell::Run;
-use crate::{paths, say};
+use crate::{paths, pytools, say};
 
 pub(crate) mod apt;
 pub(crate) mod system;
@@ -51,6 +51,8 @@ const NEEDS: &[Need] = &[
     need("xorriso", "xorriso"),
     need("nbdkit", "nbdkit"),
     need("libnbd-bin", "nbdcopy"),
+    need("python3-venv", "/var/lib/dpkg/info/python3-venv.list"),
+    need("python3-dev", "/var/lib/dpkg/info/python3-dev.list"),
     need("pigz", "pigz"),
     need("time", "time"),
     need("curl", "curl"),
@@ -156,7 +158,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let missing = Missing::look(&system);
     if missing.is_empty() {
         say::line("every package that Longshore needs is installed already");
-        return Ok(());
+        return built(args);
     }
     say::line(&format!("missing or too old: {}", missing.names()));
     if args.check {
@@ -190,6 +192,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "still missing or too old after the installation: {}",
             still.names()
         );
+    }
+    built(args)
+}
+
+/// What no package provides.
+fn built(args: &Args) -> Result<()> {
+    if !args.check {
+        pytools::imageio()?;
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ mod images;
 mod install;
 mod paths;
 mod peers;
+mod pytools;
 mod say;
 mod shell;
 mod soak;

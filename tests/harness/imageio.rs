@@ -1,0 +1,401 @@
+//! A real ovirt-imageio server, and a fake of the oVirt engine that hands out tickets for it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The version that `cargo xtask install` installs.
+const VERSION: &str = "2.5.1";
+
+/// The real server; it is ended when dropped.
+#[derive(Debug)]
+pub struct Imageio {
+    process: Child,
+    control: u16,
+    remote: u16,
+    _directory: TempDir,
+}
+
+fn program() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    let home = base.join(format!("longshore/ovirt-imageio-{VERSION}"));
+    home.join("ready")
+        .is_file()
+        .then(|| home.join("bin/ovirt-imageio"))
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+impl Imageio {
+    /// Starts one. `None`, with the reason, where it is not installed; in CI that is a failure.
+    pub fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            assert!(std::env::var_os("CI").is_none(), "ovirt-imageio is missing");
+            eprintln!("skipped: ovirt-imageio {VERSION} is not installed (cargo xtask install)");
+            return None;
+        };
+        Some(Self::of(&program))
+    }
+
+    fn of(program: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (remote, control) = (free_port(), free_port());
+        let folder = directory.path().join("conf.d");
+        std::fs::create_dir(&folder).unwrap();
+        let configuration = format!(
+            "[daemon]\nsystemd_enable = false\ndrop_privileges = false\nrun_dir = {0}\n\
+             [tls]\nenable = false\n[local]\nenable = false\n\
+             [remote]\nhost = 127.0.0.1\nport = {remote}\n\
+             [control]\ntransport = tcp\nport = {control}\nremove_timeout = 10\n\
+             [handlers]\nkeys = stderr\n[logger_root]\nhandlers = stderr\n",
+            directory.path().display()
+        );
+        std::fs::write(folder.join("50-test.conf"), configuration).unwrap();
+        let mut process = Command::new(program)
+            .arg("--conf-dir")
+            .arg(directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("Ready for requests") {
+            let n = log.read_line(&mut said).unwrap();
+            assert!(n > 0, "ovirt-imageio ended: {said}");
+        }
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self {
+            process,
+            control,
+            remote,
+            _directory: directory,
+        }
+    }
+
+    fn ticket(&self, method: &str, id: &str, body: &Value) -> u16 {
+        let mut control = TcpStream::connect(("127.0.0.1", self.control)).unwrap();
+        let body = body.to_string();
+        write!(
+            control,
+            "{method} /tickets/{id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        control.read_to_string(&mut answer).unwrap();
+        answer.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// What the server knows of a ticket.
+    fn knows(&self, id: &str) -> bool {
+        self.ticket("GET", id, &json!({})) == 200
+    }
+}
+
+impl Drop for Imageio {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a fake engine does with a transfer.
+#[derive(Debug, Clone, Default)]
+pub struct Behaviour {
+    /// So many looks at a new transfer find it being initialized.
+    pub initializing: u32,
+    /// So many attempts to begin one find the disk locked.
+    pub locked: u32,
+    /// The phase it has instead of `transferring`.
+    pub phase: Option<&'static str>,
+    /// No single sign-on: passwords with each request.
+    pub basic: bool,
+    /// The server can't be reached directly.
+    pub only_proxy: bool,
+    /// The parent that it names for snapshots.
+    pub parent: Option<&'static str>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<String>,
+    bodies: Vec<Value>,
+    looks: u32,
+    begun: u32,
+    open: BTreeMap<String, Value>,
+}
+
+/// Not an engine: as much of one as tells whether its transfers are begun, kept and ended as they should.
+#[derive(Debug)]
+pub struct FakeEngine {
+    port: u16,
+    state: Arc<Mutex<State>>,
+    imageio: Arc<Imageio>,
+}
+
+/// Who may log in.
+pub const USER: &str = "admin@internal";
+/// With what.
+pub const PASSWORD: &str = "open sesame";
+const TOKEN: &str = "a-token-of-the-fake";
+
+impl FakeEngine {
+    /// One whose disk `disk-1` is what the NBD server behind `nbd` has, `size` bytes.
+    pub fn start(imageio: &Arc<Imageio>, nbd: &str, size: u64, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State::default()));
+        let fake = Fake {
+            state: Arc::clone(&state),
+            imageio: Arc::clone(imageio),
+            url: nbd.to_owned(),
+            size,
+            behaviour,
+        };
+        let fake = Arc::new(fake);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let fake = Arc::clone(&fake);
+                std::thread::spawn(move || fake.serve(client));
+            }
+        });
+        Self {
+            port,
+            state,
+            imageio: Arc::clone(imageio),
+        }
+    }
+
+    /// Its API.
+    pub fn api(&self) -> String {
+        format!("http://127.0.0.1:{}/ovirt-engine/api", self.port)
+    }
+
+    /// Host and port.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What was asked of it, method and path.
+    pub fn calls(&self) -> Vec<String> {
+        self.lock().calls.clone()
+    }
+
+    /// The bodies of requests for transfers.
+    pub fn wanted(&self) -> Vec<Value> {
+        self.lock().bodies.clone()
+    }
+
+    /// How often `what` is part of a call.
+    pub fn count(&self, what: &str) -> usize {
+        self.calls()
+            .iter()
+            .filter(|call| call.contains(what))
+            .count()
+    }
+
+    /// No transfer is open, and no ticket for one.
+    pub fn is_quiet(&self) -> bool {
+        self.lock().open.is_empty() && !self.imageio.knows("transfer-1")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Fake {
+    state: Arc<Mutex<State>>,
+    imageio: Arc<Imageio>,
+    url: String,
+    size: u64,
+    behaviour: Behaviour,
+}
+
+struct Request {
+    line: String,
+    authorization: String,
+    body: Vec<u8>,
+}
+
+fn request(from: &mut impl BufRead) -> Option<Request> {
+    let mut line = String::new();
+    if from.read_line(&mut line).ok()? == 0 {
+        return None;
+    }
+    let (mut length, mut authorization) = (0, String::new());
+    loop {
+        let mut header = String::new();
+        from.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim().split_once(": ") else {
+            break;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "authorization" => value.clone_into(&mut authorization),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).ok()?;
+    let mut words = line.split_whitespace();
+    let line = format!("{} {}", words.next()?, words.next()?);
+    Some(Request {
+        line,
+        authorization,
+        body,
+    })
+}
+
+impl Fake {
+    fn serve(&self, client: TcpStream) {
+        let mut from = BufReader::new(client.try_clone().unwrap());
+        let mut client = client;
+        while let Some(request) = request(&mut from) {
+            let (status, body) = self.answer(&request);
+            let body = body.to_string();
+            let head = format!(
+                "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            if client.write_all((head + &body).as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request) -> (u16, Value) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.calls.push(request.line.clone());
+        let line = request.line.as_str();
+        if line == "POST /ovirt-engine/sso/oauth/token" {
+            return self.token(&request.body);
+        }
+        let known = if self.behaviour.basic {
+            // admin@internal:open sesame
+            "Basic YWRtaW5AaW50ZXJuYWw6b3BlbiBzZXNhbWU=".to_owned()
+        } else {
+            format!("Bearer {TOKEN}")
+        };
+        if request.authorization != known {
+            return (401, json!({"reason": "Unauthorized"}));
+        }
+        let Some((method, path)) = line.split_once(" /ovirt-engine/api/") else {
+            return (404, json!({}));
+        };
+        match (method, path) {
+            ("GET", "disks/disk%2D1") => {
+                let domains = json!({"storage_domain": [{"id": "sd-0"}, {"id": "sd-1"}]});
+                (
+                    200,
+                    json!({"id": "disk-1", "image_id": "image-9", "storage_domains": domains}),
+                )
+            }
+            ("GET", "storagedomains/sd%2D0/disksnapshots") => (200, json!({})),
+            ("GET", "storagedomains/sd%2D1/disksnapshots") => {
+                let mut snapshot = json!({"id": "image-2"});
+                if let Some(parent) = self.behaviour.parent {
+                    snapshot["parent"] = json!({"id": parent});
+                }
+                (200, json!({"disk_snapshot": [{"id": "image-1"}, snapshot]}))
+            }
+            ("POST", "imagetransfers") => self.begin(&mut state, &request.body),
+            _ => self.transfer(&mut state, method, path),
+        }
+    }
+
+    fn token(&self, body: &[u8]) -> (u16, Value) {
+        if self.behaviour.basic {
+            return (404, json!({}));
+        }
+        let expected = "grant_type=password&scope=ovirt-app-api&username=admin%40internal&password=open+sesame";
+        if body == expected.as_bytes() {
+            (
+                200,
+                json!({"access_token": TOKEN, "scope": "ovirt-app-api"}),
+            )
+        } else {
+            (
+                400,
+                json!({"error": "access_denied", "error_description": "Cannot authenticate user"}),
+            )
+        }
+    }
+
+    fn begin(&self, state: &mut State, body: &[u8]) -> (u16, Value) {
+        state.begun += 1;
+        if state.begun <= self.behaviour.locked {
+            let detail = "[Cannot transfer Virtual Disk: Disk is locked. Please try again later.]";
+            return (409, json!({"reason": "Operation Failed", "detail": detail}));
+        }
+        let wanted: Value = serde_json::from_slice(body).unwrap();
+        state.bodies.push(wanted.clone());
+        let dirty = wanted.get("backup").is_some();
+        let inactivity: u64 = wanted["inactivity_timeout"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let ticket = json!({
+            "uuid": "transfer-1", "size": self.size, "url": self.url, "timeout": 300,
+            "inactivity_timeout": inactivity, "ops": ["read"], "dirty": dirty,
+        });
+        assert_eq!(self.imageio.ticket("PUT", "transfer-1", &ticket), 200);
+        state.open.insert("transfer-1".to_owned(), wanted);
+        (201, json!({"id": "transfer-1", "phase": "initializing"}))
+    }
+
+    fn transfer(&self, state: &mut State, method: &str, path: &str) -> (u16, Value) {
+        let Some(verb) = path.strip_prefix("imagetransfers/transfer%2D1") else {
+            return (404, json!({}));
+        };
+        if state.open.is_empty() {
+            return (404, json!({}));
+        }
+        match (method, verb) {
+            ("GET", "") => {
+                state.looks += 1;
+                let phase = match self.behaviour.phase {
+                    _ if state.looks <= self.behaviour.initializing => "initializing",
+                    Some(phase) => phase,
+                    None => "transferring",
+                };
+                let url = format!("http://127.0.0.1:{}/images/transfer-1", self.imageio.remote);
+                let nowhere = format!("http://127.0.0.1:{}/images/transfer-1", free_port());
+                let direct = if self.behaviour.only_proxy {
+                    &nowhere
+                } else {
+                    &url
+                };
+                (
+                    200,
+                    json!({"id": "transfer-1", "phase": phase, "transfer_url": direct, "proxy_url": url}),
+                )
+            }
+            ("POST", "/extend") => {
+                let status = self
+                    .imageio
+                    .ticket("PATCH", "transfer-1", &json!({"timeout": 300}));
+                (status, json!({}))
+            }
+            ("POST", "/finalize" | "/cancel") => {
+                let status = self.imageio.ticket("DELETE", "transfer-1", &json!({}));
+                assert!(matches!(status, 204 | 409), "{status}");
+                state.open.clear();
+                (200, json!({"status": "complete"}))
+            }
+            _ => (404, json!({})),
+        }
+    }
+}
