@@ -5,6 +5,7 @@ mod choice;
 mod files;
 mod hostile;
 mod image;
+mod memory;
 mod papers;
 mod pod;
 mod real;
