@@ -10,7 +10,7 @@ use longshore_importer::{
 };
 use longshore_tests::imageio::{Behaviour, FakeEngine, Imageio, PASSWORD, USER};
 use longshore_tests::nbd::Server;
-use longshore_tests::program::{have, longshore, run, said};
+use longshore_tests::program::{have, importer, longshore, run, said};
 use longshore_transfer::{
     Algorithm, Cancel, Checksum, Error, Hasher, Options, Progress, TargetSpec, transfer,
 };
@@ -494,4 +494,79 @@ fn several_requests_are_under_way_but_no_more_than_the_server_allows() {
     let out = rig.place.path("out.raw");
     import_to(source.as_mut(), &out).unwrap();
     same(&out, &rig.place.path("in.raw"));
+}
+
+/// A pod's program for the rig's disk, which is to become `disk.img` in `data`.
+fn pod(rig: &Rig) -> Command {
+    let path = |name: &str| rig.place.path(name);
+    std::fs::create_dir_all(path("data")).unwrap();
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM").arg(importer());
+    command
+        .env("IMPORTER_SOURCE", "imageio")
+        .env("IMPORTER_ENDPOINT", rig.engine.api())
+        .env("IMPORTER_ACCESS_KEY_ID", USER)
+        .env("IMPORTER_SECRET_KEY", PASSWORD)
+        .env("IMPORTER_DISK_ID", "disk-1")
+        .env("OWNER_UID", "the-owner")
+        .env("LONGSHORE_DATA_DIR", path("data"))
+        .env("LONGSHORE_BLOCK_DEVICE", path("no-device"))
+        .env("LONGSHORE_TERMINATION_LOG", path("log"))
+        .env("LONGSHORE_METRICS_ADDRESS", "127.0.0.1:0");
+    command
+}
+
+#[test]
+fn a_pod_copies_one_snapshot_and_another_pod_the_next_one_over_it() {
+    let place = Place::new();
+    if !have("qemu-img") {
+        return;
+    }
+    layers(&place, 55);
+    let behaviour = Behaviour {
+        parent: Some("image-1"),
+        ..Behaviour::default()
+    };
+    let Some(rig) = Rig::over(place, behaviour, shallow) else {
+        return;
+    };
+    let mut command = pod(&rig);
+    let disk = rig.place.path("data/disk.img");
+    // What the first pod has left.
+    std::fs::copy(rig.place.path("base.raw"), &disk).unwrap();
+    command
+        .env("IMPORTER_CURRENT_CHECKPOINT", "image-2")
+        .env("IMPORTER_PREVIOUS_CHECKPOINT", "image-1")
+        .env("IMPORTER_FINAL_CHECKPOINT", "true");
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", said(&done));
+    same(&disk, &rig.place.path("now.raw"));
+    rig.ended("finalize");
+    let log = std::fs::read_to_string(rig.place.path("log")).unwrap();
+    assert!(
+        log.contains("Import Complete") && !log.contains(PASSWORD),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_pod_that_is_deleted_cancels_its_transfer() {
+    let behaviour = Behaviour {
+        initializing: u32::MAX,
+        ..Behaviour::default()
+    };
+    let Some(rig) = Rig::new(56, behaviour) else {
+        return;
+    };
+    let child = pod(&rig).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_mins(1);
+    while rig.engine.count("GET /ovirt-engine/api/imagetransfers") < 2 {
+        assert!(Instant::now() < until, "{:?}", rig.engine.calls());
+        std::thread::yield_now();
+    }
+    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    let ended = child.wait_with_output().unwrap();
+    assert!(!ended.status.success(), "{}", said(&ended));
+    assert!(!said(&ended).contains(PASSWORD), "{}", said(&ended));
+    rig.ended("cancel");
 }

@@ -13,8 +13,9 @@ use url::Url;
 
 use super::PodError;
 use crate::{
-    BasicAuth, RegistryImage, RegistryOptions, SourceOptions, VddkDisk, VddkError, parse_header,
-    registry_image, source_from, source_of_files, vddk_source,
+    BasicAuth, ImageioDisk, ImageioError, RegistryImage, RegistryOptions, SourceOptions, VddkDisk,
+    VddkError, imageio_source, parse_header, registry_image, source_from, source_of_files,
+    vddk_source,
 };
 
 /// Where Secrets with headers are mounted unless the environment says otherwise.
@@ -86,11 +87,40 @@ pub(super) fn open(
             disk,
             checkpoint,
         } => vmware(endpoint.reveal(), disk, checkpoint.as_ref(), &options).map(Opened::of),
-        From::S3 { .. } | From::Imageio { .. } | From::Blank => Err(crate::Error::NotYet {
+        From::Imageio {
+            endpoint,
+            disk_id,
+            checkpoint,
+        } => ovirt(endpoint.reveal(), disk_id, checkpoint.as_ref(), &options).map(Opened::of),
+        From::S3 { .. } | From::Blank => Err(crate::Error::NotYet {
             scheme: import.source.kind().to_owned(),
         }),
     };
     opened.map_err(|source| connect(import, source))
+}
+
+/// A disk of oVirt: as it is, as it was at a snapshot, or what that has on top of the one before.
+fn ovirt(
+    endpoint: &str,
+    disk: &str,
+    checkpoint: Option<&Checkpoint>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, crate::Error> {
+    let refuse = |why: &str| crate::Error::Imageio {
+        name: format!("the oVirt disk {disk}"),
+        source: ImageioError::Address {
+            why: why.to_owned(),
+        },
+    };
+    let engine = Url::parse(endpoint).map_err(|e| refuse(&e.to_string()))?;
+    let auth = options.basic_auth.clone();
+    let auth = auth.ok_or_else(|| refuse("there are no user and password for the engine"))?;
+    let mut wanted = ImageioDisk::new(engine, auth, disk);
+    wanted.checkpoint = checkpoint.map(|of| crate::Checkpoint::Snapshot {
+        current: of.current.clone(),
+        previous: of.previous.clone(),
+    });
+    imageio_source(&wanted, options)
 }
 
 /// A disk of vSphere: all of it, as it is or as it was at a checkpoint. What changed between two of them
