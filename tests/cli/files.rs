@@ -236,6 +236,30 @@ fn a_call_that_fails_leaves_nothing_and_is_told() {
     }
 }
 
+/// As on a filesystem without locks, and one that neither exchanges names nor looks whether one is free.
+#[test]
+fn a_filesystem_without_locks_and_exchanges_will_do() {
+    if !have("strace") || !have("tar") {
+        return;
+    }
+    let rig = Rig::quick();
+    let bytes = packed(&rig);
+    let mut strace = Command::new("strace");
+    strace
+        .current_dir(rig.dir())
+        .args(["-f", "-qq", "-o", "trace"]);
+    strace.args(["-e", "trace=flock,renameat2"]);
+    strace.args(["-e", "inject=flock:error=ENOLCK"]);
+    strace.args(["-e", "inject=renameat2:error=EINVAL:when=1"]);
+    strace.arg(program()).args(["import", "files.tar", "out"]);
+    let output = strace.args(["--content-type", "archive"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let trace = String::from_utf8(rig.read("trace")).unwrap();
+    assert_eq!(trace.matches("(INJECTED)").count(), 2, "{trace}");
+    assert!(rig.read("out/src/a") == bytes);
+    assert!(!rig.path("out/.longshore-unpack").exists());
+}
+
 #[test]
 fn a_signal_ends_the_wait_for_an_archive_and_leaves_nothing() {
     let rig = Rig::quick();

@@ -126,7 +126,8 @@ impl Tree {
                     what: "another archive is being unpacked to it",
                 });
             }
-            Err(e) => return Err(fail("lock", e)),
+            // Some filesystems have no locks.
+            Err(error) => tracing::warn!(%error, "the directory can't be locked"),
         }
         remove_staging(path).map_err(|e| target("clear", &path.join(STAGING), e, 0))?;
         rustix::fs::mkdirat(&directory, STAGING, Mode::from_raw_mode(0o700))
@@ -369,7 +370,19 @@ impl Tree {
         } else {
             RenameFlags::NOREPLACE
         };
-        rustix::fs::renameat_with(&self.root, name, &self.directory, name, flags)
+        match rustix::fs::renameat_with(&self.root, name, &self.directory, name, flags) {
+            // Not every filesystem exchanges names, or looks whether one is free.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            done => return done,
+        }
+        if flags == RenameFlags::EXCHANGE {
+            let old = self.path.join(name);
+            let removed = std::fs::remove_dir_all(&old).or_else(|_| std::fs::remove_file(&old));
+            if let Err(error) = removed {
+                tracing::warn!(path = %old.display(), %error, "what is there can't be removed");
+            }
+        }
+        rustix::fs::renameat(&self.root, name, &self.directory, name)
     }
 }
 
