@@ -38,6 +38,20 @@ pub fn importer() -> PathBuf {
         .clone()
 }
 
+/// The same of the controller's program, and `LONGSHORE_CONTROLLER`.
+pub fn controller() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            built(
+                "longshore-controller",
+                "longshore-controller",
+                "LONGSHORE_CONTROLLER",
+            )
+        })
+        .clone()
+}
+
 fn built(name: &str, package: &str, instead: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(instead) {
         return path.into();

@@ -7,7 +7,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -62,6 +62,43 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Up(which) => up(&Place::of(&which.name)?),
         Command::Node(which) => node::run(&Place::of(&which.name)?.inside()),
         Command::Build => build(),
+    }
+}
+
+/// An API server for tests, which goes with this.
+#[derive(Debug)]
+pub(crate) struct Running {
+    place: Place,
+    kubectl: PathBuf,
+}
+
+impl Running {
+    /// Starts the control plane, with our definitions.
+    pub(crate) fn api(name: &str) -> Result<Self> {
+        let programs = Programs::build()?;
+        let running = Self {
+            place: Place::of(name)?,
+            kubectl: programs.kubectl.clone(),
+        };
+        begin(&running.place, &programs)?;
+        definitions(&running.place, &programs)?;
+        Ok(running)
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.place.kubeconfig()
+    }
+
+    pub(crate) fn kubectl(&self) -> &Path {
+        &self.kubectl
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = down(&self.place) {
+            say::problem(&format!("{error:#}"));
+        }
     }
 }
 
@@ -150,19 +187,24 @@ fn namespaces(place: &Place) -> Result<()> {
     place.note("init", inner).map(drop)
 }
 
+/// Installs the definitions of our objects, and waits until the API server serves them.
+fn definitions(place: &Place, programs: &Programs) -> Result<()> {
+    let file = paths::root().join("deploy/crds.yaml");
+    let kubectl = || control::kubectl(programs, place);
+    kubectl().args(["apply", "-f"]).arg(&file).capture()?;
+    kubectl()
+        .args(["wait", "--for=condition=Established", "--timeout=60s"])
+        .args(["--request-timeout=0", "-f"])
+        .arg(&file)
+        .capture()
+        .map(drop)
+}
+
 /// Installs Longshore as the README tells people to, and waits until it works.
 fn install(place: &Place, programs: &Programs) -> Result<()> {
+    definitions(place, programs)?;
     let kubectl = || control::kubectl(programs, place);
     let deploy = paths::root().join("deploy");
-    kubectl()
-        .args(["apply", "-f"])
-        .arg(deploy.join("crds.yaml"))
-        .capture()?;
-    kubectl()
-        .args(["wait", "--for=condition=Established", "--timeout=60s", "-f"])
-        .arg(deploy.join("crds.yaml"))
-        .args(["--request-timeout=0"])
-        .capture()?;
     kubectl()
         .args(["apply", "-f"])
         .arg(deploy.join("longshore.yaml"))

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
-use crate::{baseline, crdgen, demo, deps, fuzz, guest, install, paths, peers, tidy};
+use crate::{baseline, cluster, crdgen, demo, deps, fuzz, guest, install, paths, peers, tidy};
 
 pub(super) struct Stage {
     pub(super) name: &'static str,
@@ -79,6 +79,12 @@ pub(super) const STAGES: &[Stage] = &[
         run: integration,
     },
     Stage {
+        name: "api",
+        about: "the controllers, against a real API server",
+        quick: false,
+        run: api,
+    },
+    Stage {
         name: "peers",
         about: "what qcow2-rs makes of images, compared with what we make of them",
         quick: false,
@@ -139,14 +145,36 @@ fn unit(count: &mut Count) -> Result<()> {
     tests(cargo::locked("test").arg("--no-fail-fast"), count)
 }
 
+/// The suites of the integration tests that need no cluster.
+const SUITES: [&str; 4] = ["cli", "images", "import", "disks"];
+
 fn integration(count: &mut Count) -> Result<()> {
     // The tests drive the command from outside, so cargo does not know that they need it.
     cargo::locked("build")
         .args(["--package", "longshore-cli"])
         .check()?;
     let run = cargo::locked("test")
-        .args(["--no-fail-fast", "--package", "longshore-tests"])
+        .args(["--no-fail-fast", "--package", "longshore-tests", "--lib"])
+        .args(SUITES.iter().flat_map(|suite| ["--test", suite]))
         .env(guest::VARIABLE, guest::make()?);
+    tests(run, count)
+}
+
+fn api(count: &mut Count) -> Result<()> {
+    cargo::locked("build")
+        .args(["--package", "longshore-controller"])
+        .check()?;
+    let cluster = cluster::Running::api(&format!("test-{}", std::process::id()))?;
+    let run = cargo::locked("test")
+        .args([
+            "--no-fail-fast",
+            "--package",
+            "longshore-tests",
+            "--test",
+            "api",
+        ])
+        .env("LONGSHORE_KUBECONFIG", cluster.kubeconfig())
+        .env("LONGSHORE_KUBECTL", cluster.kubectl());
     tests(run, count)
 }
 

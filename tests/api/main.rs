@@ -1,0 +1,11 @@
+//! The controllers against a real API server: `cargo xtask test --only api` starts one.
+//!
+//! There are no nodes, so each test says what a kubelet would. Waiting is `kubectl wait`'s, which watches.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking too"
+)]
+
+mod imports;
+mod rig;
