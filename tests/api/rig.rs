@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use longshore_tests::program::{controller, run};
 use serde_json::{Value, json};
@@ -37,7 +37,20 @@ fn cluster() -> Option<&'static Cluster> {
 
 /// The one controller of this process. It is killed and started again in the middle of other tests:
 /// that must be harmless.
-static CONTROLLER: Mutex<Option<Running>> = Mutex::new(None);
+static CONTROLLER: Mutex<Shared> = Mutex::new(Shared {
+    users: 0,
+    running: None,
+});
+
+/// Statics are never dropped, so whoever uses it last ends it.
+struct Shared {
+    users: usize,
+    running: Option<Running>,
+}
+
+fn shared() -> MutexGuard<'static, Shared> {
+    CONTROLLER.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Running(Child);
 
@@ -88,8 +101,9 @@ pub(crate) fn namespace() -> Option<Namespace> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let cluster = cluster()?;
     {
-        let mut controller = CONTROLLER.lock().unwrap_or_else(PoisonError::into_inner);
-        if controller.is_none() {
+        let mut shared = shared();
+        shared.users += 1;
+        if shared.running.is_none() {
             // It may be there from a run before.
             drop(
                 cluster
@@ -97,7 +111,7 @@ pub(crate) fn namespace() -> Option<Namespace> {
                     .args(["create", "namespace", "cdi"])
                     .output(),
             );
-            *controller = Some(cluster.start_controller());
+            shared.running = Some(cluster.start_controller());
         }
     }
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -114,6 +128,11 @@ impl Drop for Namespace {
                 .args(["delete", "namespace", &self.name, "--wait=false"])
                 .output(),
         );
+        let mut shared = shared();
+        shared.users -= 1;
+        if shared.users == 0 {
+            shared.running = None;
+        }
     }
 }
 
@@ -195,9 +214,9 @@ impl Namespace {
 
     /// Kills the controller without warning and starts another one.
     pub(crate) fn restart_controller(&self) {
-        let mut controller = CONTROLLER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = shared();
         // The old one is dead before the new one starts.
-        *controller = None;
-        *controller = Some(self.cluster.start_controller());
+        shared.running = None;
+        shared.running = Some(self.cluster.start_controller());
     }
 }
