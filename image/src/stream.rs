@@ -60,6 +60,26 @@ pub fn memory_for(wrapper: Wrapper, head: &[u8]) -> Option<u64> {
     }
 }
 
+/// The first `n` bytes in a stream that begins with `head`; `None` if that does not show as many, or is
+/// damaged, or would take more than `memory` bytes, of which few are touched.
+pub fn beginning(wrapper: Wrapper, head: &[u8], n: usize, memory: u64) -> Option<Vec<u8>> {
+    let options = StreamOptions { memory, threads: 1 };
+    let mut decoder = decoder(wrapper, options).ok()?;
+    let mut out = vec![0; n];
+    let (mut taken, mut filled) = (0_usize, 0_usize);
+    while filled < n {
+        let progress = decoder
+            .push(head.get(taken..)?, out.get_mut(filled..)?)
+            .ok()?;
+        if progress.consumed == 0 && progress.produced == 0 {
+            return None;
+        }
+        taken = taken.saturating_add(progress.consumed);
+        filled = filled.saturating_add(progress.produced);
+    }
+    Some(out)
+}
+
 /// A decoder for `wrapper`.
 pub fn decoder(wrapper: Wrapper, options: StreamOptions) -> Result<Box<dyn StreamDecoder>> {
     Ok(match wrapper {

@@ -31,6 +31,12 @@ pub(crate) const CHUNKS: usize = 4;
 const LENT: u64 = 16;
 /// What gzip and bzip2 keep, generously.
 const SMALL_WINDOW: u64 = 8 << 20;
+/// What a raw disk in a stream needs beside buffers: the last sectors wait, and may be a VHD's footer.
+const RAW_TABLES: u64 = 1 << 20;
+/// For chunks that the writing threads have, and requests that fetch a raw disk's stream ahead.
+const RAW_AHEAD: u64 = 6 << 20;
+/// Threads that look for zeros and write while a raw disk is decompressed.
+const RAW_THREADS: u64 = 2;
 /// Largest compressed clusters there are.
 const MOST_CLUSTER: u64 = 2 << 20;
 /// Tables of the image being written, at the least: refcount blocks, slices of L2, and an L1.
@@ -156,6 +162,15 @@ impl Writing {
     }
 }
 
+/// What is in a compressed stream, as far as its first bytes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inner {
+    /// A raw disk, to be written as one.
+    Raw,
+    /// Anything: tables, clusters, another wrapper, or it is not known.
+    Any,
+}
+
 /// Shares the budget out, first come first served: what is taken is gone.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -201,6 +216,14 @@ impl Budget {
         Self::engine(1, MOST_CLUSTER, MOST_CLUSTER + COMPRESSED_SLACK) + codec + TABLES_LEAST
     }
 
+    /// What a decompressor leaves for `inner`.
+    fn engine_for(inner: Inner) -> u64 {
+        match inner {
+            Inner::Any => Self::engine_for_any_image(),
+            Inner::Raw => Self::engine(RAW_THREADS, UNIT, UNIT) + RAW_TABLES + RAW_AHEAD,
+        }
+    }
+
     fn engine(threads: u64, unit_out: u64, unit_in: u64) -> u64 {
         (threads + 2) * (unit_out + unit_in)
     }
@@ -225,33 +248,39 @@ impl Budget {
 
     /// Takes memory for a decompressor, and returns how much it may use. `needed` is what its stream
     /// is known to take; half of what is spare (two thirds for bzip2, whose threads take much each) is for
-    /// more threads, as far as they have use for it (`most`), and for windows that grow later on.
+    /// more threads, as far as they have use for it (`most`), and for windows that grow later on. In front
+    /// of a raw disk it may have all that is spare.
     pub(crate) fn wrapper(
         &mut self,
         wrapper: Wrapper,
+        inner: Inner,
         needed: Option<u64>,
         most: Option<u64>,
     ) -> Result<u64> {
-        let spare = self.left.saturating_sub(Self::engine_for_any_image());
-        let half = spare / 2;
+        let later = Self::engine_for(inner);
+        let spare = self.left.saturating_sub(later);
+        let allotted = match inner {
+            Inner::Raw => spare,
+            Inner::Any => spare / 2,
+        };
         let allowed = match wrapper {
             Wrapper::Gzip => spare.min(SMALL_WINDOW),
             Wrapper::Bzip2 => {
                 let most = most.unwrap_or(u64::MAX);
                 (spare / 3 * 2).min(most).max(spare.min(SMALL_WINDOW))
             }
-            _ => half.max(needed.unwrap_or(0).min(spare)),
+            _ => allotted.max(needed.unwrap_or(0).min(spare)),
         };
-        self.take(allowed, Self::engine_for_any_image(), "decompressing")?;
+        self.take(allowed, later, "decompressing")?;
         Ok(allowed)
     }
 
     /// What a decompressor's refusal means for the whole budget. Its own need is not known before it
     /// has refused, and is added then.
-    pub(crate) fn wrapper_refused(&self, name: &str) -> Error {
+    pub(crate) fn wrapper_refused(&self, name: &str, inner: Inner) -> Error {
         Error::Memory {
             what: format!("decompressing this {name} stream"),
-            needed: BASE + Self::engine_for_any_image() + (CHUNK * CHUNKS * 2) as u64,
+            needed: BASE + Self::engine_for(inner) + (CHUNK * CHUNKS * 2) as u64,
             allowed: self.total,
         }
     }
@@ -261,6 +290,26 @@ impl Budget {
         let engine = Self::engine_for_any_image() - TABLES_LEAST;
         let spare = self.left.saturating_sub(engine);
         (spare / TABLES_SHARE).max(TABLES_LEAST)
+    }
+
+    /// Takes what [`Budget::tables`] would for a raw disk in a stream, which needs little of it.
+    pub(crate) fn raw_tables(&mut self) -> Result<(u64, u64)> {
+        self.take(RAW_TABLES, Self::engine(1, UNIT, UNIT), "tables")?;
+        Ok((RAW_TABLES / 2, RAW_TABLES / 2))
+    }
+
+    /// Keeps from the buffers of a raw disk, which are of little use to it, what chunks and fetching ahead
+    /// need.
+    pub(crate) fn keep_ahead(&mut self) -> u64 {
+        let spare = self.left.saturating_sub(Self::engine(1, UNIT, UNIT));
+        let kept = spare.min(RAW_AHEAD);
+        self.left -= kept;
+        kept
+    }
+
+    /// What was kept is there again.
+    pub(crate) fn give_back(&mut self, kept: u64) {
+        self.left += kept;
     }
 
     /// Takes memory for tables, and for bytes that wait for their table.
@@ -356,7 +405,9 @@ mod tests {
     fn an_xz_dictionary_of_64_mib_fits_into_the_default_and_the_engine_still_runs() {
         let mut budget = Budget::new(Memory::default()).unwrap();
         budget.chunks().unwrap();
-        let allowed = budget.wrapper(Wrapper::Xz, Some(65 << 20), None).unwrap();
+        let allowed = budget
+            .wrapper(Wrapper::Xz, Inner::Any, Some(65 << 20), None)
+            .unwrap();
         assert!(allowed >= 65 << 20, "{allowed}");
         budget.tables().unwrap();
         assert!(
@@ -366,6 +417,28 @@ mod tests {
                 .threads
                 >= 1
         );
+    }
+
+    #[test]
+    fn an_xz_stream_of_a_raw_disk_has_two_blocks_of_preset_6_at_once_and_some_is_kept_to_fetch_ahead()
+     {
+        let mut budget = Budget::new(Memory::default()).unwrap();
+        budget.chunks().unwrap();
+        budget.chunks().unwrap();
+        let allowed = budget
+            .wrapper(Wrapper::Xz, Inner::Raw, Some(9 << 20), None)
+            .unwrap();
+        // 24 MiB out, a dictionary of 8, and 6 in: what most blocks have at the most.
+        assert!(allowed >= (2 * (24 + 9 + 6)) << 20, "{allowed}");
+        budget.raw_tables().unwrap();
+        let ahead = budget.keep_ahead();
+        assert_eq!(ahead, RAW_AHEAD);
+        let layout = budget
+            .layout(2, 0, ClusterCodec::None, Writing::default())
+            .unwrap();
+        assert_eq!(layout.threads, 2);
+        budget.give_back(ahead);
+        assert_eq!(budget.lent() as u64 * CHUNK as u64, RAW_AHEAD / 2);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use longshore_image::chain::Chain;
 use longshore_image::forward::{self, Decoder, Finish};
-use longshore_image::stream::StreamOptions;
+use longshore_image::stream::{StreamOptions, beginning};
 use longshore_image::{
     DenyAll, Format, Info, Limits, OpenGate, PROBE_LEN, Probe, ReadAt, TAIL_LEN, Wrapper,
     probe_tail, vhd,
@@ -33,7 +33,7 @@ use self::pieces::Pieces;
 use self::stream::Stream;
 pub use self::unwrapped::unwrapped;
 use self::writer::Back;
-use crate::budget::Budget;
+use crate::budget::{Budget, Inner};
 use crate::cancel::{Failure, Stopped};
 use crate::hold::SpillHold;
 use crate::phases::{Clocks, Phases};
@@ -43,6 +43,8 @@ use crate::{Cancel, Checksum, Error, Memory, Progress, Result, Source, TargetFor
 
 /// Wrappers around wrappers are followed this deep.
 const MOST_LAYERS: usize = 4;
+/// Bytes of a compressed stream in which the first [`PROBE_LEN`] of what is inside nearly always show.
+const PACKED_PROBE: usize = 64 << 10;
 
 /// How to transfer.
 #[derive(Debug, Clone)]
@@ -449,6 +451,7 @@ fn one_more(layers: &[Layer], shared: &Shared) -> Result<()> {
 fn unwrap_all(
     source: &mut dyn Source,
     options: &Options,
+    raw_target: bool,
     budget: &mut Budget,
     shared: &Shared,
 ) -> Result<Unwrapped, Outcome> {
@@ -488,10 +491,43 @@ fn unwrap_all(
             }
         };
         one_more(&layers, shared)?;
-        let (inner, given) = stream.unwrap(wrapper, options.threads, budget, shared)?;
-        stream = inner;
+        let mut wrappers = wrappers_of(&layers);
+        wrappers.push(wrapper);
+        let name = inner_name(&shared.name, &wrappers);
+        let head = stream.peek(PACKED_PROBE)?;
+        let inner = if raw_target && raw_inside(source, wrapper, head, options, budget, &name) {
+            Inner::Raw
+        } else {
+            Inner::Any
+        };
+        let (unwrapped, given) = stream.unwrap(wrapper, inner, options.threads, budget, shared)?;
+        stream = unwrapped;
         layers.push(Layer::Wrapper(wrapper, given));
     }
+}
+
+/// True if a raw disk is what `wrapper` is around, by the first bytes in it. That is looked at before the
+/// decompressor is made, since it may have more memory then.
+fn raw_inside(
+    source: &dyn Source,
+    wrapper: Wrapper,
+    head: &[u8],
+    options: &Options,
+    budget: &Budget,
+    name: &str,
+) -> bool {
+    let takes_what_it_gets = matches!(wrapper, Wrapper::Xz | Wrapper::Zstd);
+    let look = || beginning(wrapper, head, PROBE_LEN, budget.left());
+    let Some(inside) = takes_what_it_gets.then(look).flatten() else {
+        return false;
+    };
+    matches!(
+        source.inside(&inside, options.from.is_some()),
+        Inside::Image
+    ) && matches!(
+        identify(&inside, options.from, name),
+        Ok(Probe::Image(Format::Raw))
+    )
 }
 
 /// The stream once more, from its start.
@@ -527,13 +563,18 @@ fn stream_road(
     let mut pass = 1;
     let len = source.len();
     shared.progress.begin_pass(pass, len);
+    let raw_target = Output::writing(&target).cluster == 0;
     let Unwrapped {
         mut stream,
         layers,
         format,
-    } = unwrap_all(source, options, &mut budget, shared)?;
-    let (tables, waiting) = budget.tables()?;
+    } = unwrap_all(source, options, raw_target, &mut budget, shared)?;
     let plain = layers.is_empty();
+    let (tables, waiting) = if raw_target && format == Format::Raw && !plain {
+        budget.raw_tables()?
+    } else {
+        budget.tables()?
+    };
     let directory = match spec.path.parent() {
         // Beside a block device node there is no room.
         Some(parent) if !parent.as_os_str().is_empty() && !parent.starts_with("/dev") => {

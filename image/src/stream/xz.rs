@@ -112,18 +112,18 @@ impl Xz {
             match result {
                 Ok(Status::StreamEnd) => return Ok(true),
                 Ok(Status::MemNeeded) => return Ok(false),
+                // Called without input, liblzma waits for the threads inside until they have used up
+                // all they were given, and only one of them has anything to do then. So it is called
+                // without input only to empty it after output had no room, which does not wait.
+                Ok(_) if io.input().is_empty() && matches!(action, Action::Run) => {
+                    return Ok(false);
+                }
                 // The first call without headway says nothing yet; the second one does.
                 Ok(_) if taken == 0 && given == 0 => {
                     if idle {
                         return Ok(false);
                     }
                     idle = true;
-                }
-                // Threads inside are at work: more input is better than waiting for them.
-                Ok(_)
-                    if given == 0 && io.input().is_empty() && !matches!(action, Action::Finish) =>
-                {
-                    return Ok(false);
                 }
                 Ok(_) => idle = false,
                 Err(LzmaError::MemLimit) => {

@@ -7,7 +7,7 @@ use super::layout::{MARKER_LEN, SECTOR};
 use super::map::{self, Grain};
 use crate::num::{to_u64, to_usize};
 use crate::read_at::ReadAtExt;
-use crate::{Extent, ExtentKind, Result};
+use crate::{Error, Extent, ExtentKind, Result};
 
 /// Grain tables that lie next to each other are read together, up to this many bytes.
 const SLICE: u64 = 64 << 10;
@@ -23,6 +23,9 @@ pub(super) struct Walk<'a> {
     /// Bytes of the file from an offset on: some grain tables.
     slice: Vec<u8>,
     slice_at: u64,
+    /// Bytes of the file that are known to be data, or a hole.
+    known: Range<u64>,
+    known_hole: bool,
     /// What the table at hand says, last grain first.
     pending: Vec<Extent>,
 }
@@ -35,6 +38,8 @@ impl<'a> Walk<'a> {
             range,
             slice: Vec::new(),
             slice_at: 0,
+            known: 0..0,
+            known_hole: false,
             pending: Vec::new(),
         }
     }
@@ -53,14 +58,13 @@ impl<'a> Walk<'a> {
             .min(header.virtual_size());
         let wanted = self.range.start..end.min(self.range.end);
         self.range.start = end;
-        let Some(at) = self.extent.table(table) else {
+        let Some(at) = self.written_table(table)? else {
             self.pending.push(Extent {
                 guest: wanted,
                 kind: self.missing,
             });
             return Ok(());
         };
-        self.load(table, at)?;
         let skip = to_usize(at.saturating_sub(self.slice_at));
         let bytes = self.slice.get(skip..).unwrap_or_default();
         let mut extents = Vec::with_capacity(to_usize(header.gtes()));
@@ -76,6 +80,47 @@ impl<'a> Walk<'a> {
         }
         self.pending = self.place(&extents, &wanted);
         Ok(())
+    }
+
+    /// The place of a table, which is in the slice then; `None` if there is none or it has no grain. An
+    /// empty disk may be set aside with all of its tables, 64 KiB for a GiB, which were never written.
+    fn written_table(&mut self, table: u64) -> Result<Option<u64>> {
+        let Some(at) = self.extent.table(table) else {
+            return Ok(None);
+        };
+        let len = self.extent.header().table_bytes();
+        let end = at.saturating_add(to_u64(len));
+        if !self.loaded(at, end) && self.in_hole(at, end)? {
+            return Ok(None);
+        }
+        self.load(table, at)?;
+        let skip = to_usize(at.saturating_sub(self.slice_at));
+        let bytes = self.slice.get(skip..).unwrap_or_default();
+        Ok(bytes.iter().take(len).any(|&byte| byte != 0).then_some(at))
+    }
+
+    /// All of `at..end` is in a hole of the file, which is asked once for each run of data or hole.
+    fn in_hole(&mut self, at: u64, end: u64) -> Result<bool> {
+        if !self.known.contains(&at) {
+            let file = self.extent.file();
+            let found = file
+                .next_data(at)
+                .map_err(|e| Error::io("looking for grain tables that were never written", e))?;
+            let data = found.unwrap_or_else(|| file.len()..u64::MAX);
+            self.known_hole = data.start > at;
+            self.known = at..if self.known_hole {
+                data.start
+            } else {
+                data.end
+            };
+        }
+        Ok(self.known_hole && end <= self.known.end)
+    }
+
+    /// `at..end` is in the slice.
+    fn loaded(&self, at: u64, end: u64) -> bool {
+        let have = self.slice_at..self.slice_at.saturating_add(to_u64(self.slice.len()));
+        have.start <= at && end <= have.end
     }
 
     /// Where the bytes of these grains of one table are; last one first.
@@ -125,8 +170,7 @@ impl<'a> Walk<'a> {
     fn load(&mut self, table: u64, at: u64) -> Result<()> {
         let header = self.extent.header();
         let len = to_u64(header.table_bytes());
-        let have = self.slice_at..self.slice_at.saturating_add(to_u64(self.slice.len()));
-        if have.start <= at && at.saturating_add(len) <= have.end {
+        if self.loaded(at, at.saturating_add(len)) {
             return Ok(());
         }
         let step = header.table_sectors().saturating_mul(SECTOR);

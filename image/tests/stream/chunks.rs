@@ -1,7 +1,7 @@
 //! However input and output are cut, the same comes out.
 
 use longshore_image::Wrapper;
-use longshore_image::stream::StreamOptions;
+use longshore_image::stream::{self, StreamOptions};
 use proptest::prelude::*;
 
 use crate::support::{ROOMY, WRAPPERS, decode_in, have, noise, pipe, sample};
@@ -88,4 +88,28 @@ fn pushing_nothing_does_nothing_however_often() {
         assert_eq!(decoder.finish(&mut room).unwrap(), None, "{wrapper:?}");
         assert!(out == data, "{wrapper:?}");
     }
+}
+
+#[test]
+fn the_beginning_of_a_stream_shows_what_is_in_it_or_nothing() {
+    if !have(&["gzip", "xz", "zstd", "bzip2"]) {
+        return;
+    }
+    let mut data = noise(5, 4000);
+    data.extend(sample(60_000));
+    for wrapper in WRAPPERS {
+        let packed = packed(wrapper, &data);
+        let shown = |head: &[u8], memory| stream::beginning(wrapper, head, 512, memory);
+        assert_eq!(
+            shown(&packed, 64 << 20).as_deref(),
+            data.get(..512),
+            "{wrapper:?}"
+        );
+        assert_eq!(shown(&packed[..40], 64 << 20), None, "{wrapper:?}");
+        let mut damaged = packed.clone();
+        damaged[..200].fill(0x55);
+        assert_eq!(shown(&damaged, 64 << 20), None, "{wrapper:?}");
+    }
+    let packed = packed(Wrapper::Xz, &data);
+    assert_eq!(stream::beginning(Wrapper::Xz, &packed, 512, 1000), None);
 }

@@ -1,7 +1,10 @@
 //! monolithicSparse: one test per rule.
 
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
 use longshore_image::ErrorKind::{LimitExceeded, Malformed, Unsupported};
-use longshore_image::{DenyAll, Extent, ExtentKind, Limits, all_extents, vmdk};
+use longshore_image::{DenyAll, Extent, ExtentKind, Limits, ReadAt, all_extents, vmdk};
 
 use crate::builder::{Builder, Built, GRAIN_SECTORS as G, SECTOR, get32, pattern, put32, put64};
 use crate::support::{both_fail, both_read, open, options, push_all, random_fails};
@@ -37,6 +40,62 @@ fn sparse() -> Built {
 #[test]
 fn grains_in_any_order_are_read() {
     both_read(&sparse().bytes, &disk());
+}
+
+/// An image with holes, which remembers what was read.
+#[derive(Debug)]
+struct Holey {
+    bytes: Vec<u8>,
+    data: Vec<Range<u64>>,
+    read: Mutex<Vec<Range<u64>>>,
+}
+
+impl ReadAt for Holey {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let range = offset..offset + buf.len() as u64;
+        self.read.lock().unwrap().push(range);
+        self.bytes.read_exact_at(buf, offset)
+    }
+
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn next_data(&self, from: u64) -> std::io::Result<Option<Range<u64>>> {
+        let found = self.data.iter().find(|data| data.end > from);
+        Ok(found.map(|data| data.start.max(from)..data.end))
+    }
+}
+
+#[test]
+fn grain_tables_that_lie_in_holes_are_not_read() {
+    // 1000 tables of 2 KiB; one grain is in the first, one in the 700th.
+    let (tables, span) = (1000, 512 * G);
+    let grains = [(5 * G, pattern(1, GRAIN)), (700 * span, pattern(2, GRAIN))];
+    let built = Builder::sparse(tables * span).build(&grains);
+    let (first, last) = (built.tables[&0] as u64, built.tables[&(tables - 1)] as u64);
+    let written = built.tables[&700] as u64;
+    let page = written / 4096 * 4096;
+    let file = Arc::new(Holey {
+        data: vec![
+            0..first + 4096,
+            page..page + 4096,
+            last + 2048..built.bytes.len() as u64,
+        ],
+        bytes: built.bytes.clone(),
+        read: Mutex::default(),
+    });
+    let image = vmdk::open(Arc::clone(&file) as _, &DenyAll, &Limits::default()).unwrap();
+    file.read.lock().unwrap().clear();
+    let found = all_extents(image.as_ref()).unwrap();
+    assert_eq!(
+        found,
+        all_extents(open(&built.bytes).unwrap().as_ref()).unwrap()
+    );
+    assert_eq!(found.len(), 5, "{found:?}");
+    let read = file.read.lock().unwrap().clone();
+    assert_eq!(read.len(), 2, "{read:x?}");
+    assert!(read[1].contains(&written), "{read:x?}");
 }
 
 #[test]

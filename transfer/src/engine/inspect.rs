@@ -83,7 +83,7 @@ fn stream_header(
     mut budget: Budget,
     shared: &Shared,
 ) -> Result<(Geometry, Vec<Wrapper>), Outcome> {
-    let unwrapped = unwrap_all(source, options, &mut budget, shared)?;
+    let unwrapped = unwrap_all(source, options, false, &mut budget, shared)?;
     let (wrappers, plain) = (unwrapped.wrappers(), unwrapped.layers.is_empty());
     let Unwrapped {
         mut stream, format, ..

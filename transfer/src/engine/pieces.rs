@@ -205,12 +205,14 @@ impl Pieces {
         if let Some(size) = geometry.virtual_size {
             self.shared.progress.set_size(size);
         }
-        let layout = budget.layout(
-            self.threads,
-            geometry.cluster_size,
-            geometry.codec,
-            Output::writing(&target),
-        )?;
+        let writing = Output::writing(&target);
+        // A decompressor in front of a raw disk has taken all but this.
+        let ahead = match (geometry.cluster_size, writing.cluster) {
+            (0, 0) => budget.keep_ahead(),
+            _ => 0,
+        };
+        let layout = budget.layout(self.threads, geometry.cluster_size, geometry.codec, writing)?;
+        budget.give_back(ahead);
         let disk = geometry.virtual_size;
         let output = Output::begin(target, disk, &layout)?;
         let back = Back::start(layout, &[geometry.codec], None, output, disk, &self.shared)?;

@@ -17,7 +17,7 @@ use longshore_image::stream::{self, StreamOptions};
 use self::unwrap::Outlet;
 use super::writer::spawn;
 use super::{Outcome, Shared};
-use crate::budget::{Budget, CHUNK, CHUNKS};
+use crate::budget::{Budget, CHUNK, CHUNKS, Inner};
 use crate::cancel::Stopped;
 use crate::checksum::Hasher;
 use crate::phases::Work;
@@ -152,10 +152,11 @@ impl Stream {
         Ok(&self.head)
     }
 
-    /// Puts a decompressor behind this stream.
+    /// Puts a decompressor behind this stream, in which there is `inner`.
     pub(super) fn unwrap(
         self,
         wrapper: Wrapper,
+        inner: Inner,
         threads: usize,
         budget: &mut Budget,
         shared: &Shared,
@@ -164,10 +165,10 @@ impl Stream {
         let needed = stream::memory_for(wrapper, &self.head);
         let most = (wrapper == Wrapper::Bzip2).then(|| blocks::memory_for(threads));
         let options = StreamOptions {
-            memory: budget.wrapper(wrapper, needed, most)?,
+            memory: budget.wrapper(wrapper, inner, needed, most)?,
             threads,
         };
-        let refused = budget.wrapper_refused(wrapper.name());
+        let refused = budget.wrapper_refused(wrapper.name(), inner);
         Ok((
             self.unwrap_with(wrapper, options, refused, shared)?,
             options,
