@@ -12,6 +12,7 @@ mod manifest;
 mod member;
 mod ovf;
 mod packed;
+mod sparse;
 mod walk;
 
 use std::path::Path;
@@ -20,10 +21,11 @@ use longshore_transfer::{Options, Source};
 
 pub use self::error::ArchiveError;
 use self::manifest::Manifest;
-pub(crate) use self::member::Part;
 use self::member::{Member, Wanted, check_text};
 use self::ovf::Envelope;
 use self::packed::Packed;
+pub(crate) use self::sparse::Part;
+use self::sparse::Place;
 use self::walk::Walk;
 
 /// Most bytes of an OVF descriptor or of a manifest.
@@ -151,7 +153,7 @@ fn list(mut walk: Walk, to_the_end: bool) -> Result<Contents, ArchiveError> {
         } else if has_suffix(&entry.name, "mf") {
             has_manifest = true;
         }
-        files.push((entry.name, entry.size));
+        files.push((entry.name, entry.place.size));
     }
     let is_ova = envelope.is_some();
     let disks = match envelope {
@@ -200,11 +202,8 @@ pub(crate) fn open_member(
     Ok(Box::new(Member::at(inner, disk, place, manifest)))
 }
 
-/// Where `disk` is (offset, length), and the manifest, which the descriptor was checked against.
-fn look_through(
-    mut walk: Walk,
-    disk: &Disk,
-) -> Result<((u64, u64), Option<Manifest>), ArchiveError> {
+/// Where `disk` is, and the manifest, which the descriptor was checked against.
+fn look_through(mut walk: Walk, disk: &Disk) -> Result<(Place, Option<Manifest>), ArchiveError> {
     let mut manifest = None;
     let mut place = None;
     let mut descriptor = None;
@@ -215,7 +214,7 @@ fn look_through(
         } else if has_suffix(&entry.name, "mf") {
             manifest = Some(Manifest::parse(&walk.text(MOST_TEXT)?)?);
         } else if Some(&entry.name) == disk.file.as_ref() {
-            place = Some((entry.at, entry.size));
+            place = Some(entry.place);
         }
         first = false;
     }

@@ -494,12 +494,14 @@ fn unwrap_all(
         let mut wrappers = wrappers_of(&layers);
         wrappers.push(wrapper);
         let name = inner_name(&shared.name, &wrappers);
-        let head = stream.peek(PACKED_PROBE)?;
-        let inner = if raw_target && raw_inside(source, wrapper, head, options, budget, &name) {
-            Inner::Raw
-        } else {
-            Inner::Any
-        };
+        let takes_what_it_gets = matches!(wrapper, Wrapper::Xz | Wrapper::Zstd);
+        let mut inner = Inner::Any;
+        if raw_target && takes_what_it_gets {
+            let head = stream.peek(PACKED_PROBE)?;
+            if raw_inside(source, wrapper, head, options, budget, &name) {
+                inner = Inner::Raw;
+            }
+        }
         let (unwrapped, given) = stream.unwrap(wrapper, inner, options.threads, budget, shared)?;
         stream = unwrapped;
         layers.push(Layer::Wrapper(wrapper, given));
@@ -516,9 +518,7 @@ fn raw_inside(
     budget: &Budget,
     name: &str,
 ) -> bool {
-    let takes_what_it_gets = matches!(wrapper, Wrapper::Xz | Wrapper::Zstd);
-    let look = || beginning(wrapper, head, PROBE_LEN, budget.left());
-    let Some(inside) = takes_what_it_gets.then(look).flatten() else {
+    let Some(inside) = beginning(wrapper, head, PROBE_LEN, budget.left()) else {
         return false;
     };
     matches!(

@@ -5,14 +5,14 @@
 //! after the disk (`VirtualBox`) and could not be read in advance, the rest of the archive is read too.
 
 use std::io::{self, Read};
-use std::ops::Range;
 use std::sync::Arc;
 
-use longshore_image::{Error as ImageError, ErrorKind, FileRange, ReadAt};
+use longshore_image::{Error as ImageError, ErrorKind, ReadAt};
 use longshore_transfer::{Algorithm, Allowance, Checksum, Error as TransferError, Hasher, Source};
 
 use super::manifest::Manifest;
 use super::ovf::Envelope;
+use super::sparse::{Part, Place};
 use super::walk::{Entry, Walk};
 use super::{ArchiveError, Disk, MOST_TEXT, has_suffix};
 
@@ -82,26 +82,25 @@ pub(super) struct Member {
 
 struct Known {
     disk: Disk,
-    range: Range<u64>,
+    place: Place,
     manifest: Option<Manifest>,
 }
 
 impl Member {
-    /// The disk at `place` (offset, length) of an archive that was looked through.
+    /// The disk at `place` of an archive that was looked through.
     pub(super) fn at(
         inner: Box<dyn Source>,
         disk: Disk,
-        place: (u64, u64),
+        place: Place,
         manifest: Option<Manifest>,
     ) -> Self {
         let wanted = Wanted(Some(disk.id.clone()));
-        let range = place.0..place.0.saturating_add(place.1);
         Self {
             inner,
             wanted,
             known: Some(Known {
                 disk,
-                range,
+                place,
                 manifest,
             }),
         }
@@ -123,18 +122,14 @@ impl Source for Member {
     }
 
     fn len(&self) -> Option<u64> {
-        self.known
-            .as_ref()
-            .map(|known| known.range.end.saturating_sub(known.range.start))
+        self.known.as_ref().map(|known| known.place.size)
     }
 
     /// For tables on the side, and for looking: it is not checked against the manifest.
     fn random(&self) -> Option<Arc<dyn ReadAt>> {
         let known = self.known.as_ref()?;
-        Some(Arc::new(Part::new(
-            self.inner.random()?,
-            known.range.clone(),
-        )))
+        let archive = self.inner.random()?;
+        Some(Arc::new(Part::of(archive, known.place.clone())))
     }
 
     fn reopenable(&self) -> bool {
@@ -167,39 +162,6 @@ impl Source for Member {
 
     fn allowance(&self) -> Option<Allowance> {
         self.inner.allowance()
-    }
-}
-
-/// A range of a file as a file.
-#[derive(Debug)]
-pub(crate) struct Part {
-    file: Arc<dyn ReadAt>,
-    range: Range<u64>,
-}
-
-impl Part {
-    /// `range` of `file`.
-    pub(crate) fn new(file: Arc<dyn ReadAt>, range: Range<u64>) -> Self {
-        Self { file, range }
-    }
-}
-
-impl ReadAt for Part {
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let end = offset.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.len()) {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        self.file.read_exact_at(buf, self.range.start + offset)
-    }
-
-    fn len(&self) -> u64 {
-        self.range.end.saturating_sub(self.range.start)
-    }
-
-    fn in_file(&self, at: u64) -> Option<FileRange<'_>> {
-        let there = self.len().checked_sub(at)?;
-        Some(self.file.in_file(self.range.start + at)?.up_to(there))
     }
 }
 

@@ -6,7 +6,7 @@ use longshore_image::{PROBE_LEN, Probe, probe};
 
 use super::stream::{Chunk, Stream};
 use super::{Layer, Options, Outcome, Shared, one_more};
-use crate::budget::Budget;
+use crate::budget::{Budget, Inner};
 use crate::cancel::{Failure, Stopped};
 use crate::phases::Clocks;
 use crate::{Cancel, Error, Progress, Result, Source};
@@ -90,7 +90,7 @@ fn open(
             return Ok(stream);
         };
         one_more(&layers, shared)?;
-        let (inner, given) = stream.unwrap(wrapper, options.threads, budget, shared)?;
+        let (inner, given) = stream.unwrap(wrapper, Inner::Any, options.threads, budget, shared)?;
         stream = inner;
         layers.push(Layer::Wrapper(wrapper, given));
     }
