@@ -5,6 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::sync::Arc;
+
+use longshore_image::ReadAt;
 
 use super::entries::{Entries, Entry};
 use super::error::RegistryError;
@@ -85,8 +88,17 @@ fn place(path: &str) -> Place<'_> {
 impl Hunt {
     /// A search through the unpacked layer that `what` names.
     pub(super) fn new(what: String, layer: Box<dyn Read + Send>, hidden: Hidden) -> Self {
+        Self::through(what, Entries::stream(layer), hidden)
+    }
+
+    /// The same through one with random access, from header to header.
+    pub(super) fn at_random(what: String, layer: Arc<dyn ReadAt>, hidden: Hidden) -> Self {
+        Self::through(what, Entries::file(layer), hidden)
+    }
+
+    fn through(what: String, entries: Entries, hidden: Hidden) -> Self {
         Self {
-            entries: Entries::stream(layer),
+            entries,
             hidden,
             hides: Hidden::default(),
             what,

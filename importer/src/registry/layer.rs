@@ -4,16 +4,24 @@
 //! the engine hashes them, takes compression off, and hands what is left to the search. All of the layer
 //! is read, so the digest is right before the disk is declared done; what comes after the disk shows
 //! whether there is a second one.
+//!
+//! A layer that is stored unpacked, where it can be read at random, has its disk at random too. That is
+//! for looking at it (`info`, `map`) and not for copying, for nothing checks it.
 
 use std::io::{self, Read};
+use std::sync::{Arc, OnceLock};
 
-use longshore_image::{Error as ImageError, ErrorKind, Probe, probe};
+use longshore_image::{Error as ImageError, ErrorKind, Probe, ReadAt, probe};
 use longshore_transfer::{Allowance, Checksum, Error as TransferError, Finder, Inside, Source};
 
 use super::error::RegistryError;
 use super::hunt::{Hidden, Hunt, short};
 use super::manifest::Descriptor;
 use crate::ArchiveError;
+use crate::archive::Part;
+
+/// Bytes of a tar's header.
+const HEADER: u64 = 512;
 
 /// A layer in which the disk is, or nowhere.
 pub(super) struct DiskLayer {
@@ -22,6 +30,15 @@ pub(super) struct DiskLayer {
     digest: Checksum,
     size: u64,
     hidden: Hidden,
+    /// Where the disk is in it, once someone asked.
+    placed: OnceLock<Option<Placed>>,
+}
+
+/// The disk in an unpacked layer.
+struct Placed {
+    disk: Arc<Part>,
+    /// What the layer begins with.
+    head: Vec<u8>,
 }
 
 impl DiskLayer {
@@ -49,6 +66,29 @@ impl DiskLayer {
             digest: descriptor.digest.checksum(),
             size: descriptor.size,
             hidden,
+            placed: OnceLock::new(),
+        })
+    }
+
+    /// Where the disk is, if the layer is not packed and can be read at random.
+    fn place(&self) -> Option<Placed> {
+        let layer = self.layer.random()?;
+        let len = usize::try_from(layer.len().min(HEADER)).ok()?;
+        let mut head = vec![0; len];
+        layer.read_exact_at(&mut head, 0).ok()?;
+        if matches!(probe(&head), Probe::Wrapper(_)) {
+            return None;
+        }
+        let mut hunt = Hunt::at_random(self.what(), Arc::clone(&layer), self.hidden.clone());
+        // What is wrong with it is said when it is read as a stream.
+        let disk = hunt.next().ok().flatten()?;
+        let end = disk.at.checked_add(disk.size)?;
+        if end > layer.len() {
+            return None;
+        }
+        Some(Placed {
+            disk: Arc::new(Part::new(layer, disk.at..end)),
+            head,
         })
     }
 
@@ -75,8 +115,10 @@ impl Source for DiskLayer {
         Some(self.size)
     }
 
-    fn random(&self) -> Option<std::sync::Arc<dyn longshore_image::ReadAt>> {
-        None
+    fn random(&self) -> Option<Arc<dyn ReadAt>> {
+        let placed = self.placed.get_or_init(|| self.place()).as_ref()?;
+        let disk = Arc::clone(&placed.disk);
+        Some(disk)
     }
 
     fn reopenable(&self) -> bool {
@@ -93,6 +135,12 @@ impl Source for DiskLayer {
 
     /// What it says it is, is not asked: registries have layers of every compression under every type.
     fn inside(&self, head: &[u8], _: bool) -> Inside {
+        // The disk at random begins otherwise than the layer.
+        if let Some(Some(placed)) = self.placed.get()
+            && !head.starts_with(&placed.head)
+        {
+            return Inside::Image;
+        }
         match probe(head) {
             Probe::Wrapper(wrapper) => Inside::Wrapped(wrapper),
             _ => Inside::Archive(Box::new(Search {

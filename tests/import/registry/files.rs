@@ -5,6 +5,7 @@ use std::process::Command;
 
 use longshore_tests::data::disk;
 use longshore_tests::program::{have, run};
+use longshore_transfer::{Options, inspect};
 use serde_json::json;
 
 use super::image::{EVERY_PACKING, Images, Packing, layer_with};
@@ -45,6 +46,36 @@ fn disks_come_out_of_layouts_and_archives() {
             println!("{packing:?} {spec}");
             gives(spec, &options(), &expected);
         });
+    }
+}
+
+#[test]
+fn an_unpacked_layer_is_looked_at_without_reading_it() {
+    if !have("qemu-img") {
+        return;
+    }
+    let expected = disk(3 << 20, 5);
+    let image = super::real::qcow2(&expected);
+    for packing in [Packing::Plain, Packing::Zstd] {
+        let images = Images::of_disk("t", &image, packing);
+        let (server, mut options) = super::fake(&images);
+        options.connections = 1;
+        let spec = super::name(&server, "t");
+        let mut source = super::pulled(&spec, &options).source;
+        let seen = inspect(source.as_mut(), &Options::default()).unwrap();
+        assert_eq!(seen.info.format.name(), "qcow2");
+        assert_eq!(seen.virtual_size, Some(3 << 20));
+        assert_eq!(seen.chain.is_some(), packing == Packing::Plain);
+        // What was looked at is imported from its beginning all the same.
+        crate::Import::of(source.as_mut()).made(&expected);
+        // A raw disk may look like anything, even like a layer.
+        let tar = layer_with(b"x");
+        let images = Images::of_disk("t", &tar, packing);
+        let (server, options) = super::fake(&images);
+        let mut source = super::pulled(&super::name(&server, "t"), &options).source;
+        let seen = inspect(source.as_mut(), &Options::default()).unwrap();
+        assert_eq!(seen.info.format.name(), "raw");
+        crate::Import::of(source.as_mut()).made(&tar);
     }
 }
 

@@ -32,12 +32,26 @@ fn one_budget_holds_for_images_of_every_kind() {
     if !have("time") || !have("gzip") || !have("zstd") {
         return;
     }
-    let large = disk(64 << 20, 2);
-    let upper = Tar::default().file("usr/x", &large[..16 << 20]).done();
-    for packing in [Packing::Gzip, Packing::Zstd] {
+    // More than fits: stored as it is, and unpacked to that.
+    let noise = layer_with(&disk(136 << 20, 2));
+    let mut sparse = disk(4 << 20, 3);
+    sparse.resize(200 << 20, 0);
+    let sparse = layer_with(&sparse);
+    let mut upper = Tar::default().file("usr/x", &vec![0; 200 << 20]);
+    upper = upper.file("usr/y", &disk(1 << 20, 4));
+    let upper = upper.done();
+    for (layer, packing) in [
+        (&noise, Packing::Plain),
+        (&sparse, Packing::Gzip),
+        (&sparse, Packing::Zstd),
+    ] {
         let mut images = Images::default();
-        let layers = [(&layer_with(&large)[..], packing), (&upper, packing)];
-        let image = images.image(&layers, &json!({}));
+        let above = if packing == Packing::Plain {
+            Packing::Gzip
+        } else {
+            packing
+        };
+        let image = images.image(&[(&layer[..], packing), (&upper, above)], &json!({}));
         images.tag("t", image);
         let (server, _) = fake(&images);
         let mib = peak(&name(&server, "t"), &server.address().to_string(), true);

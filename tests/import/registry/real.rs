@@ -14,7 +14,7 @@ use super::{gives, insecure, pulled, refusal};
 use crate::Import;
 
 /// `disk` as a compressed qcow2.
-fn qcow2(disk: &[u8]) -> Vec<u8> {
+pub(super) fn qcow2(disk: &[u8]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let (raw, packed) = (
         directory.path().join("d.raw"),
