@@ -12,7 +12,7 @@ mod manifest;
 mod member;
 mod ovf;
 mod packed;
-mod sparse;
+pub(crate) mod sparse;
 mod walk;
 
 use std::path::Path;

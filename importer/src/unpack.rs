@@ -18,6 +18,7 @@ mod names;
 mod tree;
 
 use std::io::Read;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use longshore_transfer::{Cancel, Options, Progress, Source, is_zero, unwrapped};
@@ -26,6 +27,7 @@ use self::guard::Guard;
 use self::names::Name;
 use self::tree::{Attributes, Tree};
 use crate::archive::ArchiveError;
+use crate::archive::sparse::{Cursor, Map, Next, Records};
 use crate::{Error, Result};
 
 /// Most entries of an archive.
@@ -71,7 +73,7 @@ impl Destination {
 pub struct Unpacked {
     /// Files, directories and links.
     pub entries: u64,
-    /// Bytes of all files, holes included.
+    /// Bytes of all files that the archive has.
     pub file_bytes: u64,
     /// Bytes that were written.
     pub bytes_written: u64,
@@ -152,8 +154,12 @@ impl Job<'_> {
         if kind.is_pax_global_extensions() {
             return Ok(());
         }
-        self.check_extensions(entry)?;
-        let path = entry.path_bytes().into_owned();
+        let mut records = self.holes(entry)?;
+        let path = match records.name.take() {
+            // The entry has another for readers that know of no holes.
+            Some(name) => name,
+            None => entry.path_bytes().into_owned(),
+        };
         let name = Name::parse(&path).map_err(|e| self.refused(e))?;
         let header = entry.header();
         let attributes = Attributes {
@@ -161,7 +167,7 @@ impl Job<'_> {
             modified: header.mtime().map_err(|e| self.unreadable(e))?,
         };
         if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
-            return self.file(&name, attributes, entry);
+            return self.file(&name, attributes, records, entry);
         }
         let done = if kind.is_dir() {
             self.tree.directory(&name, attributes)
@@ -191,31 +197,29 @@ impl Job<'_> {
         done.map_err(|e| self.explain(e))
     }
 
-    /// Sparse files of the newer kind begin with a map, which must not become part of the file.
-    fn check_extensions<R: Read>(&self, entry: &mut tar::Entry<'_, R>) -> Result<()> {
-        let Some(extensions) = entry.pax_extensions().map_err(|e| self.unreadable(e))? else {
-            return Ok(());
-        };
-        for extension in extensions {
+    /// What an entry says of holes that the archive does not have.
+    fn holes<R: Read>(&self, entry: &mut tar::Entry<'_, R>) -> Result<Records> {
+        let mut records = Records::default();
+        let extensions = entry.pax_extensions().map_err(|e| self.unreadable(e))?;
+        for extension in extensions.into_iter().flatten() {
             let extension = extension.map_err(|e| self.unreadable(e))?;
-            if extension.key_bytes().starts_with(b"GNU.sparse.") {
-                return Err(self.refused(ArchiveError::Unsupported {
-                    what: "a sparse file in the format of pax".to_owned(),
-                    next: "pack it again with tar --format=gnu",
-                }));
-            }
+            records
+                .take(extension.key_bytes(), extension.value_bytes())
+                .map_err(|e| self.refused(e))?;
         }
-        Ok(())
+        Ok(records)
     }
 
     fn file<R: Read>(
         &mut self,
         name: &Name,
         attributes: Attributes,
+        records: Records,
         entry: &mut tar::Entry<'_, R>,
     ) -> Result<()> {
-        let size = entry.size();
-        let all = self.done.file_bytes.checked_add(size);
+        // Holes that the archive has not cost nothing, neither time nor room.
+        let stored = entry.size();
+        let all = self.done.file_bytes.checked_add(stored);
         let Some(all) = all.filter(|all| *all <= self.limit) else {
             let what = format!(
                 "its files have more than {} GiB together, many times the room there is",
@@ -224,20 +228,53 @@ impl Job<'_> {
             return Err(self.refused(ArchiveError::malformed(what)));
         };
         self.done.file_bytes = all;
+        let map = records.map(stored, &mut *entry);
+        let map = map.map_err(|e| self.refused(e))?;
+        let size = map.as_ref().map_or(stored, Map::size);
         let mut file = self.tree.file(name, size).map_err(|e| self.explain(e))?;
-        let mut buffer = vec![0; BUFFER];
-        let mut at = 0u64;
+        let mut at = 0;
+        let Some(map) = map else {
+            self.copy(entry, &mut file, 0..size)?;
+            return file.finish(attributes).map_err(|e| self.explain(e.into()));
+        };
+        let mut cursor = Cursor::new(map);
         loop {
+            let n = match cursor.next() {
+                Next::Zeros(n) => n,
+                Next::Data(n) => {
+                    self.copy(entry, &mut file, at..at + n)?;
+                    n
+                }
+                Next::End => break,
+            };
+            cursor.advance(n);
+            at += n;
+        }
+        file.finish(attributes).map_err(|e| self.explain(e.into()))
+    }
+
+    /// The next bytes of the entry to where they belong in the file.
+    fn copy<R: Read>(
+        &self,
+        entry: &mut tar::Entry<'_, R>,
+        file: &mut tree::NewFile,
+        place: Range<u64>,
+    ) -> Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        let mut at = place.start;
+        while at < place.end {
+            let left = usize::try_from(place.end - at).unwrap_or(BUFFER);
+            let wanted = left.min(BUFFER);
             let mut filled = 0;
-            while filled < BUFFER {
-                match entry.read(&mut buffer[filled..]) {
-                    Ok(0) => break,
+            while filled < wanted {
+                match entry.read(&mut buffer[filled..wanted]) {
+                    Ok(0) => {
+                        let what = "a file in it is cut short";
+                        return Err(self.refused(ArchiveError::malformed(what)));
+                    }
                     Ok(n) => filled += n,
                     Err(e) => return Err(self.unreadable(e)),
                 }
-            }
-            if filled == 0 {
-                break;
             }
             for run in runs(&buffer[..filled]) {
                 let start = at + run.start as u64;
@@ -246,11 +283,7 @@ impl Job<'_> {
             }
             at += filled as u64;
         }
-        if at != size {
-            let what = format!("the file {name} is cut short after {at} of {size} bytes");
-            return Err(self.refused(ArchiveError::malformed(what)));
-        }
-        file.finish(attributes).map_err(|e| self.explain(e.into()))
+        Ok(())
     }
 
     fn unreadable(&self, source: std::io::Error) -> Error {
@@ -281,8 +314,8 @@ impl Job<'_> {
 }
 
 /// Runs of blocks that are not zero.
-fn runs(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+fn runs(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
     for (number, block) in bytes.chunks(BLOCK).enumerate() {
         if is_zero(block) {
             continue;

@@ -32,14 +32,14 @@ struct Region {
 
 /// What of a file the archive has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Map {
+pub(crate) struct Map {
     size: u64,
     regions: Arc<[Region]>,
 }
 
 impl Map {
     /// Bytes of the file, holes counted.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
@@ -126,9 +126,9 @@ fn add_all(draft: &mut Draft, ranges: &[GnuSparseHeader]) -> Result<(), ArchiveE
 
 /// What pax records say of a file's holes.
 #[derive(Debug, Default)]
-pub(super) struct Records {
+pub(crate) struct Records {
     /// The file's own name; the entry has one for readers that know of no holes.
-    pub(super) name: Option<Vec<u8>>,
+    pub(crate) name: Option<Vec<u8>>,
     version: (Option<u64>, Option<u64>),
     size: Option<u64>,
     /// Version 0.1.
@@ -140,7 +140,7 @@ pub(super) struct Records {
 
 impl Records {
     /// Takes in a record; those of others are passed over.
-    pub(super) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), ArchiveError> {
+    pub(crate) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), ArchiveError> {
         let Some(key) = key.strip_prefix(b"GNU.sparse.") else {
             return Ok(());
         };
@@ -175,7 +175,7 @@ impl Records {
 
     /// The map of an entry with `stored` bytes, which `data` reads; `None` if it has no holes. The map of
     /// version 1.0 is taken out of `data`.
-    pub(super) fn map(self, stored: u64, data: impl Read) -> Result<Option<Map>, ArchiveError> {
+    pub(crate) fn map(self, stored: u64, data: impl Read) -> Result<Option<Map>, ArchiveError> {
         let draft = match (self.version, self.map, self.ranges, self.start) {
             ((None, None), None, None, None) if self.size.is_none() => return Ok(None),
             ((Some(1), Some(0)), None, None, None) => {
@@ -250,7 +250,7 @@ fn in_front(mut data: impl Read) -> Result<(Draft, u64), ArchiveError> {
 
 /// Where a reader is in a file with holes.
 #[derive(Debug)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     map: Map,
     at: u64,
     index: usize,
@@ -258,7 +258,7 @@ pub(super) struct Cursor {
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     End,
     /// So many zeros that the archive does not have.
     Zeros(u64),
@@ -267,7 +267,7 @@ pub(super) enum Next {
 }
 
 impl Cursor {
-    pub(super) fn new(map: Map) -> Self {
+    pub(crate) fn new(map: Map) -> Self {
         Self {
             map,
             at: 0,
@@ -280,7 +280,7 @@ impl Cursor {
         self.map.size.saturating_sub(self.at)
     }
 
-    pub(super) fn next(&mut self) -> Next {
+    pub(crate) fn next(&mut self) -> Next {
         while let Some(region) = self.map.regions.get(self.index) {
             if self.at < region.file.start {
                 return Next::Zeros(region.file.start - self.at);
@@ -297,7 +297,7 @@ impl Cursor {
     }
 
     /// So many bytes of what comes next were read.
-    pub(super) fn advance(&mut self, n: u64) {
+    pub(crate) fn advance(&mut self, n: u64) {
         self.at = self.at.saturating_add(n);
     }
 }
