@@ -2,6 +2,8 @@
 //!
 //! Nothing is decided here. `config` checks what was typed and turns it into what can be done.
 
+mod objects;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -12,12 +14,14 @@ use longshore_crds::manifest::Override;
 use longshore_importer::{InsecureHost, Mirror, Platform};
 use longshore_transfer::Checksum;
 
+use self::objects::ObjectArgs;
+
 const ABOUT: &str = "\
 Longshore brings virtual machine disks where they are needed, and boots them.
 
 It reads raw, qcow2, qcow, VMDK, VHD, VDI and Parallels images, wrapped in gz, xz, zst or bz2 or
-not, from files, pipes, web servers and container images, and writes raw files, block devices or qcow2 images: each
-byte is read once and written once, holes stay holes.";
+not, from files, pipes, web servers, object stores and container images, and writes raw files, block
+devices or qcow2 images: each byte is read once and written once, holes stay holes.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -138,9 +142,19 @@ Examples:
   longshore import 'nbd+unix:///?socket=/run/vm.sock' disk.raw
   longshore import docker://quay.io/containerdisks/fedora:43 disk.raw
   longshore import oci-archive:fedora.tar disk.raw --platform linux/arm64
+  longshore import s3://images/disk.qcow2 disk.raw --region eu-west-1
+  longshore import s3://images/disk.qcow2 disk.raw --endpoint https://minio.lan:9000 --ca lan.pem
+  longshore import gs://images/disk.qcow2 disk.raw
 
-SOURCE is an http:// or https:// address, a file, - for standard input, a container image, or a disk on a
-server.
+SOURCE is an http:// or https:// address, a file, - for standard input, an object of a store, a container
+image, or a disk on a server.
+
+An object of S3 is s3://bucket/key, one of Google Cloud Storage gs://bucket/object. A key is written as it is stored, nothing in it is decoded. S3 is shown the keys in
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, else those of the profile AWS_PROFILE in
+~/.aws/credentials, of AWS_ROLE_ARN with AWS_WEB_IDENTITY_TOKEN_FILE, of a container's agent, or of the
+instance's role. Google is shown a token for the key in GOOGLE_APPLICATION_CREDENTIALS, for a login of
+gcloud, or for the machine's account. Where there are none, or with --anonymous, nothing is shown. What runs
+out on the way is renewed.
 
 A container image has one file in its directory disk: docker://HOST/REPOSITORY[:TAG][@DIGEST], or in
 files oci-archive:PATH[:TAG], oci:DIRECTORY[:TAG], docker-archive:PATH[:TAG]. All of its digests are
@@ -153,9 +167,8 @@ LONGSHORE_PASSWORD, and takes nbdkit with its vddk plugin and VMware's own libra
 oVirt is imageio://USER@ENGINE/DISK-ID, or with ?snapshot=ID what it was then; ?snapshot=ID&previous=ID and
 ?backup=ID apply what changed to an OUT that has the rest.
 
-The digest of
---checksum is that of the bytes as they are served; of an archive (.ova, .tar), that of the disk's
-file in it, which is also checked against the archive's manifest. The password of --user can be left to the
+The digest of --checksum is that of the bytes as they are served; of an archive (.ova, .tar), that of the
+disk's file in it, which is also checked against the archive's manifest. The password of --user can be left to the
 environment: LONGSHORE_PASSWORD.
 
 --size is what the disk has in the end, and must not be less than the image's virtual size (exit
@@ -212,7 +225,7 @@ pub(crate) struct LookArgs {
     pub(crate) image: ImageArgs,
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
-    /// A file, a block device, an http(s):// or nbd:// address, a container image (docker://,
+    /// A file, a block device, an http(s)://, s3://, gs:// or nbd:// address, a container image (docker://,
     /// oci-archive:), or - for standard input
     #[arg(value_name = "IMAGE|URL")]
     pub(crate) source: OsString,
@@ -375,8 +388,8 @@ pub(crate) struct ImportArgs {
     pub(crate) remote: RemoteArgs,
     #[command(flatten)]
     pub(crate) copy: CopyArgs,
-    /// An http(s):// or nbd:// address, a container image (docker://, oci-archive:), a file, - for standard
-    /// input, or blank: for none
+    /// An http(s)://, s3://, gs:// or nbd:// address, a container image (docker://, oci-archive:), a file,
+    /// - for standard input, or blank: for none
     #[arg(value_name = "SOURCE")]
     pub(crate) source: OsString,
     /// A raw file to make or replace, a block device to fill, or a directory for an archive's files
@@ -410,6 +423,8 @@ pub(crate) struct RemoteArgs {
     pub(crate) user: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+    #[command(flatten)]
+    pub(crate) objects: ObjectArgs,
 }
 
 /// What a registry of container images wants to see besides.

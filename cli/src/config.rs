@@ -371,9 +371,11 @@ fn remote(args: RemoteArgs, options: &mut SourceOptions) -> Result<(), UsageErro
         header,
         user,
         registry,
+        objects,
     } = args;
     options.ca = ca;
     options.registry = registry_options(registry);
+    objects.into_options(&mut options.objects);
     if let Some(most) = connections {
         options.connections = most.into();
     }

@@ -234,7 +234,21 @@ fn transfer_next_step(error: &longshore_transfer::Error) -> Option<&'static str>
 }
 
 fn source_next_step(error: &longshore_importer::Error) -> Option<&'static str> {
+    use longshore_importer::{Error, HttpError};
     match error.retry() {
+        // These say it themselves.
+        Retry::Unauthorized
+            if matches!(
+                error,
+                Error::Credentials { .. }
+                    | Error::Open {
+                        source: HttpError::Said { .. } | HttpError::Papers { .. },
+                        ..
+                    }
+            ) =>
+        {
+            None
+        }
         Retry::Unauthorized => Some("give credentials: --user NAME:PASSWORD or --header"),
         Retry::Transient => Some("try again: the server may be back in a moment"),
         _ => None,

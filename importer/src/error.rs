@@ -17,7 +17,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A kind of source that cannot be read yet.
     #[error(
-        "{scheme} sources can't be read yet: use http(s)://, nbd://, a file, or - for standard input"
+        "{scheme} sources can't be read yet: use http(s)://, s3://, gs://, nbd://, a file, or - for standard input"
     )]
     NotYet {
         /// Its scheme.
@@ -29,6 +29,20 @@ pub enum Error {
         /// The URL without secrets.
         shown: String,
         /// What is wrong with it.
+        why: String,
+    },
+    /// What is to be an object's address is none.
+    #[error("{shown} names no object: {why}")]
+    Object {
+        /// The address without secrets.
+        shown: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What is to be shown to a store makes no sense.
+    #[error("can't use the credentials: {why}")]
+    Credentials {
+        /// What is wrong with them, without them.
         why: String,
     },
     /// An extra header cannot be sent.
@@ -119,7 +133,8 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotYet { .. } => "SourceNotSupported",
-            Self::Url { .. } | Self::Reference { .. } => "InvalidURL",
+            Self::Url { .. } | Self::Reference { .. } | Self::Object { .. } => "InvalidURL",
+            Self::Credentials { .. } => "InvalidCredentials",
             Self::Header { .. } => "InvalidHeader",
             Self::Ca { .. } => "InvalidCertificates",
             Self::Client { .. } => "ClientSetupFailed",
@@ -141,6 +156,7 @@ impl Error {
             Self::Imageio { source, .. } => source.retry(),
             Self::Vddk { source, .. } => source.retry(),
             Self::Image { source, .. } => source.retry(),
+            Self::Credentials { .. } => Retry::Unauthorized,
             _ => Retry::Permanent,
         }
     }
@@ -148,9 +164,16 @@ impl Error {
     /// Exit code of a command that ends with this: 1 failed, 2 wrong usage.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Url { .. } | Self::Header { .. } | Self::Reference { .. } => 2,
+            Self::Url { .. }
+            | Self::Object { .. }
+            | Self::Header { .. }
+            | Self::Reference { .. } => 2,
             Self::Image { source, .. } => source.exit_code(),
-            Self::NotYet { .. } | Self::Ca { .. } | Self::Client { .. } | Self::Open { .. } => 1,
+            Self::NotYet { .. }
+            | Self::Credentials { .. }
+            | Self::Ca { .. }
+            | Self::Client { .. }
+            | Self::Open { .. } => 1,
             Self::Nbd { source, .. } => match source {
                 NbdError::Address { .. } => 2,
                 _ => 1,

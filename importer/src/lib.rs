@@ -1,18 +1,21 @@
-//! Where disk images come from: files, standard input, web servers, archives in any of these, container
-//! images, and disks on NBD servers, VMware vSphere and oVirt.
+//! Where disk images come from: files, standard input, web servers, object stores, archives in any of these,
+//! container images, and disks on NBD servers, VMware vSphere and oVirt.
 //!
 //! Everything here ends as a [`longshore_transfer::Source`]; what the bytes mean is the business of
 //! `longshore-image`, and where they go that of `longshore-transfer`.
 
 mod archive;
 mod error;
+mod gcs;
 mod http;
 mod imageio;
 mod local;
 mod nbd;
+mod object;
 mod options;
 pub mod pod;
 mod registry;
+mod s3;
 mod unpack;
 mod vddk;
 mod whole;
@@ -23,6 +26,8 @@ pub use crate::http::error::{Cause, HttpError, Retry};
 pub use crate::imageio::{Checkpoint, ImageioDisk, ImageioError, imageio_source};
 pub use crate::nbd::NbdError;
 pub use crate::nbd::areas::{ChangedBlocks, Changes, ChangesError};
+pub use crate::object::ambient::Ambient;
+pub use crate::object::options::{ObjectOptions, S3Keys, S3Style};
 pub use crate::options::{BasicAuth, MOST_CONNECTIONS, SourceOptions, parse_header};
 pub use crate::registry::{
     InsecureHost, Mirror, Platform, RegistryError, RegistryImage, RegistryOptions, registry_image,
@@ -38,8 +43,8 @@ use longshore_transfer::{Options, Source};
 use crate::http::HttpSource;
 use crate::nbd::{Address, NbdSource};
 
-/// The source that `spec` names: `http(s)://...`, `nbd://...`, `nbd+unix://...`, `vddk://...`,
-/// `imageio://...`, the path of a file, or `-` for standard input.
+/// The source that `spec` names: `http(s)://...`, `s3://bucket/key`, `gs://bucket/object`, `nbd://...`,
+/// `nbd+unix://...`, `vddk://...`, `imageio://...`, the path of a file, or `-` for standard input.
 ///
 /// Of an archive (a name that ends in `.ova` or `.tar`, or in these and `.gz`, `.xz`, `.zst` or `.bz2`)
 /// one disk is the source: the one that follows a `#` at the end, or the only one there is. Standard
@@ -56,11 +61,29 @@ pub fn source_from(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source
         let member = spec.strip_prefix("-#").filter(|member| !member.is_empty());
         return Ok(archive::on_stdin(plain("-", options)?, member));
     }
+    disk_at(spec, |spec| plain(spec, options))
+}
+
+/// The S3 object at `address`: `s3://bucket/key`, or the URL of an endpoint with bucket and key in its path
+/// (`https://minio.lan:9000/bucket/key`), as CDI has it. Where `options` have no region, it is the one in
+/// the host's name.
+pub fn s3_source(address: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    disk_at(address, |address| Ok(Box::new(s3::open(address, options)?)))
+}
+
+/// The object of Google Cloud Storage at `address`: `gs://bucket/object`, or its URL
+/// (`https://storage.googleapis.com/bucket/object`).
+pub fn gcs_source(address: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    disk_at(address, |address| {
+        Ok(Box::new(gcs::open(address, options)?))
+    })
+}
+
+/// What is at `spec`, or a disk in it if that is an archive.
+fn disk_at(spec: &str, open: impl Fn(&str) -> Result<Box<dyn Source>>) -> Result<Box<dyn Source>> {
     match split_member(spec) {
-        Some((archive, kind, member)) => {
-            archive::open_member(plain(archive, options)?, kind, member)
-        }
-        None => plain(spec, options),
+        Some((archive, kind, member)) => archive::open_member(open(archive)?, kind, member),
+        None => open(spec),
     }
 }
 
@@ -126,6 +149,8 @@ fn plain(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
         Some(scheme) if scheme == "imageio" || scheme == "imageio+http" => {
             imageio::open(spec, options)
         }
+        Some(scheme) if scheme == "s3" => Ok(Box::new(s3::open(spec, options)?)),
+        Some(scheme) if scheme == "gs" => Ok(Box::new(gcs::open(spec, options)?)),
         Some(scheme) => Err(Error::NotYet { scheme }),
         None => local::open(spec, options),
     }

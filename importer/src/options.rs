@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_transfer::{Cancel, Tally};
 
-use crate::{Error, RegistryOptions, Result};
+use crate::{Error, ObjectOptions, RegistryOptions, Result};
 
 /// What servers take from one client without complaint, and enough to fill a long line.
 pub const MOST_CONNECTIONS: usize = 16;
@@ -35,6 +35,8 @@ pub struct SourceOptions {
     pub connections: usize,
     /// What only registries need to be told.
     pub registry: RegistryOptions,
+    /// For object stores.
+    pub objects: ObjectOptions,
     /// Read local images that another process writes to.
     pub force_share: bool,
     /// Ends every wait for the network.
@@ -56,6 +58,7 @@ impl Default for SourceOptions {
             backoff: Duration::from_millis(250),
             connections: MOST_CONNECTIONS,
             registry: RegistryOptions::default(),
+            objects: ObjectOptions::default(),
             force_share: false,
             cancel: Cancel::default(),
             tally: Tally::default(),
@@ -77,6 +80,7 @@ impl fmt::Debug for SourceOptions {
             .field("backoff", &self.backoff)
             .field("connections", &self.connections)
             .field("registry", &self.registry)
+            .field("objects", &self.objects)
             .field("force_share", &self.force_share)
             .finish_non_exhaustive()
     }

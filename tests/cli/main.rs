@@ -16,6 +16,7 @@ mod kills;
 mod locks;
 mod look;
 mod mount;
+mod objects;
 mod progress;
 mod rig;
 mod run;

@@ -14,7 +14,9 @@
 
 pub mod data;
 pub mod device;
+pub mod gate;
 pub mod http;
 pub mod imageio;
 pub mod nbd;
 pub mod program;
+pub mod stores;

@@ -1,4 +1,4 @@
-//! Imports over HTTP, from servers that do what servers do.
+//! Imports over HTTP, from servers that do what servers do, and from object stores.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,12 +9,14 @@ mod archives;
 mod broken;
 mod credentials;
 mod fleet;
+mod gcs;
 mod http;
 mod pod;
 mod proxy;
 mod qcow2;
 mod random;
 mod registry;
+mod s3;
 mod tls;
 mod unpack;
 

@@ -1,6 +1,7 @@
 //! The importer pod's program, as a pod runs it: environment in, termination message out.
 
 mod metrics;
+mod objects;
 mod targets;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -12,14 +12,14 @@ use tempfile::TempDir;
 use super::{Import, open, options, serving};
 
 /// A disk and its images.
-struct Images {
+pub(crate) struct Images {
     directory: TempDir,
     expected: Vec<u8>,
 }
 
 impl Images {
     /// `None` without QEMU's tools.
-    fn new(len: usize) -> Option<Self> {
+    pub(crate) fn new(len: usize) -> Option<Self> {
         if !have("qemu-img") {
             return None;
         }
@@ -32,7 +32,7 @@ impl Images {
         Some(images)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -44,7 +44,7 @@ impl Images {
     }
 
     /// With the L1 table at the end: the disk grows so far that it has to move.
-    fn grown(&mut self) -> PathBuf {
+    pub(crate) fn grown(&mut self) -> PathBuf {
         let (from, to) = (self.path("plain.qcow2"), self.path("grown.qcow2"));
         std::fs::copy(from, &to).unwrap();
         self.run(&["resize", "-q", "grown.qcow2", "20G"]);
@@ -54,7 +54,7 @@ impl Images {
 }
 
 /// Compares two sparse files that may be larger than memory.
-fn assert_same(a: &Path, b: &Path) {
+pub(crate) fn assert_same(a: &Path, b: &Path) {
     let same = ["compare", "-f", "raw", "-F", "raw"];
     run(Command::new("qemu-img").args(same).args([a, b]));
 }

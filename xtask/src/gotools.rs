@@ -97,6 +97,24 @@ pub(crate) const LOCAL_PATH: Module = Module {
     )],
 };
 
+/// Object stores that the importer's tests read from.
+pub(crate) const STORES: Module = Module {
+    folder: "stores",
+    ldflags: "",
+    programs: &[
+        program(
+            "versitygw",
+            "github.com/versity/versitygw/cmd/versitygw",
+            "1.8.0",
+        ),
+        program(
+            "fake-gcs-server",
+            "github.com/fsouza/fake-gcs-server",
+            "1.56.1",
+        ),
+    ],
+};
+
 /// Beyond what the largest takes on two busy cores.
 const LIMIT: Duration = Duration::from_mins(45);
 

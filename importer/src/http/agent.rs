@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
+use bytes::{Bytes, BytesMut};
 use longshore_transfer::Tally;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
@@ -19,7 +20,7 @@ use super::answer::{Answer, text};
 use super::call::wait_of;
 use super::error::HttpError;
 use super::location::{Location, host, is_web, same_origin, without_user};
-use super::passport::Passport;
+use super::passport::{MOST_SAID, Passport, Refusal, Verdict};
 use super::trust;
 use crate::{BasicAuth, Error, Result, SourceOptions};
 
@@ -138,12 +139,15 @@ impl Agent {
     ) -> Result<Answer, HttpError> {
         let mut renewed = false;
         for _ in 0..=MOST_REDIRECTS {
-            let response = self.send(&hop, asked, if_range).await?;
+            let (mut response, papers) = self.send(&hop, asked, if_range).await?;
             let status = response.status().as_u16();
             let host = host(&hop.url);
             match status {
                 200 | 206 | 416 => {
                     self.check_content(&response, &hop)?;
+                    if let (true, Some(passport)) = (hop.at_home, &self.passport) {
+                        passport.admitted(response.headers())?;
+                    }
                     let asked = asked.map_or_else(|| "0-".to_owned(), |a| a.to_string());
                     let answer = Answer::read(response, host, &asked)?;
                     if hop.url != self.url {
@@ -151,16 +155,19 @@ impl Agent {
                     }
                     return Ok(answer);
                 }
-                301 | 302 | 303 | 307 | 308 => hop = next_hop(&self.url, &hop, &response)?,
-                401 | 403 if !renewed && self.renew(&hop, &response).await? => renewed = true,
-                _ => {
-                    return Err(HttpError::Status {
-                        host,
-                        status,
-                        hint: hint(status, hop.at_home, self.has_papers()),
-                        wait: wait_of(response.headers()),
-                    });
-                }
+                _ => match self.judge(&hop, &mut response, &papers, renewed).await? {
+                    Verdict::Again if !renewed => renewed = true,
+                    Verdict::Means(error) => return Err(error),
+                    _ if is_redirect(status) => hop = next_hop(&self.url, &hop, &response)?,
+                    _ => {
+                        return Err(HttpError::Status {
+                            host,
+                            status,
+                            hint: hint(status, hop.at_home, self.has_papers()),
+                            wait: wait_of(response.headers()),
+                        });
+                    }
+                },
             }
         }
         Err(HttpError::Redirect {
@@ -174,7 +181,7 @@ impl Agent {
         hop: &Hop,
         asked: Option<Asked>,
         if_range: Option<&HeaderValue>,
-    ) -> Result<Response, HttpError> {
+    ) -> Result<(Response, HeaderMap), HttpError> {
         let mut request = self
             .client
             .get(hop.url.clone())
@@ -191,12 +198,13 @@ impl Agent {
         let mut request = request
             .build()
             .map_err(|e| HttpError::from_request(&e, host(&hop.url)))?;
+        let mut papers = HeaderMap::new();
         if let (true, Some(passport)) = (hop.at_home, &self.passport) {
-            let papers = passport.stamp(&hop.url, request.headers()).await?;
-            request.headers_mut().extend(papers);
+            papers = passport.stamp(&hop.url, request.headers()).await?;
+            request.headers_mut().extend(papers.clone());
         }
         match tokio::time::timeout(self.stall, self.client.execute(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => Ok((response, papers)),
             Ok(Err(e)) => Err(HttpError::from_request(&e, host(&hop.url))),
             Err(_) => Err(HttpError::Stalled {
                 host: host(&hop.url),
@@ -205,16 +213,53 @@ impl Agent {
         }
     }
 
-    /// New papers, if the refusal came from where they are shown, and there are any.
-    async fn renew(&self, hop: &Hop, refusal: &Response) -> Result<bool, HttpError> {
-        match &self.passport {
-            Some(passport) if hop.at_home => {
-                passport
-                    .refused(refusal.status().as_u16(), refusal.headers())
-                    .await
+    /// What an answer that is not the content means to whoever made the papers, if it came from where
+    /// they are shown.
+    async fn judge(
+        &self,
+        hop: &Hop,
+        response: &mut Response,
+        papers: &HeaderMap,
+        retried: bool,
+    ) -> Result<Verdict, HttpError> {
+        let Some(passport) = self.passport.as_ref().filter(|_| hop.at_home) else {
+            return Ok(Verdict::Plain);
+        };
+        let status = response.status().as_u16();
+        // Where a redirect leads is in its headers.
+        let leads_on = is_redirect(status) && response.headers().contains_key(LOCATION);
+        let body = if leads_on {
+            Bytes::new()
+        } else {
+            self.said(response).await
+        };
+        let host = host(&hop.url);
+        let verdict = passport.judge(Refusal {
+            host: &host,
+            status,
+            headers: response.headers(),
+            papers,
+            retried,
+            body: &body,
+        });
+        verdict.await
+    }
+
+    /// The beginning of a body, as far as it comes without trouble.
+    async fn said(&self, response: &mut Response) -> Bytes {
+        let mut body = BytesMut::new();
+        let all = async {
+            while let Ok(Some(chunk)) = response.chunk().await {
+                let room = MOST_SAID.saturating_sub(body.len());
+                body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+                if body.len() >= MOST_SAID {
+                    break;
+                }
             }
-            _ => Ok(false),
-        }
+        };
+        // Half of it is worth having too.
+        let _ = tokio::time::timeout(self.stall, all).await;
+        body.freeze()
     }
 
     /// A server may label a stored `.gz` file as gzip-encoded: its bytes are what we came for. One that
@@ -243,6 +288,10 @@ impl Agent {
     pub(crate) fn stall(&self) -> Duration {
         self.stall
     }
+}
+
+fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
 /// Where a redirect leads, unless it must not be followed.

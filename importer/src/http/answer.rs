@@ -77,7 +77,7 @@ impl Identity {
     }
 }
 
-fn readable(value: Option<&HeaderValue>) -> String {
+pub(crate) fn readable(value: Option<&HeaderValue>) -> String {
     value.map_or_else(
         || "missing".to_owned(),
         |v| String::from_utf8_lossy(v.as_bytes()).into_owned(),

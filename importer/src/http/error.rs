@@ -18,6 +18,17 @@ pub enum Retry {
     Unauthorized,
 }
 
+impl Retry {
+    /// What the same request is worth after an answer with this status.
+    pub(crate) fn after(status: u16) -> Self {
+        match status {
+            401 | 403 | 407 => Self::Unauthorized,
+            408 | 425 | 429 | 500 | 502..=504 | 506..=599 => Self::Transient,
+            _ => Self::Permanent,
+        }
+    }
+}
+
 /// Why bytes did not come from a web server. Host and path are named by whoever shows it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,6 +62,20 @@ pub enum HttpError {
         status: u16,
         /// What to do about it.
         hint: &'static str,
+        /// How long the server asks to be left alone.
+        wait: Option<Duration>,
+    },
+    /// The same, from a server that says more than the status.
+    #[error("{host} answered {}: {said}", status_text(*.status))]
+    Said {
+        /// Host and port.
+        host: String,
+        /// The status.
+        status: u16,
+        /// The server's own code and words, cut short and without secrets, and what to do about it.
+        said: Box<str>,
+        /// What trying again is worth.
+        retry: Retry,
         /// How long the server asks to be left alone.
         wait: Option<Duration>,
     },
@@ -153,18 +178,14 @@ impl HttpError {
     /// What to do about it.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Status { status, .. } => match status {
-                401 | 403 | 407 => Retry::Unauthorized,
-                408 | 425 | 429 | 500 | 502..=504 | 506..=599 => Retry::Transient,
-                _ => Retry::Permanent,
-            },
+            Self::Status { status, .. } => Retry::after(*status),
+            Self::Said { retry, .. } | Self::Papers { retry, .. } => *retry,
             Self::Connect { .. }
             | Self::Broken { .. }
             | Self::Stalled { .. }
             | Self::Truncated { .. }
             | Self::Range { .. } => Retry::Transient,
             Self::GaveUp { source, .. } => source.retry(),
-            Self::Papers { retry, .. } => *retry,
             Self::Tls { .. }
             | Self::Redirect { .. }
             | Self::Overlong { .. }
@@ -180,7 +201,8 @@ impl HttpError {
         match self {
             Self::Connect { .. } => "ConnectFailed",
             Self::Tls { .. } => "CertificateRefused",
-            Self::Status { status, .. } => match status {
+            Self::Said { retry, .. } if *retry == Retry::Unauthorized => "Unauthorized",
+            Self::Status { status, .. } | Self::Said { status, .. } => match status {
                 401 | 403 | 407 => "Unauthorized",
                 404 | 410 => "NotFound",
                 _ => "BadStatus",
@@ -200,7 +222,7 @@ impl HttpError {
     /// The HTTP status behind it, if a server answered.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Status { status, .. } => Some(*status),
+            Self::Status { status, .. } | Self::Said { status, .. } => Some(*status),
             Self::GaveUp { source, .. } => source.status(),
             _ => None,
         }

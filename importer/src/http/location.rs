@@ -77,7 +77,7 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
 }
 
 /// The same for text that may not even be a URL.
-fn shown_spec(spec: &str) -> String {
+pub(crate) fn shown_spec(spec: &str) -> String {
     let plain = spec.split(['?', '#']).next().unwrap_or("");
     let Some((scheme, rest)) = plain.split_once("://") else {
         // `http:user:password@host` comes here: nothing after the scheme is safe to show.

@@ -77,6 +77,9 @@ impl Attempts {
             .mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
         if let HttpError::Status {
             wait: Some(wait), ..
+        }
+        | HttpError::Said {
+            wait: Some(wait), ..
         } = error
         {
             pause = pause.max((*wait).min(LONGEST_PAUSE));

@@ -49,6 +49,21 @@ pub(crate) fn client(url: &Url, options: &SourceOptions, agent: &str) -> Result<
     }
 }
 
+/// A client for services of this machine, which have no certificates and are not behind a proxy.
+pub(crate) fn nearby(patience: Duration, agent: &str) -> Result<Client> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Client::builder()
+        .user_agent(agent)
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(patience)
+        .tls_certs_only([])
+        .build()
+        .map_err(|e| Error::Client {
+            source: e.without_url(),
+        })
+}
+
 /// The certificates in files, and in the files of directories.
 fn authorities(paths: &[PathBuf]) -> Result<Vec<Certificate>> {
     let mut all = Vec::new();

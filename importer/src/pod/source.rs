@@ -13,9 +13,9 @@ use url::Url;
 
 use super::PodError;
 use crate::{
-    BasicAuth, ImageioDisk, ImageioError, RegistryImage, RegistryOptions, SourceOptions, VddkDisk,
-    VddkError, imageio_source, parse_header, registry_image, source_from, source_of_files,
-    vddk_source,
+    BasicAuth, ImageioDisk, ImageioError, RegistryImage, RegistryOptions, S3Keys, SourceOptions,
+    VddkDisk, VddkError, gcs_source, imageio_source, parse_header, registry_image, s3_source,
+    source_from, source_of_files, vddk_source,
 };
 
 /// Where Secrets with headers are mounted unless the environment says otherwise.
@@ -79,9 +79,11 @@ pub(super) fn open(
         From::Registry {
             pull: Pull::Pod, ..
         } => registry_image(&spec, &options).map(Opened::of_image),
-        From::Http { .. } | From::Glance { .. } | From::Gcs { .. } | From::Registry { .. } => {
+        From::Http { .. } | From::Glance { .. } | From::Registry { .. } => {
             source_from(&spec, &options).map(Opened::of)
         }
+        From::S3 { .. } => s3_source(&spec, &options).map(Opened::of),
+        From::Gcs { .. } => gcs_source(&spec, &options).map(Opened::of),
         From::Vddk {
             endpoint,
             disk,
@@ -92,7 +94,7 @@ pub(super) fn open(
             disk_id,
             checkpoint,
         } => ovirt(endpoint.reveal(), disk_id, checkpoint.as_ref(), &options).map(Opened::of),
-        From::S3 { .. } | From::Blank => Err(crate::Error::NotYet {
+        From::Blank => Err(crate::Error::NotYet {
             scheme: import.source.kind().to_owned(),
         }),
     };
@@ -174,8 +176,9 @@ pub(super) fn open_files(
     let spec = spec(import, access)?;
     let options = options(import, credentials, access)?;
     let opened = match &import.source {
-        From::Http { .. } | From::Glance { .. } | From::Gcs { .. } => {
-            source_of_files(&spec, &options).map(Opened::of)
+        From::Http { .. } | From::Glance { .. } => source_of_files(&spec, &options).map(Opened::of),
+        From::Gcs { .. } => {
+            crate::gcs::open(&spec, &options).map(|object| Opened::of(Box::new(object)))
         }
         // The contract lets no archive come from the rest.
         From::S3 { .. }
@@ -275,11 +278,24 @@ fn options(
         options.registry = registry(import, credentials, endpoint, architecture.as_deref())?;
     }
     let keys = Keys::of(credentials)?;
-    if let Some(user) = keys.id.filter(|user| !user.is_empty()) {
-        options.basic_auth = Some(BasicAuth {
-            user,
-            password: keys.secret.unwrap_or_default(),
-        });
+    let secret = keys.secret.unwrap_or_default();
+    match (&import.source, keys.id.filter(|id| !id.is_empty())) {
+        (From::S3 { .. }, Some(access_key_id)) => {
+            options.objects.s3_keys = Some(S3Keys {
+                access_key_id,
+                secret_access_key: secret,
+                session_token: keys.token,
+            });
+        }
+        // Google knows keys of its own.
+        (From::Gcs { .. }, _) => options.objects.google_key.clone_from(&credentials.google),
+        (_, Some(user)) => {
+            options.basic_auth = Some(BasicAuth {
+                user,
+                password: secret,
+            });
+        }
+        (_, None) => {}
     }
     for header in &import.headers.extra {
         options
@@ -326,10 +342,11 @@ fn registry(
     })
 }
 
-/// Name and password, from the environment or a mounted Secret.
+/// Name and password, or access key, from the environment or a mounted Secret.
 struct Keys {
     id: Option<String>,
     secret: Option<String>,
+    token: Option<String>,
 }
 
 impl Keys {
@@ -349,6 +366,10 @@ impl Keys {
             secret: match &credentials.secret_key {
                 Some(secret) => Some(text(secret)),
                 None => mounted(Credentials::SECRET_KEY_FILE)?,
+            },
+            token: match &credentials.session_token {
+                Some(token) => Some(text(token)),
+                None => mounted(Credentials::SESSION_TOKEN_FILE)?,
             },
         })
     }

@@ -54,7 +54,7 @@ impl Authority {
     }
 
     /// A server with a certificate for `names`.
-    pub(super) fn server_config(&self, names: &[&str]) -> Arc<rustls::ServerConfig> {
+    pub(crate) fn server_config(&self, names: &[&str]) -> Arc<rustls::ServerConfig> {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(names).unwrap();

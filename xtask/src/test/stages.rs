@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
-use crate::{baseline, cluster, crdgen, demo, deps, fuzz, guest, install, paths, peers, tidy};
+use crate::{
+    baseline, cluster, crdgen, demo, deps, fuzz, gotools, guest, install, paths, peers, tidy,
+};
 
 pub(super) struct Stage {
     pub(super) name: &'static str,
@@ -157,6 +159,10 @@ fn integration(count: &mut Count) -> Result<()> {
         .args(["--no-fail-fast", "--package", "longshore-tests", "--lib"])
         .args(SUITES.iter().flat_map(|suite| ["--test", suite]))
         .env(guest::VARIABLE, guest::make()?);
+    let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
+    let run = run
+        .env("LONGSHORE_VERSITYGW", s3)
+        .env("LONGSHORE_FAKE_GCS_SERVER", gcs);
     tests(run, count)
 }
 

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package tools names the programs that are built here, so that go.mod keeps what they need.
+package tools
+
+import (
+	_ "github.com/fsouza/fake-gcs-server"
+	_ "github.com/versity/versitygw/cmd/versitygw"
+)
