@@ -6,6 +6,7 @@
     reason = "helpers of tests fail by panicking too, and skips name themselves"
 )]
 
+mod budgets;
 mod contract;
 mod devices;
 mod faults;
