@@ -90,6 +90,32 @@ fn an_archive_is_unpacked_into_the_volume() {
 }
 
 #[test]
+fn an_archive_replaces_what_is_there_where_names_cannot_be_exchanged() {
+    if !have("strace") {
+        return;
+    }
+    let (_server, url) = serving(
+        "/files",
+        Page::of(tar_of(&[("top/new", b"new"), ("f", b"f")])),
+    );
+    let pod = Pod::http(&url).set("IMPORTER_CONTENTTYPE", "archive");
+    std::fs::create_dir_all(pod.path("data/top/old")).unwrap();
+    std::fs::write(pod.path("data/f"), "old").unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", "trace=renameat2", "-o"]);
+    strace.arg(pod.path("trace"));
+    strace.args(["-e", "inject=renameat2:error=EINVAL"]);
+    strace.arg(importer()).env_clear().envs(pod.vars());
+    pod.ended(&strace.output().unwrap()).complete();
+    let trace = std::fs::read_to_string(pod.path("trace")).unwrap();
+    assert_eq!(trace.matches("(INJECTED)").count(), 2, "{trace}");
+    assert_eq!(pod.volume(), ["f", "top"]);
+    assert_eq!(std::fs::read(pod.path("data/f")).unwrap(), b"f");
+    assert_eq!(std::fs::read(pod.path("data/top/new")).unwrap(), b"new");
+    assert!(!pod.path("data/top/old").exists());
+}
+
+#[test]
 fn a_volume_that_is_full_is_said_to_be() {
     if !is_root() || !have("mkfs.ext4") {
         return;
