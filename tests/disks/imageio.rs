@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore_importer::{
@@ -43,10 +42,10 @@ impl Rig {
         if !have("qemu-nbd") || !have("qemu-img") {
             return None;
         }
-        let imageio = Arc::new(Imageio::start()?);
+        let imageio = Imageio::start()?;
         let nbd = nbd(&place);
         let url = format!("nbd:unix:{}", nbd.socket().display());
-        let engine = FakeEngine::start(&imageio, &url, SIZE, behaviour);
+        let engine = FakeEngine::start(imageio, &url, SIZE, behaviour);
         Some(Self {
             place,
             engine,
@@ -244,6 +243,11 @@ impl Rig {
     }
 }
 
+/// Between two looks at something that comes when it comes.
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(5));
+}
+
 /// `qemu-img` with these arguments, in a place.
 fn qemu_img(place: &Place, args: &[&str]) {
     run(Command::new("qemu-img")
@@ -419,7 +423,7 @@ fn a_transfer_that_waits_for_its_target_is_kept_alive() {
     let until = Instant::now() + Duration::from_mins(1);
     while rig.engine.count("/extend") < 3 {
         assert!(Instant::now() < until, "{:?}", rig.engine.calls());
-        std::thread::yield_now();
+        pause();
     }
     drop(source);
     rig.ended("cancel");
@@ -472,7 +476,7 @@ fn a_command_that_is_told_to_stop_cancels_its_transfer() {
     let until = Instant::now() + Duration::from_mins(1);
     while rig.engine.count("GET /ovirt-engine/api/imagetransfers") < 2 {
         assert!(Instant::now() < until, "{:?}", rig.engine.calls());
-        std::thread::yield_now();
+        pause();
     }
     run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
     let ended = child.wait_with_output().unwrap();
@@ -562,7 +566,7 @@ fn a_pod_that_is_deleted_cancels_its_transfer() {
     let until = Instant::now() + Duration::from_mins(1);
     while rig.engine.count("GET /ovirt-engine/api/imagetransfers") < 2 {
         assert!(Instant::now() < until, "{:?}", rig.engine.calls());
-        std::thread::yield_now();
+        pause();
     }
     run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
     let ended = child.wait_with_output().unwrap();

@@ -389,7 +389,7 @@ fn the_command_imports_a_disk_and_ends_nbdkit_however_it_ends() {
     let until = Instant::now() + Duration::from_mins(1);
     let directory = loop {
         assert!(Instant::now() < until, "nbdkit was not started");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
         let called = std::fs::read_to_string(stand.place.path("called")).unwrap_or_default();
         let socket = called
             .lines()
@@ -408,7 +408,7 @@ fn the_command_imports_a_disk_and_ends_nbdkit_however_it_ends() {
     let alive = PathBuf::from("/proc").join(pid.trim()).join("fd");
     while alive.exists() {
         assert!(Instant::now() < until, "nbdkit outlives us");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     // Nobody was left to do this. The password was in no file.
     let password = directory.join("password");

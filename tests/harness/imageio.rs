@@ -17,9 +17,15 @@ const VERSION: &str = "2.5.1";
 #[derive(Debug)]
 pub struct Imageio {
     process: Child,
+    ports: Ports,
+    _directory: TempDir,
+}
+
+/// Where it listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
     control: u16,
     remote: u16,
-    _directory: TempDir,
 }
 
 fn program() -> Option<PathBuf> {
@@ -77,13 +83,14 @@ impl Imageio {
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         Self {
             process,
-            control,
-            remote,
+            ports: Ports { control, remote },
             _directory: directory,
         }
     }
+}
 
-    fn ticket(&self, method: &str, id: &str, body: &Value) -> u16 {
+impl Ports {
+    fn ticket(self, method: &str, id: &str, body: &Value) -> u16 {
         let mut control = TcpStream::connect(("127.0.0.1", self.control)).unwrap();
         let body = body.to_string();
         write!(
@@ -98,7 +105,7 @@ impl Imageio {
     }
 
     /// What the server knows of a ticket.
-    fn knows(&self, id: &str) -> bool {
+    fn knows(self, id: &str) -> bool {
         self.ticket("GET", id, &json!({})) == 200
     }
 }
@@ -141,7 +148,7 @@ struct State {
 pub struct FakeEngine {
     port: u16,
     state: Arc<Mutex<State>>,
-    imageio: Arc<Imageio>,
+    imageio: Imageio,
 }
 
 /// Who may log in.
@@ -152,13 +159,13 @@ const TOKEN: &str = "a-token-of-the-fake";
 
 impl FakeEngine {
     /// One whose disk `disk-1` is what the NBD server behind `nbd` has, `size` bytes.
-    pub fn start(imageio: &Arc<Imageio>, nbd: &str, size: u64, behaviour: Behaviour) -> Self {
+    pub fn start(imageio: Imageio, nbd: &str, size: u64, behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
         let fake = Fake {
             state: Arc::clone(&state),
-            imageio: Arc::clone(imageio),
+            imageio: imageio.ports,
             url: nbd.to_owned(),
             size,
             behaviour,
@@ -173,7 +180,7 @@ impl FakeEngine {
         Self {
             port,
             state,
-            imageio: Arc::clone(imageio),
+            imageio,
         }
     }
 
@@ -207,7 +214,7 @@ impl FakeEngine {
 
     /// No transfer is open, and no ticket for one.
     pub fn is_quiet(&self) -> bool {
-        self.lock().open.is_empty() && !self.imageio.knows("transfer-1")
+        self.lock().open.is_empty() && !self.imageio.ports.knows("transfer-1")
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -217,7 +224,8 @@ impl FakeEngine {
 
 struct Fake {
     state: Arc<Mutex<State>>,
-    imageio: Arc<Imageio>,
+    /// The server itself ends with the engine, which this thread of its outlives.
+    imageio: Ports,
     url: String,
     size: u64,
     behaviour: Behaviour,
