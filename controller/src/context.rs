@@ -6,12 +6,14 @@ use kube::api::{Api, ListParams};
 
 use crate::data_volume::render::Profile;
 use crate::error::{Result, Trying as _};
+use crate::import::scrape::Scraper;
 use crate::settings::Settings;
 
 /// It.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) settings: Settings,
+    pub(crate) scraper: Option<Scraper>,
 }
 
 /// A storage class, as far as it matters here.

@@ -6,6 +6,7 @@
 pub(crate) mod plan;
 pub(crate) mod pod;
 mod said;
+pub(crate) mod scrape;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,9 @@ const COMPONENT: &str = "import-controller";
 
 /// How soon to look again at a claim that somebody else uses: their pods are not watched.
 const USERS_PAUSE: Duration = Duration::from_secs(5);
+
+/// How soon to ask a pod again how far it is.
+const SCRAPE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -60,6 +64,9 @@ async fn reconcile(claim: Arc<PersistentVolumeClaim>, context: Arc<Context>) -> 
     let observed = observe(&context, (*claim).clone()).await?;
     for action in plan(&observed) {
         apply(&context, &observed.claim, action).await?;
+    }
+    if observed.pod.as_ref().is_some_and(is_running) {
+        return Ok(Next::requeue(SCRAPE_PAUSE));
     }
     if observed.users.is_empty() {
         return Ok(Next::await_change());
@@ -100,12 +107,29 @@ async fn observe(context: &Context, claim: PersistentVolumeClaim) -> Result<Obse
         .as_ref()
         .and_then(|spec| spec.storage_class_name.clone());
     let class = context.class(class.as_deref()).await?;
+    let address = pod.as_ref().filter(|pod| is_running(pod)).and_then(|pod| {
+        let status = pod.status.as_ref()?;
+        status.pod_ip.as_deref()
+    });
+    let reading = match (&context.scraper, address) {
+        (Some(scraper), Some(address)) => scraper.read(address).await,
+        _ => None,
+    };
     Ok(Observed {
         claim,
         pod,
+        reading,
         users,
         binds_late: class.is_some_and(|class| class.binds_late),
     })
+}
+
+fn is_running(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Running")
 }
 
 /// Whether a pod that has not ended mounts the claim.

@@ -19,6 +19,7 @@ use kube::Client;
 use crate::context::Context;
 pub use crate::error::Error;
 use crate::error::Result;
+use crate::import::scrape::Scraper;
 use crate::lease::Elector;
 use crate::settings::Settings;
 
@@ -38,7 +39,11 @@ pub async fn run() -> Result<()> {
         settings.identity.clone(),
     );
     elector.acquire().await;
-    let context = Arc::new(Context { client, settings });
+    let context = Arc::new(Context {
+        client,
+        settings,
+        scraper: Scraper::new(),
+    });
     tokio::select! {
         () = data_volume::run(Arc::clone(&context)) => {}
         () = import::run(Arc::clone(&context)) => {}

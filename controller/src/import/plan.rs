@@ -14,7 +14,10 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use longshore_crds::names::{annotation, object, reason};
 
+use serde_json::{Value, json};
+
 use super::said::{Said, said};
+use super::scrape::Reading;
 use super::source::{Request, request};
 use crate::claim::{Changes, Claim, missing};
 use crate::event::Note;
@@ -25,6 +28,8 @@ pub(crate) struct Observed {
     pub(crate) claim: PersistentVolumeClaim,
     /// The pod of the claim's importer, whoever made it.
     pub(crate) pod: Option<Pod>,
+    /// What it says of its progress.
+    pub(crate) reading: Option<Reading>,
     /// Pods besides it that mount the claim and have not ended.
     pub(crate) users: Vec<String>,
     /// The volume is made only once somebody uses the claim.
@@ -71,7 +76,7 @@ pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
         Err(refusal) => return stopped(claim, reason::UNSUPPORTED_SOURCE, &refusal.to_string()),
     };
     match (&observed.pod, ours) {
-        (Some(_), Some(pod)) => follow(claim, pod),
+        (Some(_), Some(pod)) => follow(claim, pod, observed.reading),
         (Some(pod), None) => {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let message =
@@ -110,7 +115,7 @@ fn begin(observed: &Observed, request: Request) -> Vec<Action> {
 }
 
 /// Hands on what the pod says.
-fn follow(claim: &PersistentVolumeClaim, pod: &Pod) -> Vec<Action> {
+fn follow(claim: &PersistentVolumeClaim, pod: &Pod, reading: Option<Reading>) -> Vec<Action> {
     let Said {
         phase,
         running,
@@ -147,6 +152,9 @@ fn follow(claim: &PersistentVolumeClaim, pod: &Pod) -> Vec<Action> {
     if let Some(done) = preallocated {
         wanted.insert(annotation::PREALLOCATION.to_owned(), Some(done.to_string()));
     }
+    if let Some(reading) = reading {
+        wanted.insert(annotation::PROGRESS.to_owned(), progress(claim, reading));
+    }
     let mut notes = Vec::new();
     if fatal {
         wanted.insert(annotation::FATAL_ERROR.to_owned(), Some("true".to_owned()));
@@ -169,6 +177,29 @@ fn follow(claim: &PersistentVolumeClaim, pod: &Pod) -> Vec<Action> {
     let mut actions = vec![Action::Annotate(changes)];
     actions.extend(notes.into_iter().map(Action::Tell));
     actions
+}
+
+/// The share that people see: written anew when it has grown by one percent, and never taken back.
+fn progress(claim: &PersistentVolumeClaim, reading: Reading) -> Option<String> {
+    let known = claim.annotation(annotation::PROGRESS);
+    let Some(percent) = reading.percent else {
+        return known.map(str::to_owned);
+    };
+    let before = known
+        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+        .and_then(|value| value.get("percent")?.as_f64());
+    if before.is_some_and(|before| percent < before + 1.0) {
+        return known.map(str::to_owned);
+    }
+    let Reading {
+        read,
+        written,
+        rate,
+        ..
+    } = reading;
+    // Held below 100 until the pod has ended well.
+    let percent = percent.min(99.99);
+    Some(json!({"percent": percent, "read": read, "written": written, "rate": rate}).to_string())
 }
 
 /// Nothing runs, and this is why.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Action, Observed, plan};
 use super::pod::{Workload, pod};
+use super::scrape::Reading;
 use super::source::request;
 use crate::claim::Changes;
 
@@ -39,6 +40,7 @@ fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
     Observed {
         claim,
         pod,
+        reading: None,
         users: Vec::new(),
         binds_late: true,
     }
@@ -215,6 +217,44 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
                 .all(|action| matches!(action, Action::DeletePod(_))),
             "{phase} {why}: {again:?}"
         );
+    }
+}
+
+#[test]
+fn progress_is_written_by_whole_percents_and_never_falls() {
+    let pod = importer(&json!({"phase": "Running", "containerStatuses": [{
+        "name": "importer", "restartCount": 0, "ready": true, "image": "", "imageID": "",
+        "state": {"running": {}},
+    }]}));
+    let reading = |percent| {
+        Some(Reading {
+            percent,
+            read: 5,
+            written: 6,
+            rate: 7,
+        })
+    };
+    let known = r#"{"percent":40.0}"#;
+    for (before, percent, after) in [
+        (None, Some(12.5), Some(12.5)),
+        (None, None, None),
+        (Some(known), Some(40.5), None),
+        (Some(known), Some(41.0), Some(41.0)),
+        // A pod that started anew begins at 0.
+        (Some(known), Some(3.0), None),
+        (Some(known), Some(100.0), Some(99.99)),
+    ] {
+        let annotations =
+            before.map_or_else(|| json!({}), |text| json!({annotation::PROGRESS: text}));
+        let observed = Observed {
+            reading: reading(percent),
+            ..seen(claim("Bound", &annotations), Some(pod.clone()))
+        };
+        let changes = written(&plan(&observed));
+        let text = value(&changes, annotation::PROGRESS);
+        let percent =
+            text.map(|text| serde_json::from_str::<Value>(text).unwrap()["percent"].clone());
+        assert_eq!(percent, after.map(Value::from), "{before:?}");
     }
 }
 
