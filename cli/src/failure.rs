@@ -235,6 +235,18 @@ fn transfer_next_step(error: &longshore_transfer::Error) -> Option<&'static str>
 
 fn source_next_step(error: &longshore_importer::Error) -> Option<&'static str> {
     use longshore_importer::{Error, HttpError};
+    if let Error::Image { source, .. } = error {
+        return match (source.reason(), source.retry()) {
+            ("CertificateRefused", _) => Some(
+                "if the registry has no certificate that can be checked, or speaks plain HTTP, and you trust the network: --insecure-registry HOST[:PORT]",
+            ),
+            (_, Retry::Unauthorized) => {
+                Some("give credentials: --user NAME:PASSWORD or --authfile FILE")
+            }
+            (_, Retry::Transient) => Some("try again: the registry may be back in a moment"),
+            _ => None,
+        };
+    }
     match error.retry() {
         // These say it themselves.
         Retry::Unauthorized

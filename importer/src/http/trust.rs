@@ -30,7 +30,7 @@ pub(crate) fn client(url: &Url, options: &SourceOptions, agent: &str) -> Result<
             .tcp_keepalive(Duration::from_secs(30))
             .tls_danger_accept_invalid_certs(options.insecure)
     };
-    if options.insecure {
+    if options.insecure && url.scheme() == "https" {
         tracing::warn!("certificates are not checked: anyone on the way can change the image");
     }
     let build = |builder: ClientBuilder| {

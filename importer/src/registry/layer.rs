@@ -12,7 +12,9 @@ use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 
 use longshore_image::{Error as ImageError, ErrorKind, Probe, ReadAt, probe};
-use longshore_transfer::{Allowance, Checksum, Error as TransferError, Finder, Inside, Source};
+use longshore_transfer::{
+    Allowance, Checksum, Error as TransferError, Exchange, Finder, Inside, Source,
+};
 
 use super::error::RegistryError;
 use super::hunt::{Hidden, Hunt, short};
@@ -133,6 +135,17 @@ impl Source for DiskLayer {
         }))
     }
 
+    fn buffers(&mut self) -> longshore_transfer::Result<Option<Box<dyn Exchange>>> {
+        let Some(inner) = self.layer.buffers()? else {
+            return Ok(None);
+        };
+        Ok(Some(Box::new(Measured {
+            what: self.what(),
+            inner,
+            left: self.size,
+        })))
+    }
+
     /// What it says it is, is not asked: registries have layers of every compression under every type.
     fn inside(&self, head: &[u8], _: bool) -> Inside {
         // The disk at random begins otherwise than the layer.
@@ -161,27 +174,41 @@ impl Source for DiskLayer {
 }
 
 /// A stream that must have a certain length.
-struct Measured {
+struct Measured<R: ?Sized> {
     what: String,
-    inner: Box<dyn Read + Send>,
     left: u64,
+    inner: Box<R>,
 }
 
-impl Read for Measured {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf)? as u64;
+impl<R: ?Sized> Measured<R> {
+    /// So many bytes came, where `room` says whether any were asked for.
+    fn count(&mut self, read: usize, room: bool) -> io::Result<usize> {
         let wrong = |how| {
             let error = RegistryError::malformed(&self.what, how);
             io::Error::new(io::ErrorKind::InvalidData, error)
         };
-        if read > self.left {
+        if read as u64 > self.left {
             return Err(wrong("it goes on after the size that its manifest names"));
         }
-        if read == 0 && self.left > 0 && !buf.is_empty() {
+        if read == 0 && self.left > 0 && room {
             return Err(wrong("it ends before the size that its manifest names"));
         }
-        self.left -= read;
-        Ok(usize::try_from(read).unwrap_or(usize::MAX))
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+impl<R: Read + ?Sized> Read for Measured<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        self.count(read, !buf.is_empty())
+    }
+}
+
+impl Exchange for Measured<dyn Exchange> {
+    fn exchange(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let read = self.inner.exchange(buffer)?;
+        self.count(read, !buffer.is_empty())
     }
 }
 
