@@ -94,7 +94,9 @@ fn compare(bench: &Bench, format: Format, driver: &str, image: &[u8], case: &str
 
 #[test]
 fn changed_vhds_are_read_as_qemu_reads_them_or_refused_for_a_reason() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vpc") else {
+        return;
+    };
     let mut dice = Dice::new(1);
     let dynamic = vhd_builder::Builder::new(5 * 4096, 4096)
         .block(3, pattern(1, 4096))
@@ -170,7 +172,9 @@ fn changed_vhds_are_read_as_qemu_reads_them_or_refused_for_a_reason() {
 
 #[test]
 fn changed_vdis_are_read_as_qemu_reads_them_or_refused_for_a_reason() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vpc") else {
+        return;
+    };
     let mut dice = Dice::new(2);
     let mut seed = vdi_builder::Builder::new(4 << 20, 1 << 20)
         .block(2, &pattern(1, 1 << 20))

@@ -12,6 +12,9 @@ mod differential;
 mod fixed;
 mod oracle;
 mod properties;
+#[path = "../support/qemu.rs"]
+#[expect(dead_code, reason = "other formats use the rest")]
+mod qemu;
 mod support;
 mod vdi_builder;
 mod vdi_rules;

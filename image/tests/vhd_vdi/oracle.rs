@@ -25,7 +25,9 @@ fn contents() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn what_qemu_img_converts_reads_as_qemu_img_reads_it() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vpc") else {
+        return;
+    };
     for (name, disk) in contents() {
         bench.write("raw", &disk);
         for (driver, options, format) in [
@@ -50,7 +52,7 @@ fn what_qemu_img_converts_reads_as_qemu_img_reads_it() {
             } else {
                 assert_eq!(head, Probe::Image(format));
             }
-            let expected = bench.oracle(driver, "image");
+            let expected = bench.read_by(driver, "image");
             assert!(expected.starts_with(&disk));
             both_read(format, &image, &expected);
         }
@@ -59,17 +61,15 @@ fn what_qemu_img_converts_reads_as_qemu_img_reads_it() {
 
 #[test]
 fn blocks_written_out_of_order_and_again_read_the_same() {
-    let Some(bench) = Bench::new() else { return };
     for (driver, format) in [("vpc", VHD), ("vdi", Format::Vdi)] {
+        let Some(bench) = Bench::new(driver) else {
+            return;
+        };
         bench.img(&format!("create -q -f {driver} image 40M"));
-        bench.io(driver, "image", &["write -P 1 30M 300k", "write -P 2 0 1M"]);
-        bench.io(
-            driver,
-            "image",
-            &["write -P 3 9M 2M", "write -P 4 600k 100k"],
-        );
-        bench.io(driver, "image", &["write -z 9M 1M", "write -P 5 8M 70000"]);
-        let expected = bench.oracle(driver, "image");
+        bench.io("image", &["write -P 1 30M 300k", "write -P 2 0 1M"]);
+        bench.io("image", &["write -P 3 9M 2M", "write -P 4 600k 100k"]);
+        bench.io("image", &["write -z 9M 1M", "write -P 5 8M 70000"]);
+        let expected = bench.oracle("image");
         both_read(format, &bench.read("image"), &expected);
     }
 }
@@ -78,7 +78,9 @@ fn blocks_written_out_of_order_and_again_read_the_same() {
 /// that means neither.
 #[test]
 fn the_size_of_a_vhd_is_what_qemu_takes_it_for() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vpc") else {
+        return;
+    };
     let size = 1_200 * 1024_u64;
     let disk = pattern(4, size as usize);
     let creators = [
@@ -113,7 +115,7 @@ fn the_size_of_a_vhd_is_what_qemu_takes_it_for() {
                     (",force_size_calc=chs", SizeRule::Geometry),
                     (",force_size_calc=current_size", SizeRule::CurrentSize),
                 ] {
-                    let expected = bench.oracle(&format!("vpc{forced}"), "image");
+                    let expected = bench.read_by(&format!("vpc{forced}"), "image");
                     let found = random(Format::Vhd(rule), &image).unwrap();
                     same(
                         &found,
@@ -132,7 +134,9 @@ fn the_size_of_a_vhd_is_what_qemu_takes_it_for() {
 
 #[test]
 fn sector_bitmaps_of_dynamic_disks_are_not_looked_at_as_qemu_does_not() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vpc") else {
+        return;
+    };
     let mut builder = Builder::new(5 << 20, 2 << 20)
         .block(2, pattern(1, MIB))
         .block(0, pattern(2, 2 * MIB));
@@ -142,33 +146,37 @@ fn sector_bitmaps_of_dynamic_disks_are_not_looked_at_as_qemu_does_not() {
     }
     let (image, _) = builder.build();
     bench.write("image", &image);
-    let expected = bench.oracle("vpc", "image");
+    let expected = bench.read_by("vpc", "image");
     assert_eq!(&expected[..2 * MIB], &pattern(2, 2 * MIB));
     both_read(VHD, &image, &expected);
 }
 
 #[test]
 fn blocks_that_share_their_bytes_read_as_qemu_reads_them() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vpc") else {
+        return;
+    };
     let (mut image, places) = Builder::new(6 << 20, 2 << 20)
         .block(1, pattern(1, 2 * MIB))
         .build();
     let entry = (places[&1] as u32 / 512).to_be_bytes();
     crate::vhd_builder::put(&mut image, crate::vhd_builder::TABLE_AT, &entry);
     bench.write("image", &image);
-    both_read(VHD, &image, &bench.oracle("vpc", "image"));
+    both_read(VHD, &image, &bench.read_by("vpc", "image"));
 
     let mut vdi = vdi_builder::Builder::new(4 << 20, 1 << 20).block(2, &pattern(1, MIB));
     vdi.gap = 512 - 16;
     vdi.map[0] = vdi.map[2];
     vdi.map[3] = vdi_builder::ZERO;
     bench.write("image", &vdi.build());
-    both_read(Format::Vdi, &vdi.build(), &bench.oracle("vdi", "image"));
+    both_read(Format::Vdi, &vdi.build(), &bench.read_by("vdi", "image"));
 }
 
 #[test]
 fn info_says_what_the_image_is_both_ways() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = Bench::new("vpc") else {
+        return;
+    };
     bench.write("raw", &pattern(1, MIB));
     for (driver, options, format, variant, cluster) in [
         (

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 use longshore_image::chain::Chain;
@@ -14,6 +12,8 @@ use longshore_image::vhd::SizeRule;
 use longshore_image::{
     DenyAll, ErrorKind, ExtentKind, Format, Image, Info, Limits, ReadAtExt, Result,
 };
+
+pub(crate) use crate::qemu::Bench;
 
 pub(crate) const VHD: Format = Format::Vhd(SizeRule::Creator);
 
@@ -195,60 +195,9 @@ pub(crate) fn both_read(format: Format, bytes: &[u8], expected: &[u8]) {
     }
 }
 
-/// A directory of its own, and the tools that make images in it.
-pub(crate) struct Bench {
-    dir: tempfile::TempDir,
-}
-
 impl Bench {
-    /// None, with the name of what is missing, on a machine without the tools; a failure under CI.
-    pub(crate) fn new() -> Option<Self> {
-        for tool in ["qemu-img", "qemu-io"] {
-            if Command::new(tool).arg("--version").output().is_err() {
-                assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
-                eprintln!("skipped: {tool} is missing");
-                return None;
-            }
-        }
-        Some(Self {
-            dir: tempfile::tempdir().unwrap(),
-        })
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
-    }
-
-    pub(crate) fn img(&self, words: &str) {
-        let output = Command::new("qemu-img")
-            .current_dir(self.dir.path())
-            .args(words.split(' '))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "qemu-img {words}: {output:?}");
-    }
-
-    /// `qemu-io` commands on an image of format `driver`.
-    pub(crate) fn io(&self, driver: &str, image: &str, commands: &[&str]) {
-        let mut io = Command::new("qemu-io");
-        io.current_dir(self.dir.path()).args(["-f", driver, image]);
-        for command in commands {
-            io.args(["-c", command]);
-        }
-        let output = io.output().unwrap();
-        assert!(output.status.success(), "{commands:?}: {output:?}");
-    }
-
     /// The disk as `qemu-img` reads it with driver `driver` (and its options).
-    pub(crate) fn oracle(&self, driver: &str, image: &str) -> Vec<u8> {
+    pub(crate) fn read_by(&self, driver: &str, image: &str) -> Vec<u8> {
         self.img(&format!(
             "convert -O raw --image-opts driver={driver},file.filename={image} oracle.raw"
         ));
