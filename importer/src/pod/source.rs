@@ -180,14 +180,15 @@ pub(super) fn open_files(
         From::Gcs { .. } => {
             crate::gcs::open(&spec, &options).map(|object| Opened::of(Box::new(object)))
         }
+        From::S3 { .. } => {
+            crate::s3::open(&spec, &options).map(|object| Opened::of(Box::new(object)))
+        }
         // The contract lets no archive come from the rest.
-        From::S3 { .. }
-        | From::Registry { .. }
-        | From::Imageio { .. }
-        | From::Vddk { .. }
-        | From::Blank => Err(crate::Error::NotYet {
-            scheme: import.source.kind().to_owned(),
-        }),
+        From::Registry { .. } | From::Imageio { .. } | From::Vddk { .. } | From::Blank => {
+            Err(crate::Error::NotYet {
+                scheme: import.source.kind().to_owned(),
+            })
+        }
     };
     opened.map_err(|source| connect(import, source))
 }

@@ -89,6 +89,29 @@ fn an_archive_is_unpacked_into_the_volume() {
     }
 }
 
+/// From a fake that looks at no signature: what a store says of those is tested elsewhere.
+#[test]
+fn an_archive_may_be_an_object() {
+    let tar = tar_of(&[("dir/file", b"file")]);
+    let (server, url) = serving("/disks/files.tar", Page::of(tar));
+    let pod = Pod::new("s3")
+        .set("IMPORTER_ENDPOINT", &url)
+        .set("IMPORTER_CONTENTTYPE", "archive")
+        .set("IMPORTER_ACCESS_KEY_ID", "key")
+        .set("IMPORTER_SECRET_KEY", "hush");
+    let ended = pod.run();
+    let source = ended.complete().source.as_ref().unwrap();
+    assert_eq!(source.name, "s3://disks/files.tar");
+    let request = &server.log().requests[0];
+    assert!(
+        request
+            .header("authorization")
+            .unwrap()
+            .starts_with("AWS4-HMAC-SHA256 ")
+    );
+    assert_eq!(std::fs::read(pod.path("data/dir/file")).unwrap(), b"file");
+}
+
 #[test]
 fn an_archive_replaces_what_is_there_where_names_cannot_be_exchanged() {
     if !have("strace") {
