@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod line;
 mod say;
 mod versus;
 
@@ -30,6 +31,11 @@ enum Command {
     /// A case is slower only if the whole 95 % interval of the ratio lies above 1.05, and still does
     /// when divided by what the peers' times did meanwhile. Exit code 1 if any is.
     Compare(versus::CompareArgs),
+    /// Imports over a line of one gigabit a second, with delay, loss and cuts; takes root
+    Line(line::Args),
+    /// Be a long line between a client and a server
+    #[command(hide = true)]
+    Relay(line::relay::Args),
     /// Inflate a gzip file into nothing: what one thread of zlib-rs can do at best
     #[command(hide = true)]
     Gunzip {
@@ -44,6 +50,8 @@ pub fn main() -> ExitCode {
         Command::Versus(args) => versus::run(&args),
         Command::Report { json, results } => versus::report(&results, json),
         Command::Compare(args) => versus::compare(&args),
+        Command::Line(args) => line::run(&args),
+        Command::Relay(args) => line::relay::run(&args),
         Command::Gunzip { file } => versus::gunzip(&file),
     };
     match outcome {

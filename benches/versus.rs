@@ -40,6 +40,9 @@ mod summary;
 mod table;
 
 pub(crate) use compare::{Args as CompareArgs, run as compare};
+pub(crate) use machine::describe as describe_machine;
+pub(crate) use measure::equal as compare_files;
+pub(crate) use server::configuration as nginx_configuration;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]

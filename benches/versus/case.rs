@@ -241,6 +241,7 @@ impl Case {
     fn is_wanted(&self, name: &str) -> bool {
         self.name() == name
             || self.group.name() == name
+            || (name == "http" && self.group == Group::Import)
             || (name == "sweeps" && self.group.name().starts_with("sweep-"))
             || (self.plain() && self.stem() == name)
             || (self.group == Group::Files && self.place.name() == name)
@@ -329,6 +330,7 @@ mod tests {
         assert_eq!(files.len(), images::files().count());
         assert_eq!(names(&["files"]).unwrap().len(), 2 * files.len());
         assert_eq!(names(&["http-raw"]).unwrap(), ["http-raw@disk"]);
+        assert_eq!(names(&["http"]).unwrap(), names(&["import"]).unwrap());
         assert_eq!(
             names(&["qcow2-zlib@disk+128M"]).unwrap(),
             ["qcow2-zlib@disk+128M"]

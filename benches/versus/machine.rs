@@ -48,7 +48,7 @@ pub(super) fn available() -> u64 {
 }
 
 /// Lines about the machine.
-pub(super) fn describe() -> String {
+pub(crate) fn describe() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let memory = field("/proc/meminfo", "MemTotal").unwrap_or_default();
     format!(

@@ -272,7 +272,7 @@ fn load() -> f64 {
 }
 
 /// Whether two files have the same bytes; a hole is zeros.
-pub(super) fn equal(one: &Path, other: &Path) -> Result<()> {
+pub(crate) fn equal(one: &Path, other: &Path) -> Result<()> {
     let open =
         |path: &Path| File::open(path).with_context(|| format!("opening {}", path.display()));
     let (one, other) = (open(one)?, open(other)?);

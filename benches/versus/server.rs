@@ -77,7 +77,7 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// One process that sends whole files from the page cache, and writes down nothing.
-fn configuration(root: &Path, scratch: &Path, port: u16) -> String {
+pub(crate) fn configuration(root: &Path, scratch: &Path, port: u16) -> String {
     let (root, scratch) = (root.display(), scratch.display());
     let mut text = format!(
         "daemon off;\nmaster_process off;\nworker_processes 1;\npid {scratch}/nginx.pid;\n\

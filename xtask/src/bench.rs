@@ -11,7 +11,7 @@ use crate::{cargo, install, paths, peers, say};
 /// Which benchmark, and its own options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What, and its options as they are: micro (criterion's), versus, report, compare (`versus --help`
+    /// What, and its options as they are: micro (criterion's), versus, line, report, compare (`versus --help`
     /// tells them)
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .args(["--release", "--package", "longshore-benches", "--"])
         .args(&args.args);
     // The others only read what was measured.
-    if args.args.first().is_some_and(|name| name == "versus") {
+    if args.args.first().is_some_and(|name| name == "versus" || name == "line") {
         install::run(&install::Args::default())?;
         cargo::locked("build")
             .args(["--release", "--package", "longshore-cli"])

@@ -175,6 +175,14 @@ pub enum HttpError {
 }
 
 impl HttpError {
+    /// What was under way got lost: the line, and not what the server thinks of us.
+    pub(crate) fn is_of_the_line(&self) -> bool {
+        matches!(
+            self,
+            Self::Broken { .. } | Self::Truncated { .. } | Self::Stalled { .. }
+        )
+    }
+
     /// What to do about it.
     pub fn retry(&self) -> Retry {
         match self {

@@ -74,6 +74,12 @@ fn parts(most: usize, memory: u64) -> Option<(usize, u64)> {
     (most >= 2).then_some((most, part))
 }
 
+/// How large a part is where each connection brings `rate` bytes a second: half a second's worth. Larger
+/// ones tell late what more connections would bring, and smaller ones are mostly round trips.
+fn fitting(rate: u64, most_part: u64) -> u64 {
+    (rate / 2).max(LEAST_PART).min(most_part)
+}
+
 /// Requests under way.
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -86,6 +92,10 @@ pub(crate) struct Fleet {
     next: u64,
     end: u64,
     part: u64,
+    /// All that may be under way have room if none is larger.
+    most_part: u64,
+    /// When the first were asked for.
+    since: Instant,
     pace: Pace,
     /// Of `fetch.troubles`, those that were taken into account.
     troubles: u32,
@@ -115,6 +125,8 @@ impl Fleet {
             return None;
         }
         let (most, part) = parts(most, memory)?;
+        let most_part = part;
+        let part = fitting(rate, most_part);
         let troubles = fetch.troubles.load(Ordering::Relaxed);
         let mut fleet = Self {
             fetch,
@@ -123,6 +135,8 @@ impl Fleet {
             next: at.saturating_add(part),
             end,
             part,
+            most_part,
+            since: Instant::now(),
             pace: Pace::new(rate, most),
             troubles,
         };
@@ -152,7 +166,10 @@ impl Fleet {
         feed: &mut Feed,
         mut passed: impl FnMut(u64),
     ) -> Result<Result<(), Unwanted>, HttpError> {
+        // The first parts have been coming since they were asked for, while the one connection was read.
         let mut lap = Gauge::start();
+        lap.since = self.since;
+        lap.waited = self.since.elapsed();
         let mut parts = 0;
         while let Some(mut flight) = self.flights.pop_front() {
             let asked = Instant::now();
@@ -192,6 +209,8 @@ impl Fleet {
             troubles: troubles.wrapping_sub(self.troubles),
         });
         self.troubles = troubles;
+        let rate = per_second(lap.bytes, lap.since.elapsed());
+        self.part = fitting(rate / before.max(1) as u64, self.most_part);
         if self.pace.width() != before {
             tracing::debug!(before, now = self.pace.width(), ?lap, "connections");
         }
@@ -221,6 +240,14 @@ mod tests {
                 assert!(most as u64 * part <= memory);
             }
         }
+    }
+
+    #[test]
+    fn parts_take_about_half_a_second() {
+        assert_eq!(fitting(0, MOST_PART), LEAST_PART);
+        assert_eq!(fitting(2_000_000, MOST_PART), 1_000_000);
+        assert_eq!(fitting(2_000_000, 600_000), 600_000);
+        assert_eq!(fitting(u64::MAX, MOST_PART), MOST_PART);
     }
 
     #[test]

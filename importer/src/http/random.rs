@@ -15,7 +15,7 @@ use super::agent::{Agent, Asked};
 use super::answer::{Answer, Content, Identity};
 use super::error::{Cause, HttpError, Retry};
 use super::net::Net;
-use super::retry::{Attempts, Policy, dice};
+use super::retry::{Attempts, Policy, after_headway, dice};
 
 /// What one request brings at least. Round trips cost more than these bytes.
 const BLOCK: u64 = 256 << 10;
@@ -133,25 +133,22 @@ impl Fetch {
         let mut all = BytesMut::new();
         loop {
             let have = all.len() as u64;
-            let error = match self.once(start + have, len - have).await {
-                Ok(bytes) if bytes.len() as u64 == len - have && all.is_empty() => {
-                    return Ok(bytes);
-                }
-                Ok(bytes) => {
-                    all.extend_from_slice(&bytes);
-                    if all.len() as u64 == len {
-                        return Ok(all.freeze());
-                    }
-                    continue;
-                }
+            let error = match self.more(start + have, len - have, &mut all).await {
+                Ok(()) if all.len() as u64 == len => return Ok(all.freeze()),
+                Ok(()) => continue,
                 Err(e) => e,
             };
-            self.troubles.fetch_add(1, Ordering::Relaxed);
+            // What broke on the way says nothing of the server, and what came before is kept.
+            let brought = all.len() as u64 - have;
+            let broke = brought > 0 && error.is_of_the_line();
+            if !broke {
+                self.troubles.fetch_add(1, Ordering::Relaxed);
+            }
             let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
                 return Err(match error.retry() {
                     Retry::Permanent => error,
                     _ => HttpError::GaveUp {
-                        received: start + have,
+                        received: start + have + brought,
                         len: self.identity.len,
                         attempts: attempts.failed(),
                         source: Box::new(error),
@@ -159,6 +156,7 @@ impl Fetch {
                 });
             };
             self.agent.tally.add();
+            let pause = after_headway(pause, &error, brought);
             tracing::warn!(
                 start,
                 len,
@@ -173,6 +171,13 @@ impl Fetch {
 
     /// The same in one request, or the first part of it from a server that gives less at once. Also tells whether a server does ranges at all.
     pub(crate) async fn once(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
+        let mut all = BytesMut::new();
+        self.more(start, len, &mut all).await?;
+        Ok(all.freeze())
+    }
+
+    /// Appends it to `all`; if it breaks off, what came.
+    async fn more(&self, start: u64, len: u64, all: &mut BytesMut) -> Result<(), HttpError> {
         let asked = Asked {
             first: start,
             last: Some(start + len - 1),
@@ -187,7 +192,7 @@ impl Fetch {
             Content::Part(range) if range.first == asked.first && range.end() <= start + len => {
                 let n = range.end() - start;
                 if n == len || n >= LEAST {
-                    return self.body(&mut answer, n).await;
+                    return self.body(&mut answer, n, len, all).await;
                 }
                 range.to_string()
             }
@@ -201,10 +206,18 @@ impl Fetch {
         })
     }
 
-    async fn body(&self, answer: &mut Answer, len: u64) -> Result<Bytes, HttpError> {
+    /// `len` bytes of the `wanted` ones.
+    async fn body(
+        &self,
+        answer: &mut Answer,
+        len: u64,
+        wanted: u64,
+        all: &mut BytesMut,
+    ) -> Result<(), HttpError> {
         let stall = self.agent.stall();
         // No more than was asked for.
-        let mut all = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
+        all.reserve(usize::try_from(wanted).unwrap_or(0));
+        let before = all.len() as u64;
         loop {
             let chunk = tokio::time::timeout(stall, answer.response.chunk()).await;
             let chunk = chunk.map_err(|_| HttpError::Stalled {
@@ -216,17 +229,18 @@ impl Fetch {
                 source: Cause::of(&e),
             })?;
             let Some(chunk) = chunk else { break };
-            all.extend_from_slice(&chunk);
-            if all.len() as u64 > len {
+            if all.len() as u64 - before + chunk.len() as u64 > len {
                 return Err(HttpError::Overlong { expected: len });
             }
+            all.extend_from_slice(&chunk);
         }
-        if (all.len() as u64) < len {
+        let found = all.len() as u64 - before;
+        if found < len {
             return Err(HttpError::Truncated {
                 expected: len,
-                found: all.len() as u64,
+                found,
             });
         }
-        Ok(all.freeze())
+        Ok(())
     }
 }

@@ -91,6 +91,16 @@ impl Attempts {
     }
 }
 
+/// The pause after an attempt that brought `bytes` before the connection broke: none if it was worth the
+/// connection. Whoever cuts them now and then is not overloaded, and all parts behind this one wait.
+pub(crate) fn after_headway(pause: Duration, error: &HttpError, bytes: u64) -> Duration {
+    const WORTH_IT: u64 = 256 << 10;
+    if bytes >= WORTH_IT && error.is_of_the_line() {
+        return Duration::ZERO;
+    }
+    pause
+}
+
 /// A number from 0 to 1 that differs between processes: pods that failed together must not come back
 /// together.
 pub(crate) fn dice() -> f64 {

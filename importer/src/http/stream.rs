@@ -25,7 +25,7 @@ use super::error::{Cause, HttpError, Retry};
 use super::fleet::{Fleet, Gauge};
 use super::pipe::{Feed, Unwanted};
 use super::random::Fetch;
-use super::retry::{Attempts, Policy, dice};
+use super::retry::{Attempts, Policy, after_headway, dice};
 
 /// An answer that ends before the content does, as it said it would, is no failure if it brought this
 /// much.
@@ -135,6 +135,7 @@ impl Pass {
                 return Err(self.give_up(error, attempts.failed()));
             };
             self.agent.tally.add();
+            let pause = after_headway(pause, &error, self.at - before);
             tracing::warn!(
                 received = self.at,
                 attempt = attempts.failed(),
