@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Fetch an image and make a raw disk of it
     #[command(after_long_help = IMPORT_EXAMPLES)]
-    Import(ImportArgs),
+    Import(Box<ImportArgs>),
     /// Import the disks of a manifest and boot its virtual machine, without Kubernetes
     #[command(after_long_help = RUN_EXAMPLES)]
     Run(RunArgs),
@@ -183,7 +183,17 @@ The source blank: is none: the disk is zeros, sparse unless --preallocate. A blo
 it is without --preallocate, as a blank claim is what its provisioner gave.
 
 An import is durable (fsync) when it ends with exit code 0. For the target, progress and signals
-see `longshore convert --help`.";
+see `longshore convert --help`.
+
+An import that was killed, interrupted, or failed for a reason that can pass (the server, the
+network, no space left) goes on where it was when the same command is run again: what is on
+storage is written down in .OUT.longshore-journal, beside .OUT.partial. Of a server with ranges
+only what is missing is fetched; other sources are read again and not written again. If the
+source, the target or an option is another, the import starts over and says what differs; so it
+does for a source that can't be told from a later state of it (no ETag or Last-Modified, standard
+input), and with --backing same-dir. An image that is refused, a wrong digest, and a source that
+changes leave nothing. The progress event has `resumed`, the bytes of the disk that were there;
+the error event has `resumable`.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -388,6 +398,8 @@ pub(crate) struct ImportArgs {
     pub(crate) remote: RemoteArgs,
     #[command(flatten)]
     pub(crate) copy: CopyArgs,
+    #[command(flatten)]
+    pub(crate) resume: ResumeArgs,
     /// An http(s)://, s3://, gs:// or nbd:// address, a container image (docker://, oci-archive:), a file,
     /// - for standard input, or blank: for none
     #[arg(value_name = "SOURCE")]
@@ -395,6 +407,20 @@ pub(crate) struct ImportArgs {
     /// A raw file to make or replace, a block device to fill, or a directory for an archive's files
     #[arg(value_name = "OUT")]
     pub(crate) target: PathBuf,
+}
+
+/// Going on with an import that ended early.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResumeArgs {
+    /// Start from the beginning, and leave nothing behind if the import ends early
+    #[arg(long)]
+    pub(crate) no_resume: bool,
+    /// Where the journal is kept if OUT is a block device [default: journals/ of the state directory]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_resume")]
+    pub(crate) journal_dir: Option<PathBuf>,
+    /// Write down what is done after so many bytes of the disk, whatever it costs
+    #[arg(long, value_name = "QTY", hide = true)]
+    pub(crate) journal_step: Option<Quantity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

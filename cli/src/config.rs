@@ -15,18 +15,19 @@ use longshore_importer::{
 };
 use longshore_launcher::accel::Accel;
 use longshore_transfer::{
-    Cache, DirectoryGate, Memory, Options, Preallocate, Qcow2Spec, TargetFormat, TargetSpec,
+    Cache, DirectoryGate, Journal, Memory, Options, Preallocate, Qcow2Spec, TargetFormat,
+    TargetSpec,
 };
 
 use crate::args::{
     AccelArg, Args, BackingArg, CacheArg, Command, CompressionArg, ContentTypeArg, CopyArgs,
     FormatArg, ImageArgs, LookArgs, OutputArgs, PreallocateArg, ProgressArg, RegistryArgs,
-    RemoteArgs, RunArgs, RunProgressArg, ToArg,
+    RemoteArgs, ResumeArgs, RunArgs, RunProgressArg, ToArg,
 };
 use crate::copy::{Content, Copy};
 use crate::look::{Look, Onlooker};
 use crate::progress::Mode;
-use crate::run::RunConfig;
+use crate::run::{RunConfig, state_directory};
 use crate::source::Place;
 
 /// What is to be done.
@@ -149,10 +150,12 @@ impl TryFrom<Args> for Config {
                 Self::Copy(Box::new(copy))
             }
             Command::Import(args) => {
+                let args = *args;
                 if args.to != ToArg::Raw {
                     return Err(UsageError::ImportIsRaw);
                 }
                 let place = Place::of(&args.source);
+                let denies = args.copy.image.backing == BackingArg::Deny;
                 let mut copy = copy(args.copy, place, args.target, true)?;
                 remote(args.remote, &mut copy.source_options)?;
                 copy.target.size = args
@@ -160,6 +163,7 @@ impl TryFrom<Args> for Config {
                     .map(|size| at_least_one("size", size, "the size of a disk"))
                     .transpose()?;
                 copy.options.checksum = args.checksum;
+                copy.target.journal = journal(args.resume, denies)?;
                 copy.content = content(&args.source, args.content_type)?;
                 if copy.content == Content::Blank && copy.options.checksum.is_some() {
                     return Err(UsageError::BlankHasNone { option: "checksum" });
@@ -181,6 +185,23 @@ impl TryFrom<Args> for Config {
             Command::Completions { shell } => Self::Completions(shell),
         })
     }
+}
+
+/// Nobody can tell whether files beside the image are later what they are now.
+fn journal(args: ResumeArgs, denies: bool) -> Result<Option<Journal>, UsageError> {
+    let ResumeArgs {
+        no_resume,
+        journal_dir,
+        journal_step,
+    } = args;
+    let step = journal_step
+        .map(|step| at_least_one("journal-step", step, "an amount of bytes"))
+        .transpose()?;
+    Ok((denies && !no_resume).then(|| Journal {
+        directory: Some(journal_dir.unwrap_or_else(|| state_directory().join("journals"))),
+        target_id: None,
+        step,
+    }))
 }
 
 fn look(args: LookArgs) -> Result<Look, UsageError> {
@@ -228,6 +249,7 @@ fn copy(args: CopyArgs, place: Place, path: PathBuf, sync: bool) -> Result<Copy,
             size: None,
             sync,
             force_share,
+            journal: None,
         },
         options,
         source_options: SourceOptions {

@@ -219,8 +219,10 @@ fn watched<T: Send + 'static>(
         match outcome.recv_timeout(display.interval()) {
             Ok(Ok(done)) => return Ok((done, progress)),
             // Asked to stop, each source has its own way of saying so.
-            Ok(Err(_)) if stopping.is_some() => return Err(Error::Interrupted.into()),
-            Ok(Err(failure)) => return Err(failure),
+            Ok(Err(_)) if stopping.is_some() => {
+                return Err(resumable(Error::Interrupted.into(), &progress));
+            }
+            Ok(Err(failure)) => return Err(resumable(failure, &progress)),
             Err(RecvTimeoutError::Disconnected) => return Err(Failure::Crashed),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -229,15 +231,24 @@ fn watched<T: Send + 'static>(
             cancel.cancel();
             let since = *stopping.get_or_insert(now);
             if received > 1 || now.duration_since(since) > PATIENCE {
-                if begun.load(Ordering::Acquire) {
+                if begun.load(Ordering::Acquire) && !progress.snapshot().kept {
                     leftover();
                 }
-                return Err(Error::Interrupted.into());
+                return Err(resumable(Error::Interrupted.into(), &progress));
             }
         } else {
             display.show(&progress);
         }
     }
+}
+
+/// A failure after which the same command goes on, if so.
+fn resumable(failure: Failure, progress: &Progress) -> Failure {
+    if progress.snapshot().kept {
+        let source = Box::new(failure);
+        return Failure::Resumable { source };
+    }
+    failure
 }
 
 /// Where `transfer` writes before a file gets its name. `None` for what it writes in place.

@@ -84,6 +84,12 @@ pub(crate) enum Failure {
         /// The cause.
         source: Box<Self>,
     },
+    /// Something that may pass ended an import, and what was done is kept.
+    #[error(transparent)]
+    Resumable {
+        /// The cause.
+        source: Box<Self>,
+    },
     /// The accelerator that was demanded is not there.
     #[error(transparent)]
     Accelerator(#[from] AccelError),
@@ -117,7 +123,7 @@ impl Failure {
         match self {
             Self::Transfer(error) => error.exit_code(),
             Self::Source(error) => error.exit_code(),
-            Self::Disk { source, .. } => source.exit_code(),
+            Self::Disk { source, .. } | Self::Resumable { source } => source.exit_code(),
             Self::ReaderGone => 0,
             Self::NotRandom { .. }
             | Self::Output { .. }
@@ -149,12 +155,21 @@ impl Failure {
             Self::Field { .. } => "FieldInvalid",
             Self::Plan(error) => error.reason(),
             Self::State(error) => error.reason(),
-            Self::Disk { source, .. } => source.reason(),
+            Self::Disk { source, .. } | Self::Resumable { source } => source.reason(),
             Self::Accelerator(error) => error.reason(),
             Self::Run(error) => error.reason(),
             Self::Ended { end, .. } => end.reason(),
             Self::TimedOut { .. } => "TimedOut",
             Self::Crashed => "Crashed",
+        }
+    }
+
+    /// The same command goes on from what is done.
+    pub(crate) fn is_resumable(&self) -> bool {
+        match self {
+            Self::Resumable { .. } => true,
+            Self::Disk { source, .. } => source.is_resumable(),
+            _ => false,
         }
     }
 
@@ -185,6 +200,13 @@ impl Failure {
                 )),
                 other => other.next_step(),
             },
+            Self::Resumable { source } => Some(match source.next_step() {
+                Some(next) => format!("{next}; the same command goes on from what is done"),
+                None => {
+                    "run the same command again: it goes on from what is done (--no-resume starts over)"
+                        .to_owned()
+                }
+            }),
             Self::Run(RunError::NoQemu { .. }) => {
                 Some("install it: apt-get install qemu-system-x86".to_owned())
             }

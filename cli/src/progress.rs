@@ -131,7 +131,8 @@ impl Display {
         match &mut self.kind {
             Kind::Bar(bar) => bar.finish_and_clear(),
             Kind::Lines(lines) => {
-                lines.failed(failure.reason(), &failure.message(), failure.exit_code());
+                let (reason, code) = (failure.reason(), failure.exit_code());
+                lines.failed(reason, &failure.message(), code, failure.is_resumable());
             }
             Kind::LastWord | Kind::Nothing => {}
         }
@@ -175,8 +176,12 @@ fn summary(report: &Report, target: &str) -> String {
         0 => String::new(),
         n => format!("{} shared with the source, ", bytes(n)),
     };
+    let resumed = match report.bytes_resumed {
+        0 => String::new(),
+        n => format!("{} there from an earlier run, ", bytes(n)),
+    };
     format!(
-        "{target}: a {} disk of {} from {}; {} read, {} written, {shared}{seconds:.1} s, {}/s",
+        "{target}: a {} disk of {} from {}; {} read, {} written, {shared}{resumed}{seconds:.1} s, {}/s",
         report.written_as.format().name(),
         bytes(report.virtual_size),
         image(report),

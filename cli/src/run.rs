@@ -27,7 +27,7 @@ use crate::output;
 use crate::progress::Mode;
 use crate::signals::Signals;
 
-pub(crate) use self::state::StateError;
+pub(crate) use self::state::{StateError, default_base as state_directory};
 
 /// What to run, and how.
 #[derive(Debug)]

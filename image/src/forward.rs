@@ -54,6 +54,11 @@ pub trait Emit {
     /// Called once, before the first piece.
     fn geometry(&mut self, geometry: &Geometry) -> Result<()>;
 
+    /// Whether a piece of this range would be of use. Nothing has to be read for one that is not.
+    fn wants(&self, _guest: &Range<u64>) -> bool {
+        true
+    }
+
     /// A piece of the disk. Pieces come in any order; within honest images they do not overlap.
     /// What no piece covers is zero.
     fn piece(&mut self, guest: Range<u64>, kind: PieceKind, bytes: &[u8]) -> Result<()>;
@@ -105,6 +110,19 @@ pub trait Decoder: Send + Debug {
             crate::ErrorKind::Misuse,
             "this decoder has to see every byte",
         ))
+    }
+
+    /// Where the stream can be gone on with by [`Decoder::skip_to`]: everything before it was handed
+    /// out, or would be found again.
+    fn safe_point(&self) -> Option<u64> {
+        None
+    }
+
+    /// Goes on at `at`, a [`Decoder::safe_point`] of an earlier decoder that saw the same stream. What is
+    /// missing of the bytes before, tables and whatever [`Emit::wants`] of the disk, is read from the side.
+    /// False if more of the stream's beginning has to be pushed first.
+    fn skip_to(&mut self, _at: u64, _out: &mut dyn Emit) -> Result<bool> {
+        Ok(false)
     }
 
     /// The stream ended.

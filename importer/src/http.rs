@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use longshore_image::ReadAt;
-use longshore_transfer::{Allowance, Exchange, Source};
+use longshore_transfer::{Allowance, Exchange, Fingerprint, Source};
 use reqwest::header::ACCEPT_RANGES;
 use url::Url;
 
@@ -52,6 +52,8 @@ use crate::{Error, Result, SourceOptions};
 /// A file on a web server.
 pub(crate) struct HttpSource {
     name: String,
+    /// The name, and what tells it from the same with another query.
+    place: String,
     net: Arc<Net>,
     agent: Arc<Agent>,
     policy: Policy,
@@ -119,6 +121,7 @@ impl HttpSource {
         net: Arc<Net>,
         options: &SourceOptions,
     ) -> Result<Self> {
+        let place = location::recorded(&location.url);
         let fail = |source| Error::Open {
             name: name.clone(),
             source,
@@ -145,6 +148,7 @@ impl HttpSource {
         }
         Ok(Self {
             name,
+            place,
             net,
             agent,
             policy,
@@ -156,6 +160,24 @@ impl HttpSource {
             allowance: Allowance::default(),
             random: OnceLock::new(),
         })
+    }
+
+    /// Starts to read from the front.
+    fn front(&mut self) -> pipe::Reader {
+        let pass = self.pass();
+        let first = self.first.take();
+        pipe(Arc::clone(&self.net), |feed| pass.run(first, feed))
+    }
+
+    fn pass(&self) -> Pass {
+        Pass::new(
+            Arc::clone(&self.agent),
+            self.identity.clone(),
+            self.policy,
+            self.ranges != Ranges::None,
+            &self.whole,
+        )
+        .several(self.connections, self.allowance.clone())
     }
 
     /// Random access needs ranges that work, a length, and a name for the content's state: a table of
@@ -243,30 +265,37 @@ impl Source for HttpSource {
     }
 
     fn stream(&mut self) -> longshore_transfer::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(self.pass()))
+        Ok(Box::new(self.front()))
     }
 
     fn buffers(&mut self) -> longshore_transfer::Result<Option<Box<dyn Exchange>>> {
-        Ok(Some(Box::new(self.pass())))
+        Ok(Some(Box::new(self.front())))
     }
 
     fn allowance(&self) -> Option<Allowance> {
         Some(self.allowance.clone())
     }
-}
 
-impl HttpSource {
-    /// Starts to read from the front.
-    fn pass(&mut self) -> pipe::Reader {
-        let pass = Pass::new(
-            Arc::clone(&self.agent),
-            self.identity.clone(),
-            self.policy,
-            self.ranges != Ranges::None,
-            &self.whole,
-        )
-        .several(self.connections, self.allowance.clone());
-        let first = self.first.take();
-        pipe(Arc::clone(&self.net), |feed| pass.run(first, feed))
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(Fingerprint {
+            place: self.place.clone(),
+            state: self.identity.state()?,
+            len: self.identity.len,
+        })
+    }
+
+    fn stream_at(&mut self, at: u64) -> longshore_transfer::Result<Option<Box<dyn Read + Send>>> {
+        if self.ranges == Ranges::None || self.identity.validator().is_none() {
+            return Ok(None);
+        }
+        // Its beginning is of no use.
+        self.first = None;
+        let pass = self.pass().from(at);
+        let reader = pipe(Arc::clone(&self.net), |feed| pass.run(None, feed));
+        Ok(Some(Box::new(reader)))
+    }
+
+    fn lasts(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        HttpError::find(error).is_some_and(HttpError::lasts)
     }
 }

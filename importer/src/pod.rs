@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
             let (message, code) = (error.message(), error.exit_code());
             tracing::error!(reason = error.reason(), "{message}");
             if let Some(lines) = &mut lines {
-                lines.failed(error.reason(), &message, code);
+                lines.failed(error.reason(), &message, code, false);
             }
             let end = Termination {
                 message: Some(message),

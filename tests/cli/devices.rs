@@ -121,7 +121,7 @@ fn a_full_filesystem_is_4_and_keeps_nothing() {
     let noise = vec![0xa5; 40 * MIB];
     rig.write("in.raw", &noise);
     for args in [
-        &["import", "in.raw", "mnt/out.raw"][..],
+        &["import", "--no-resume", "in.raw", "mnt/out.raw"][..],
         &["convert", "in.raw", "mnt/out.raw"],
         &["convert", "--cache", "none", "in.raw", "mnt/out.raw"],
         &["convert", "-O", "qcow2", "in.raw", "mnt/out.qcow2"],

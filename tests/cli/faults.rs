@@ -212,6 +212,7 @@ fn what_a_copy_would_replace_stays_until_it_is_whole() {
         rig: &rig,
         words: &[
             "import",
+            "--no-resume",
             "--preallocate",
             "falloc",
             "--threads",

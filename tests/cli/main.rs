@@ -19,6 +19,7 @@ mod look;
 mod mount;
 mod objects;
 mod progress;
+mod resume;
 mod rig;
 mod run;
 mod sharing;

@@ -30,7 +30,7 @@ pub fn blank(target: &TargetSpec, progress: &Progress, cancel: &Cancel) -> Resul
     if target.format != TargetFormat::Raw {
         return Err(invalid("a blank disk is raw"));
     }
-    let mut opened = Target::open(target, None)?;
+    let (mut opened, _) = Target::open(target, None, None)?;
     let Some(size) = target.size.or_else(|| opened.device_size()) else {
         return Err(invalid("how large it is to be was not said"));
     };

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 
 /// A digest algorithm of `--checksum`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,26 @@ impl Hasher {
         }
     }
 
+    /// What was hashed so far, to go on from in another process.
+    pub(crate) fn state(&self) -> Vec<u8> {
+        match &self.0 {
+            State::Md5(h) => h.serialize().to_vec(),
+            State::Sha1(h) => h.serialize().to_vec(),
+            State::Sha256(h) => h.serialize().to_vec(),
+            State::Sha512(h) => h.serialize().to_vec(),
+        }
+    }
+
+    /// Goes on from a [`Self::state`]; `None` if it is none of this algorithm.
+    pub(crate) fn from_state(algorithm: Algorithm, state: &[u8]) -> Option<Self> {
+        Some(Self(match algorithm {
+            Algorithm::Md5 => State::Md5(restored(state)?),
+            Algorithm::Sha1 => State::Sha1(restored(state)?),
+            Algorithm::Sha256 => State::Sha256(restored(state)?),
+            Algorithm::Sha512 => State::Sha512(restored(state)?),
+        }))
+    }
+
     /// The digest in lower-case hex.
     pub fn hex(self) -> String {
         let digest: Vec<u8> = match self.0 {
@@ -125,17 +146,50 @@ impl Hasher {
             State::Sha256(h) => h.finalize().to_vec(),
             State::Sha512(h) => h.finalize().to_vec(),
         };
-        digest.iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        hex(&digest)
     }
+}
+
+/// In lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn restored<H: SerializableState>(state: &[u8]) -> Option<H> {
+    H::deserialize(&SerializedState::<H>::try_from(state).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashing_goes_on_from_a_state_and_from_nothing_else() {
+        for algorithm in [
+            Algorithm::Md5,
+            Algorithm::Sha1,
+            Algorithm::Sha256,
+            Algorithm::Sha512,
+        ] {
+            let bytes = [7; 1000];
+            for cut in [0, 1, 64, 500, 1000] {
+                let mut hasher = Hasher::new(algorithm);
+                hasher.update(&bytes[..cut]);
+                let state = hasher.state();
+                assert!(Hasher::from_state(algorithm, &state[1..]).is_none());
+                let mut resumed = Hasher::from_state(algorithm, &state).unwrap();
+                resumed.update(&bytes[cut..]);
+                hasher.update(&bytes[cut..]);
+                assert_eq!(resumed.hex(), hasher.hex(), "{algorithm:?} at {cut}");
+            }
+            // A block that is said to be fuller than a block.
+            let _ = Hasher::from_state(algorithm, &vec![255; Hasher::new(algorithm).state().len()]);
+        }
+    }
 
     #[test]
     fn digests_of_abc_are_those_of_the_standards() {

@@ -5,46 +5,45 @@ mod decode;
 mod holes;
 mod inspect;
 mod output;
+mod passes;
 mod pieces;
 mod planner;
+mod resume;
 mod served;
 mod share;
+mod skip;
 mod stream;
 mod units;
 mod unwrapped;
 mod walk;
 mod writer;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use longshore_image::chain::Chain;
-use longshore_image::forward::{self, Decoder, Finish};
-use longshore_image::stream::{StreamOptions, beginning};
+use longshore_image::forward::{self, Decoder};
 use longshore_image::{
     DenyAll, Format, Info, Limits, OpenGate, PROBE_LEN, Probe, ReadAt, TAIL_LEN, Wrapper,
     probe_tail, vhd,
 };
 
 pub use self::inspect::{Inspection, inspect};
-use self::output::Output;
-use self::pieces::Pieces;
-use self::stream::Stream;
+use self::output::{Moved, Output};
+use self::passes::{Layer, Unwrapped, one_more, stream_road, unwrap_all, wrappers_of};
+use self::resume::Resumed;
 pub use self::unwrapped::unwrapped;
 use self::writer::Back;
-use crate::budget::{Budget, Inner};
+use crate::budget::Budget;
 use crate::cancel::{Failure, Stopped};
-use crate::hold::SpillHold;
+use crate::journal::{Image, Order, Plan, Recorder};
 use crate::phases::{Clocks, Phases};
 use crate::source::Inside;
 use crate::target::Target;
+use crate::written::Written;
 use crate::{Cancel, Checksum, Error, Memory, Progress, Result, Source, TargetFormat, TargetSpec};
-
-/// Wrappers around wrappers are followed this deep.
-const MOST_LAYERS: usize = 4;
-/// Bytes of a compressed stream in which the first [`PROBE_LEN`] of what is inside nearly always show.
-const PACKED_PROBE: usize = 64 << 10;
 
 /// How to transfer.
 #[derive(Debug, Clone)]
@@ -100,6 +99,10 @@ pub struct Report {
     pub bytes_shared: u64,
     /// Bytes that waited in a file for their table.
     pub bytes_spilled: u64,
+    /// Bytes of the disk that were there from an earlier run.
+    pub bytes_resumed: u64,
+    /// Bytes of the journal that were written.
+    pub bytes_journal: u64,
     /// How often the stream was read; 0 with random access.
     pub passes: u32,
     /// Decoding threads.
@@ -118,6 +121,10 @@ struct Shared {
     progress: Progress,
     clocks: Clocks,
     name: Arc<str>,
+    /// Keeps the journal, if there is one.
+    recorder: Option<Recorder>,
+    /// What of the disk is done already.
+    done: Option<Arc<Written>>,
 }
 
 impl Shared {
@@ -133,6 +140,11 @@ impl Shared {
         }
     }
 
+    /// This much of the disk is there from an earlier run.
+    fn is_done(&self, range: &Range<u64>) -> bool {
+        self.done.as_ref().is_some_and(|done| done.covers(range))
+    }
+
     fn image(&self, source: longshore_image::Error) -> Error {
         Error::image(format!("can't read the image {}", self.name), source)
     }
@@ -141,6 +153,8 @@ impl Shared {
 /// Copies the disk that `source` holds to `target`.
 ///
 /// On error nothing is left that looks complete: see [`TargetSpec`] for what a killed transfer leaves.
+/// With a [journal](TargetSpec::journal) an error that may pass leaves what the next call with the same
+/// arguments goes on from; [`Snapshot::kept`](crate::Snapshot) tells.
 pub fn transfer(
     source: &mut dyn Source,
     target: &TargetSpec,
@@ -149,26 +163,115 @@ pub fn transfer(
     cancel: &Cancel,
 ) -> Result<Report> {
     let started = Instant::now();
-    let shared = Shared {
+    let mut shared = Shared {
         failure: Failure::default(),
         cancel: cancel.clone(),
         progress: progress.clone(),
         clocks: Clocks::default(),
         name: source.name().into(),
+        recorder: None,
+        done: None,
     };
     let options = &known(source, options);
-    let opened = if source.changes_only() {
-        Target::existing(target, source.identity())?
+    let plan = if source.changes_only() {
+        None
     } else {
-        Target::open(target, source.identity())?
+        Plan::of(source, target, options)
     };
+    let (opened, kept) = if source.changes_only() {
+        (Target::existing(target, source.identity())?, None)
+    } else {
+        Target::open(target, source.identity(), plan.as_ref())?
+    };
+    let resumed = kept
+        .as_ref()
+        .and_then(|kept| Resumed::of(kept, &mut shared));
+    shared.recorder = kept.map(|kept| Recorder::new(kept, &target.path, &shared.failure, progress));
+    let outcome = copy(source, opened, target, options, resumed.as_ref(), &shared);
+    let Some(recorder) = &shared.recorder else {
+        return Ok(outcome?.report(target, started, 0, &shared));
+    };
+    match outcome {
+        Ok(finished) => {
+            let journal = recorder.bytes_written();
+            recorder.complete();
+            Ok(finished.report(target, started, journal, &shared))
+        }
+        Err(e) => {
+            let stopped = cancel.is_cancelled() && matches!(e, Error::Source { .. });
+            if !stopped && !e.may_pass(|e| source.lasts(e)) {
+                progress.set_kept(false);
+                recorder.abandon();
+            } else if recorder.keep() {
+                progress.set_kept(true);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// All is durable.
+struct Finished {
+    info: Info,
+    wrappers: Vec<Wrapper>,
+    virtual_size: u64,
+    threads: usize,
+    moved: Moved,
+    flush: Duration,
+}
+
+impl Finished {
+    fn report(
+        self,
+        target: &TargetSpec,
+        started: Instant,
+        journal: u64,
+        shared: &Shared,
+    ) -> Report {
+        shared.progress.set_done();
+        let snapshot = shared.progress.snapshot();
+        Report {
+            info: self.info,
+            wrappers: self.wrappers,
+            written_as: target.format,
+            virtual_size: self.virtual_size,
+            bytes_read: snapshot.read,
+            bytes_written: self.moved.written,
+            bytes_shared: self.moved.shared,
+            bytes_spilled: snapshot.spilled,
+            bytes_resumed: snapshot.resumed,
+            bytes_journal: journal,
+            passes: snapshot.pass,
+            threads: self.threads,
+            elapsed: started.elapsed(),
+            phases: shared.clocks.read_out(self.moved.write_back, self.flush),
+        }
+    }
+}
+
+/// The digest that is computed of the source's bytes.
+pub(crate) fn digest_of(source: &dyn Source, options: &Options) -> Option<Checksum> {
+    options.checksum.clone().or_else(|| source.digest())
+}
+
+/// The transfer, once its target is open.
+fn copy(
+    source: &mut dyn Source,
+    opened: Target,
+    target: &TargetSpec,
+    options: &Options,
+    resumed: Option<&Resumed>,
+    shared: &Shared,
+) -> Result<Finished> {
     let budget = Budget::new(options.memory)?;
     let outcome = if let Some(disk) = served::disk(source, options)? {
-        served::road(disk, source, opened, options, budget, &shared)
+        served::road(disk, source, opened, options, budget, shared)
     } else {
-        match random_image(source, options, &budget, &shared)? {
-            Some((chain, limits)) => random_road(&chain, limits, opened, options, budget, &shared),
-            None => stream_road(source, opened, target, options, budget, &shared),
+        match random_image(source, options, resumed, &budget, shared)? {
+            Some((format, chain, limits)) => {
+                random_road(format, &chain, limits, opened, options, budget, shared)
+            }
+            None => stream_road(source, opened, target, options, resumed, budget, shared),
         }
     };
     let done = match outcome {
@@ -179,23 +282,20 @@ pub fn transfer(
         }
     };
     let finishing = Instant::now();
+    if let Some(recorder) = &shared.recorder {
+        recorder.stop();
+        if let Some(e) = shared.failure.take() {
+            return Err(e);
+        }
+    }
     let moved = done.output.finish(done.virtual_size)?;
-    progress.set_done();
-    let flush = finishing.elapsed();
-    let snapshot = progress.snapshot();
-    Ok(Report {
+    Ok(Finished {
         info: done.info,
         wrappers: done.wrappers,
-        written_as: target.format,
         virtual_size: done.virtual_size,
-        bytes_read: snapshot.read,
-        bytes_written: moved.written,
-        bytes_shared: moved.shared,
-        bytes_spilled: snapshot.spilled,
-        passes: snapshot.pass,
         threads: done.threads,
-        elapsed: started.elapsed(),
-        phases: shared.clocks.read_out(moved.write_back, flush),
+        moved,
+        flush: finishing.elapsed(),
     })
 }
 
@@ -238,22 +338,29 @@ impl From<Stopped> for Outcome {
 fn random_image(
     source: &mut dyn Source,
     options: &Options,
+    resumed: Option<&Resumed>,
     budget: &Budget,
     shared: &Shared,
-) -> Result<Option<(Arc<Chain>, Limits)>> {
-    if options.checksum.is_some() || source.digest().is_some() || !source.prefers_random() {
+) -> Result<Option<(Format, Arc<Chain>, Limits)>> {
+    if digest_of(source, options).is_some() || !source.prefers_random() {
         return Ok(None);
     }
     let Some(file) = source.random() else {
         return Ok(None);
     };
-    let Some(format) = image_in(source, file.as_ref(), options, &shared.name)? else {
-        return Ok(None);
+    let format = match resumed {
+        // What it is was found out once, and is not asked again.
+        Some(resumed) if !resumed.image.around.is_empty() => return Ok(None),
+        Some(resumed) => resumed.image.format,
+        None => match image_in(source, file.as_ref(), options, &shared.name)? {
+            Some(format) => format,
+            None => return Ok(None),
+        },
     };
     // What tables may take is the same on either road, and charged on the one that is taken.
     let limits = Limits::with_table_bytes(budget.table_share());
     let chain = open_chain(format, file, options, &limits, shared)?;
-    Ok(Some((Arc::new(chain), limits)))
+    Ok(Some((format, Arc::new(chain), limits)))
 }
 
 /// The format of the image that a file is by its first bytes, and by its last where those say nothing,
@@ -340,6 +447,7 @@ fn named_so(name: &str, wrapper: Wrapper) -> bool {
 }
 
 fn random_road(
+    format: Format,
     chain: &Arc<Chain>,
     limits: Limits,
     mut target: Target,
@@ -353,6 +461,15 @@ fn random_road(
     let info = top.info();
     let virtual_size = chain.virtual_size();
     target.begin(Some(virtual_size))?;
+    if let Some(recorder) = &shared.recorder {
+        let alone = chain.layers().len() == 1 && info.references.is_empty();
+        let image = Image {
+            format,
+            around: Vec::new(),
+            virtual_size: Some(virtual_size),
+        };
+        recorder.begin(image, Order::Any, alone)?;
+    }
     shared.progress.set_size(virtual_size);
     // What `limits` allows.
     budget.tables()?;
@@ -409,272 +526,4 @@ fn open_chain(
     let image = longshore_image::open(format, file, options.gate.as_ref(), limits)
         .map_err(|e| shared.image(e))?;
     Chain::new(image).map_err(|e| shared.image(e))
-}
-
-/// What was taken off a stream, for the next pass.
-enum Layer {
-    Wrapper(Wrapper, StreamOptions),
-    /// An archive that begins like this.
-    Archive(Vec<u8>),
-}
-
-/// A stream with its wrappers taken off.
-struct Unwrapped {
-    stream: Stream,
-    layers: Vec<Layer>,
-    format: Format,
-}
-
-impl Unwrapped {
-    fn wrappers(&self) -> Vec<Wrapper> {
-        wrappers_of(&self.layers)
-    }
-}
-
-fn wrappers_of(layers: &[Layer]) -> Vec<Wrapper> {
-    let wrappers = layers.iter().filter_map(|layer| match layer {
-        Layer::Wrapper(wrapper, _) => Some(*wrapper),
-        Layer::Archive(_) => None,
-    });
-    wrappers.collect()
-}
-
-/// There may be one layer more.
-fn one_more(layers: &[Layer], shared: &Shared) -> Result<()> {
-    if layers.len() < MOST_LAYERS {
-        return Ok(());
-    }
-    let text = format!("more than {MOST_LAYERS} compressed streams and archives around each other");
-    Err(shared.image(longshore_image::Error::unsupported(text)))
-}
-
-fn unwrap_all(
-    source: &mut dyn Source,
-    options: &Options,
-    raw_target: bool,
-    budget: &mut Budget,
-    shared: &Shared,
-) -> Result<Unwrapped, Outcome> {
-    let mut stream = Stream::open(source, options.checksum.as_ref(), Some(budget), shared)?;
-    let mut layers = Vec::new();
-    let mut found = false;
-    loop {
-        let head = stream.peek(PROBE_LEN)?;
-        let inside = if found {
-            Inside::Image
-        } else {
-            source.inside(head, options.from.is_some())
-        };
-        let wrapper = match inside {
-            Inside::Archive(finder) => {
-                one_more(&layers, shared)?;
-                layers.push(Layer::Archive(head.to_owned()));
-                stream = stream.find(finder, Some(budget), shared)?;
-                found = true;
-                continue;
-            }
-            Inside::Wrapped(wrapper) => wrapper,
-            Inside::Image => {
-                let name = inner_name(&shared.name, &wrappers_of(&layers));
-                match identify(head, options.from, &name)? {
-                    Probe::Wrapper(wrapper) => wrapper,
-                    Probe::Image(format) => {
-                        return Ok(Unwrapped {
-                            stream,
-                            layers,
-                            format,
-                        });
-                    }
-                    // `identify` has an error for what is unsupported.
-                    _ => return Err(Outcome::Stopped),
-                }
-            }
-        };
-        one_more(&layers, shared)?;
-        let mut wrappers = wrappers_of(&layers);
-        wrappers.push(wrapper);
-        let name = inner_name(&shared.name, &wrappers);
-        let takes_what_it_gets = matches!(wrapper, Wrapper::Xz | Wrapper::Zstd);
-        let mut inner = Inner::Any;
-        if raw_target && takes_what_it_gets {
-            let head = stream.peek(PACKED_PROBE)?;
-            if raw_inside(source, wrapper, head, options, budget, &name) {
-                inner = Inner::Raw;
-            }
-        }
-        let (unwrapped, given) = stream.unwrap(wrapper, inner, options.threads, budget, shared)?;
-        stream = unwrapped;
-        layers.push(Layer::Wrapper(wrapper, given));
-    }
-}
-
-/// True if a raw disk is what `wrapper` is around, by the first bytes in it. That is looked at before the
-/// decompressor is made, since it may have more memory then.
-fn raw_inside(
-    source: &dyn Source,
-    wrapper: Wrapper,
-    head: &[u8],
-    options: &Options,
-    budget: &Budget,
-    name: &str,
-) -> bool {
-    let Some(inside) = beginning(wrapper, head, PROBE_LEN, budget.left()) else {
-        return false;
-    };
-    matches!(
-        source.inside(&inside, options.from.is_some()),
-        Inside::Image
-    ) && matches!(
-        identify(&inside, options.from, name),
-        Ok(Probe::Image(Format::Raw))
-    )
-}
-
-/// The stream once more, from its start.
-fn unwrap_again(
-    source: &mut dyn Source,
-    layers: &[Layer],
-    options: &Options,
-    shared: &Shared,
-) -> Result<Stream> {
-    let mut stream = Stream::open(source, None, None, shared)?;
-    for layer in layers {
-        stream = match layer {
-            Layer::Wrapper(wrapper, used) => {
-                stream.unwrap_with(*wrapper, *used, Error::Interrupted, shared)?
-            }
-            Layer::Archive(head) => match source.inside(head, options.from.is_some()) {
-                Inside::Archive(finder) => stream.find(finder, None, shared)?,
-                _ => return Err(Error::Interrupted),
-            },
-        };
-    }
-    Ok(stream)
-}
-
-fn stream_road(
-    source: &mut dyn Source,
-    target: Target,
-    spec: &TargetSpec,
-    options: &Options,
-    mut budget: Budget,
-    shared: &Shared,
-) -> Result<Done, Outcome> {
-    let mut pass = 1;
-    let len = source.len();
-    shared.progress.begin_pass(pass, len);
-    let raw_target = Output::writing(&target).cluster == 0;
-    let Unwrapped {
-        mut stream,
-        layers,
-        format,
-    } = unwrap_all(source, options, raw_target, &mut budget, shared)?;
-    let plain = layers.is_empty();
-    let (tables, waiting) = if raw_target && format == Format::Raw && !plain {
-        budget.raw_tables()?
-    } else {
-        budget.tables()?
-    };
-    let directory = match spec.path.parent() {
-        // Beside a block device node there is no room.
-        Some(parent) if !parent.as_os_str().is_empty() && !parent.starts_with("/dev") => {
-            parent.to_owned()
-        }
-        Some(parent) if parent.starts_with("/dev") => std::env::temp_dir(),
-        _ => ".".into(),
-    };
-    let side = if plain && options.checksum.is_none() && source.digest().is_none() {
-        source.random()
-    } else {
-        None
-    };
-    let side = side.map(|inner| -> Arc<dyn ReadAt> {
-        Arc::new(Counted {
-            inner,
-            progress: shared.progress.clone(),
-        })
-    });
-    // What can be read again is read again; only what comes once waits on disk.
-    let once = side.is_none() && !source.reopenable();
-    let spill = if once { options.spill_limit } else { 0 };
-    let hold = SpillHold::new(waiting, &directory, spill, shared.progress.spilled());
-    let (mut decoder, at_least) = stream_decoder(
-        format,
-        options,
-        forward::Options {
-            limits: Limits::with_table_bytes(tables),
-            hold: Box::new(hold),
-            side,
-            reopenable: source.reopenable(),
-            stream_len: if plain { len } else { None },
-        },
-    )
-    .map_err(|e| shared.image(e))?;
-    let mut pieces = Pieces::new(target, options.threads, budget, shared.clone())
-        .at_least(at_least)
-        .allowance(source.allowance());
-    pieces.chunks(stream.pool());
-    let virtual_size = loop {
-        while let Some(chunk) = stream.next()? {
-            shared.check()?;
-            pieces.seeing(&chunk);
-            decoder
-                .push(&chunk.bytes[chunk.range.clone()], &mut pieces)
-                .map_err(|e| pieces.error(e))?;
-            pieces.seen(chunk)?;
-        }
-        let finish = decoder.finish(&mut pieces).map_err(|e| pieces.error(e))?;
-        stream.join()?;
-        match finish {
-            Finish::Done { virtual_size } => break virtual_size,
-            Finish::AnotherPass => {
-                pass += 1;
-                tracing::info!(
-                    pass,
-                    "the image's tables follow its data: reading it once more"
-                );
-                shared.progress.begin_pass(pass, len);
-                stream = unwrap_again(source, &layers, options, shared)?;
-                pieces.chunks(stream.pool());
-            }
-        }
-    };
-    let (output, info, threads) = pieces.finish(virtual_size, decoder.found())?;
-    Ok(Done {
-        output,
-        info,
-        wrappers: wrappers_of(&layers),
-        virtual_size,
-        threads,
-    })
-}
-
-/// The name without the suffixes of the wrappers taken off so far.
-fn inner_name(name: &str, wrappers: &[Wrapper]) -> String {
-    let mut inner = name.split(['?', '#']).next().unwrap_or(name).to_owned();
-    for wrapper in wrappers {
-        if named_so(&inner, *wrapper) {
-            inner.truncate(inner.len() - wrapper.name().len() - 1);
-        }
-    }
-    inner
-}
-
-/// Side reads count as reading.
-#[derive(Debug)]
-struct Counted {
-    inner: Arc<dyn ReadAt>,
-    progress: Progress,
-}
-
-impl ReadAt for Counted {
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.inner.read_exact_at(buf, offset)?;
-        self.progress.add_read(buf.len() as u64);
-        Ok(())
-    }
-
-    fn len(&self) -> u64 {
-        self.inner.len()
-    }
 }

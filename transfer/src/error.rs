@@ -90,6 +90,16 @@ pub enum Error {
         /// As computed.
         computed: String,
     },
+    /// The source is not what an earlier import of it has read.
+    #[error(
+        "{name} is not what an earlier import began to read ({what}): import it again from the start"
+    )]
+    SourceChanged {
+        /// The source.
+        name: String,
+        /// What tells.
+        what: String,
+    },
     /// The memory budget is too small for what was asked.
     #[error("{what} takes {} MiB of memory and {} MiB are allowed: give --memory {}Mi or more", needed.div_ceil(1 << 20), allowed >> 20, needed.div_ceil(1 << 20))]
     Memory {
@@ -123,6 +133,7 @@ impl Error {
             Self::SameFile { .. } => "SameFile",
             Self::Locked { .. } => "ImageInUse",
             Self::Checksum { .. } => "ChecksumMismatch",
+            Self::SourceChanged { .. } => "SourceChanged",
             Self::Memory { .. } => "MemoryBudgetTooSmall",
             Self::Interrupted => "Interrupted",
             Self::Thread { .. } => "ThreadFailed",
@@ -143,8 +154,31 @@ impl Error {
             | Self::SameFile { .. }
             | Self::Locked { .. }
             | Self::Checksum { .. }
+            | Self::SourceChanged { .. }
             | Self::Interrupted
             | Self::Thread { .. } => 1,
+        }
+    }
+
+    /// Whether an import that ended with this may be gone on with: whatever was wrong can pass, and what
+    /// was written is right. `lasts`: what the source says of an error of its own.
+    pub(crate) fn may_pass(
+        &self,
+        lasts: impl Fn(&(dyn std::error::Error + 'static)) -> bool,
+    ) -> bool {
+        match self {
+            Self::Image { source, .. } => source.kind() == ErrorKind::Io && !lasts(self),
+            Self::Source { .. } => !lasts(self),
+            Self::Target { .. }
+            | Self::NoSpace { .. }
+            | Self::Locked { .. }
+            | Self::Interrupted
+            | Self::Thread { .. } => true,
+            Self::TooSmall { .. }
+            | Self::SameFile { .. }
+            | Self::Checksum { .. }
+            | Self::SourceChanged { .. }
+            | Self::Memory { .. } => false,
         }
     }
 

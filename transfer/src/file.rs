@@ -66,6 +66,11 @@ impl LocalFile {
         self.identity
     }
 
+    /// What the filesystem says of it now.
+    pub(crate) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        sys::again(|| self.file.metadata())
+    }
+
     /// Tells the kernel that it will be read from front to back.
     pub(crate) fn advise_sequential(&self) {
         // Only advice: a filesystem that does not take it reads as before.

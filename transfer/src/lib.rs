@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod file;
 mod hold;
+mod journal;
 mod lines;
 mod lock;
 mod phases;
@@ -49,11 +50,14 @@ pub use crate::checksum::{Algorithm, Checksum, Hasher};
 pub use crate::engine::{Inspection, Options, Report, inspect, transfer, unwrapped};
 pub use crate::error::{Error, Result};
 pub use crate::file::{DirectoryGate, LocalFile};
+pub use crate::journal::Journal;
 pub use crate::lines::Lines;
 pub use crate::phases::Phases;
 pub use crate::progress::{Meter, Progress, Reading, Snapshot, Tally};
 pub use crate::served::{Piece, Served};
-pub use crate::source::{Allowance, Exchange, FileSource, Finder, Inside, Source, StdinSource};
+pub use crate::source::{
+    Allowance, Exchange, FileSource, Finder, Fingerprint, Inside, Source, StdinSource,
+};
 pub use crate::sys::give_memory_back;
 pub use crate::target::{Cache, Preallocate, Qcow2Spec, TargetFormat, TargetSpec};
 pub use crate::zeros::is_zero;

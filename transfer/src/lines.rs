@@ -22,6 +22,7 @@ enum Event<'a> {
         written: u64,
         rate: u64,
         eta_seconds: Option<u64>,
+        resumed: u64,
     },
     Done {
         target: &'a str,
@@ -34,6 +35,8 @@ enum Event<'a> {
         written: u64,
         shared: u64,
         spilled: u64,
+        resumed: u64,
+        journal: u64,
         passes: u32,
         threads: usize,
         seconds: f64,
@@ -52,6 +55,7 @@ enum Event<'a> {
         reason: &'a str,
         message: &'a str,
         exit_code: u8,
+        resumable: bool,
     },
 }
 
@@ -100,6 +104,7 @@ impl<W: Write> Lines<W> {
             written: snapshot.written,
             rate: whole(reading.rate),
             eta_seconds: reading.eta.map(|eta| eta.as_secs()),
+            resumed: snapshot.resumed,
         });
     }
 
@@ -116,6 +121,8 @@ impl<W: Write> Lines<W> {
             written: report.bytes_written,
             shared: report.bytes_shared,
             spilled: report.bytes_spilled,
+            resumed: report.bytes_resumed,
+            journal: report.bytes_journal,
             passes: report.passes,
             threads: report.threads,
             seconds: report.elapsed.as_secs_f64(),
@@ -141,12 +148,13 @@ impl<W: Write> Lines<W> {
         });
     }
 
-    /// It failed.
-    pub fn failed(&mut self, reason: &str, message: &str, exit_code: u8) {
+    /// It failed. `resumable`: what was done is kept, and the same transfer goes on from it.
+    pub fn failed(&mut self, reason: &str, message: &str, exit_code: u8, resumable: bool) {
         self.print(&Event::Error {
             reason,
             message,
             exit_code,
+            resumable,
         });
     }
 
@@ -189,12 +197,12 @@ mod tests {
         Lines::new(&mut out).progress(&snapshot, &reading);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "{\"event\":\"progress\",\"fraction\":null,\"phase\":\"copying\",\"read\":0,\"written\":0,\"rate\":0,\"etaSeconds\":null}\n"
+            "{\"event\":\"progress\",\"fraction\":null,\"phase\":\"copying\",\"read\":0,\"written\":0,\"rate\":0,\"etaSeconds\":null,\"resumed\":0}\n"
         );
         let mut full = [0; 4];
         let mut lines = Lines::new(&mut full[..]);
-        lines.failed("R", "m", 1);
+        lines.failed("R", "m", 1, false);
         assert!(lines.reader_gone);
-        lines.failed("R", "m", 1);
+        lines.failed("R", "m", 1, false);
     }
 }

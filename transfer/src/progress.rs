@@ -18,6 +18,8 @@ struct Counters {
     spilled: Arc<AtomicU64>,
     pass: AtomicU32,
     done: AtomicBool,
+    resumed: AtomicU64,
+    kept: AtomicBool,
 }
 
 /// Counters of one transfer. Clones share them.
@@ -36,6 +38,8 @@ impl Default for Progress {
             spilled: Arc::default(),
             pass: AtomicU32::new(0),
             done: AtomicBool::new(false),
+            resumed: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
         }))
     }
 }
@@ -75,6 +79,8 @@ impl Progress {
             stream_len,
             pass,
             done,
+            resumed: c.resumed.load(Ordering::Relaxed),
+            kept: c.kept.load(Ordering::Relaxed),
         }
     }
 
@@ -106,6 +112,21 @@ impl Progress {
             .stream_len
             .store(len.unwrap_or(UNKNOWN), Ordering::Relaxed);
         self.0.pass.store(pass, Ordering::Relaxed);
+    }
+
+    /// The stream goes on at `at`; what is before was read by an earlier run.
+    pub(crate) fn begin_at(&self, at: u64) {
+        self.0.stream_pos.store(at, Ordering::Relaxed);
+    }
+
+    /// So many bytes of the disk are there from an earlier run.
+    pub(crate) fn set_resumed(&self, bytes: u64) {
+        self.0.resumed.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What is done so far would not have to be done again.
+    pub(crate) fn set_kept(&self, kept: bool) {
+        self.0.kept.store(kept, Ordering::Relaxed);
     }
 
     /// All is durable.
@@ -140,6 +161,10 @@ pub struct Snapshot {
     pub pass: u32,
     /// All is durable.
     pub done: bool,
+    /// Bytes of the disk that an earlier run had done.
+    pub resumed: u64,
+    /// Something is written down that the next run goes on from, should this one end early.
+    pub kept: bool,
 }
 
 impl Snapshot {

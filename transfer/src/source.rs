@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,6 +81,23 @@ pub trait Source: Send {
         None
     }
 
+    /// What tells the bytes of this source, as they are now, from any others, if that can be told for
+    /// certain. Without it a transfer that ended early starts over.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        None
+    }
+
+    /// The bytes from `at` on, in the state that [`Source::fingerprint`] tells of. `None` if all before
+    /// them would have to be read.
+    fn stream_at(&mut self, _at: u64) -> Result<Option<Box<dyn Read + Send>>> {
+        Ok(None)
+    }
+
+    /// Whether `error`, which came from this source, will be there at every later attempt too.
+    fn lasts(&self, _error: &(dyn std::error::Error + 'static)) -> bool {
+        false
+    }
+
     /// Where the engine says how much memory it has left for the source. `None` if the source has no use
     /// for it.
     fn allowance(&self) -> Option<Allowance> {
@@ -93,6 +110,17 @@ pub trait Exchange: Read + Send {
     /// Puts the next bytes into `buffer`, from its start on, or in its place another of the same length
     /// that has them. How many; 0 at the end.
     fn exchange(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize>;
+}
+
+/// What tells the bytes of a source from any others. All of it is written down and shown: no secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Where they come from.
+    pub place: String,
+    /// Which state of what is there: a digest, a strong `ETag`, times of a file.
+    pub state: String,
+    /// How many there are.
+    pub len: Option<u64>,
 }
 
 /// Memory that a source may take for bytes it fetches ahead of the reader: none until the engine knows
@@ -203,6 +231,37 @@ impl Source for FileSource {
 
     fn identity(&self) -> Option<(u64, u64)> {
         self.random.as_ref().map(|file| file.identity())
+    }
+
+    /// Of a file. That of a device tells nothing of what is on it.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let file = self.random.as_ref()?;
+        let meta = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        Some(Fingerprint {
+            place: path.display().to_string(),
+            state: format!(
+                "inode {} of device {}, modified at {}.{:09}, changed at {}.{:09}",
+                meta.ino(),
+                meta.dev(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+                meta.ctime(),
+                meta.ctime_nsec(),
+            ),
+            len: Some(file.len()),
+        })
+    }
+
+    fn stream_at(&mut self, at: u64) -> Result<Option<Box<dyn Read + Send>>> {
+        let Some(file) = &self.random else {
+            return Ok(None);
+        };
+        file.advise_sequential();
+        Ok(Some(Box::new(Cursor {
+            file: Arc::clone(file),
+            at,
+        })))
     }
 }
 

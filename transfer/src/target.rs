@@ -6,14 +6,18 @@
 //! - **file**: only `.NAME.partial` beside the target; the target itself appears, whole and durable, by
 //!   rename, or stays as it was;
 //! - **block device**: its first MiB reads as zeros until everything else is durable, so a partial
-//!   disk neither boots nor probes as anything;
+//!   disk neither boots nor probes as anything. Where a journal is kept, the end of it has a mark by which
+//!   the journal knows the device;
 //! - **changed in place**: see `in_place`.
+//!
+//! With a journal what is there is gone on with: see `resume` and `crate::journal`.
 //!
 //! A new file starts as zeros, so zeros are not written. A device does not: what was never written is
 //! zeroed at the end, from a record of what was.
 
 mod behind;
 mod in_place;
+mod resume;
 mod share;
 
 use std::fs::File;
@@ -30,6 +34,8 @@ use longshore_image::qcow2::write::{Store, USUAL_CLUSTER_SIZE};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 
 use self::behind::WriteBehind;
+use self::resume::Mark;
+use crate::journal::{Journal, Kept, Plan};
 use crate::lock::{self, Role};
 use crate::written::Written;
 use crate::{Error, Result, file, sys};
@@ -124,6 +130,9 @@ pub struct TargetSpec {
     pub sync: bool,
     /// Do without QEMU's image locks.
     pub force_share: bool,
+    /// Write down what is done, and go on from there if it was written down before. `None`: a transfer
+    /// that ends early leaves nothing. Only raw disks have one.
+    pub journal: Option<Journal>,
 }
 
 #[derive(Debug)]
@@ -147,7 +156,8 @@ enum Kind {
     },
 }
 
-/// An open target. Dropping it unfinished removes the partial file.
+/// An open target. Dropping it unfinished removes the partial file, unless it has a journal: then that
+/// is for whoever has the journal to decide.
 #[derive(Debug)]
 pub(crate) struct Target {
     spec: TargetSpec,
@@ -161,12 +171,33 @@ pub(crate) struct Target {
     shared: u64,
     /// End of the last bytes of the disk that were written.
     end: u64,
+    /// What a file's length was set to.
+    len: u64,
     finished: bool,
+    begun: Begun,
+    /// What a device is known by until it is whole.
+    mark: Option<Mark>,
+}
+
+/// What a journal has to do with a target.
+#[derive(Debug, Clone, Copy, Default)]
+struct Begun {
+    /// A journal tells what is here.
+    journalled: bool,
+    /// Some of the disk is here from an earlier run.
+    resumed: bool,
+    /// The head of a device has changed since the journal was told.
+    head_changed: bool,
 }
 
 impl Target {
-    /// Opens and locks the target, before anything is read. Nothing of an existing target is changed.
-    pub(crate) fn open(spec: &TargetSpec, source: Option<(u64, u64)>) -> Result<Self> {
+    /// Opens and locks the target, before anything is read. Nothing of an existing target is changed. With
+    /// a `plan` also what its journal is to be kept with, and what it says if it can be believed.
+    pub(crate) fn open(
+        spec: &TargetSpec,
+        source: Option<(u64, u64)>,
+        plan: Option<&Plan>,
+    ) -> Result<(Self, Option<Kept>)> {
         let path = &spec.path;
         let is_image = spec.format != TargetFormat::Raw;
         if is_image && spec.preallocate != Preallocate::Off {
@@ -187,14 +218,14 @@ impl Target {
                     let text = "qcow2 is written to files; a block device takes the raw disk";
                     return Err(not_this_way(path, text));
                 }
-                return Self::device(spec);
+                return Self::device(spec, plan);
             }
             if !meta.is_file() {
                 let e = io::Error::new(io::ErrorKind::InvalidInput, "not a file or block device");
                 return Err(Error::target("write", path, e));
             }
         }
-        Self::new_file(spec, existing.is_some())
+        Self::new_file(spec, existing.is_some(), plan)
     }
 
     /// Nothing was written yet, and nothing is known to need zeros.
@@ -209,11 +240,18 @@ impl Target {
             bytes: 0,
             shared: 0,
             end: 0,
+            len: 0,
             finished: false,
+            begun: Begun::default(),
+            mark: None,
         }
     }
 
-    fn new_file(spec: &TargetSpec, exists: bool) -> Result<Self> {
+    fn new_file(
+        spec: &TargetSpec,
+        exists: bool,
+        plan: Option<&Plan>,
+    ) -> Result<(Self, Option<Kept>)> {
         let path = &spec.path;
         let replaced = if exists && !spec.force_share {
             let old = File::options()
@@ -228,9 +266,13 @@ impl Target {
         };
         let partial = partial_name(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = sys::again(|| rustix::fs::open(&partial, flags, Mode::from_raw_mode(0o644)))
-            .map_err(|e| Error::target("create", &partial, e))?;
-        let file = File::from(fd);
+        let open =
+            |flags| sys::again(|| rustix::fs::open(&partial, flags, Mode::from_raw_mode(0o644)));
+        let (opened, left_behind) = match open(flags | OFlags::EXCL) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => (open(flags), true),
+            opened => (opened, false),
+        };
+        let file = File::from(opened.map_err(|e| Error::target("create", &partial, e))?);
         // Whoever else writes the same partial file holds this lock.
         lock::take(file.as_fd(), &partial, Role::Writer)?;
         let full = spec.preallocate == Preallocate::Full;
@@ -240,13 +282,17 @@ impl Target {
         };
         let mut this = Self::of(spec, kind, file);
         this.written = full.then(Written::default);
-        // From here on a failure takes the partial file with it.
-        this.file.set_len(0).map_err(|e| this.failed("empty", e))?;
+        // From here on a failure takes the partial file with it, unless there is a journal of it.
+        let kept = this.find_journal(plan, left_behind)?;
+        if !this.begun.resumed {
+            this.file.set_len(0).map_err(|e| this.failed("empty", e))?;
+        }
         this.choose_cache();
-        Ok(this)
+        this.begun.journalled = kept.is_some();
+        Ok((this, kept))
     }
 
-    fn device(spec: &TargetSpec) -> Result<Self> {
+    fn device(spec: &TargetSpec, plan: Option<&Plan>) -> Result<(Self, Option<Kept>)> {
         let path = &spec.path;
         // EXCL on a block device: fails while it is mounted or part of something else.
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::EXCL;
@@ -266,8 +312,10 @@ impl Target {
         };
         let mut this = Self::of(spec, kind, file);
         this.written = Some(Written::default());
+        let kept = this.find_journal_of_device(plan)?;
         this.choose_cache();
-        Ok(this)
+        this.begun.journalled = kept.is_some();
+        Ok((this, kept))
     }
 
     fn choose_cache(&mut self) {
@@ -318,13 +366,20 @@ impl Target {
                     what,
                 });
             }
+            if self.begun.resumed {
+                return Ok(());
+            }
             let len = HEAD.min(*device);
             *head = vec![0; usize::try_from(len).unwrap_or(0)];
-            let head = std::mem::take(head);
+            let mut head = std::mem::take(head);
             // What was there must not boot while we are at work.
+            if let Some(mark) = &self.mark {
+                mark.put(&mut head);
+            }
             self.put(0, &head)?;
             self.file.sync_data().map_err(|e| self.failed("fsync", e))?;
             self.bytes = 0;
+            head.fill(0);
             if let Kind::Device { head: place, .. } = &mut self.kind {
                 *place = head;
             }
@@ -332,6 +387,7 @@ impl Target {
             self.file
                 .set_len(size)
                 .map_err(|e| self.failed("make room in", e))?;
+            self.len = size;
             if self.spec.preallocate == Preallocate::Falloc && size > 0 {
                 self.fallocate(size)?;
             }
@@ -409,6 +465,7 @@ impl Target {
             }
             let head_len = head.len() as u64;
             if guest < head_len {
+                self.begun.head_changed = true;
                 let n = bytes.len().min((head_len - guest) as usize);
                 head[guest as usize..guest as usize + n].copy_from_slice(&bytes[..n]);
                 let rest = &bytes[n..];
@@ -494,18 +551,20 @@ impl Target {
     fn zero(&mut self, range: Range<u64>) -> Result<()> {
         if let Kind::Device { sector, size, .. } = &self.kind {
             let start = range.start.next_multiple_of(*sector);
-            let end = range.end.next_multiple_of(*sector).min(*size);
+            // What follows within a sector may be of the disk already.
+            let end = range.end.min(*size) / *sector * *sector;
             if start < end && sys::device_zero(self.file.as_fd(), start, end - start).is_ok() {
-                if range.start < start {
-                    self.zero_by_writing(range.start..start)?;
-                }
-                return Ok(());
+                self.zero_by_writing(range.start..start)?;
+                return self.zero_by_writing(end..range.end);
             }
         }
         self.zero_by_writing(range)
     }
 
     fn zero_by_writing(&mut self, range: Range<u64>) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
         let zeros = vec![0; ZEROS];
         let mut at = range.start;
         while at < range.end {
@@ -616,6 +675,7 @@ impl Drop for Target {
     fn drop(&mut self) {
         if let Kind::File { partial, .. } = &self.kind
             && !self.finished
+            && !self.begun.journalled
             && let Err(e) = sys::again(|| std::fs::remove_file(partial))
         {
             tracing::warn!(path = %partial.display(), error = %e, "the partial file stays behind");

@@ -1,10 +1,11 @@
-//! Which ranges of the target have been written, for targets that do not start as zeros.
+//! Which ranges of the target have been written: for targets that do not start as zeros, and for the
+//! journal of an import.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Disjoint, joined ranges.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     ranges: BTreeMap<u64, u64>,
 }
@@ -37,9 +38,64 @@ impl Written {
         }
     }
 
+    /// Nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// How many separate ranges there are.
     pub(crate) fn len(&self) -> usize {
         self.ranges.len()
+    }
+
+    /// All of `range` is in it.
+    pub(crate) fn covers(&self, range: &Range<u64>) -> bool {
+        let before = self.ranges.range(..=range.start).next_back();
+        range.is_empty() || before.is_some_and(|(_, &end)| end >= range.end)
+    }
+
+    /// `range` would be joined with what is there.
+    pub(crate) fn touches(&self, range: &Range<u64>) -> bool {
+        let last = self.ranges.range(..=range.end).next_back();
+        last.is_some_and(|(_, &end)| end >= range.start)
+    }
+
+    /// Takes a range out again.
+    pub(crate) fn remove(&mut self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        if let Some((&start, end)) = self.ranges.range_mut(..range.start).next_back() {
+            let rest = range.end..*end;
+            *end = (*end).min(range.start);
+            debug_assert!(start < range.start);
+            if !rest.is_empty() {
+                self.ranges.insert(rest.start, rest.end);
+            }
+        }
+        while let Some((&start, &end)) = self.ranges.range(range.clone()).next() {
+            self.ranges.remove(&start);
+            if end > range.end {
+                self.ranges.insert(range.end, end);
+            }
+        }
+    }
+
+    /// The ranges, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.ranges.iter().map(|(&start, &end)| start..end)
+    }
+
+    /// Bytes in all ranges.
+    pub(crate) fn total(&self) -> u64 {
+        self.ranges
+            .iter()
+            .fold(0, |sum: u64, (start, end)| sum.saturating_add(end - start))
+    }
+
+    /// Where the last range ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.ranges.last_key_value().map_or(0, |(_, &end)| end)
     }
 
     /// The gaps inside `window`.
@@ -97,6 +153,30 @@ mod tests {
                 let expected = window.contains(&i) && !model[i as usize];
                 prop_assert_eq!(gaps[i as usize], expected, "at {}", i);
             }
+        }
+
+        #[test]
+        fn what_was_taken_out_is_not_covered_any_more(
+            steps in proptest::collection::vec((any::<bool>(), 0u64..200, 0u64..30), 0..40),
+            asked in (0u64..200, 0u64..30),
+        ) {
+            let mut written = Written::default();
+            let mut model = [false; 256];
+            for (add, start, len) in steps {
+                let range = start..start + len;
+                model[start as usize..(start + len) as usize].fill(add);
+                if add {
+                    written.add(range);
+                } else {
+                    written.remove(&range);
+                }
+            }
+            let asked = asked.0..asked.0 + asked.1;
+            let expected = model[asked.start as usize..asked.end as usize].iter().all(|b| *b);
+            prop_assert_eq!(written.covers(&asked), expected);
+            prop_assert_eq!(written.total(), model.iter().filter(|b| **b).count() as u64);
+            let end = model.iter().rposition(|b| *b).map_or(0, |last| last as u64 + 1);
+            prop_assert_eq!(written.end(), end);
         }
     }
 }

@@ -152,8 +152,8 @@ fn component<'a>(what: &'static str, name: &'a str) -> Result<&'a str, StateErro
     Ok(name)
 }
 
-/// Where machines are kept unless told otherwise.
-fn default_base() -> PathBuf {
+/// Where machines are kept unless told otherwise, and what else outlives a run.
+pub(crate) fn default_base() -> PathBuf {
     let set = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)

@@ -477,6 +477,18 @@ impl<L: Layout> super::Decoder for Mapped<L> {
         Ok(())
     }
 
+    fn safe_point(&self) -> Option<u64> {
+        Some(self.base)
+    }
+
+    fn skip_to(&mut self, at: u64, out: &mut dyn Emit) -> Result<bool> {
+        if self.options.side.is_none() || at < self.pos {
+            return Ok(false);
+        }
+        self.go_on_at(at, out)?;
+        Ok(true)
+    }
+
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish> {
         self.settle(true, out)?;
         let Some(virtual_size) = self.layout.geometry().and_then(|g| g.virtual_size) else {

@@ -173,6 +173,17 @@ impl Decoder for Fixed {
         Ok(())
     }
 
+    fn safe_point(&self) -> Option<u64> {
+        Some(self.pos)
+    }
+
+    fn skip_to(&mut self, at: u64, out: &mut dyn Emit) -> Result<bool> {
+        self.begin(out)?;
+        self.held.clear();
+        self.pos = at;
+        Ok(true)
+    }
+
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish> {
         self.begin(out)?;
         let total = self.total();

@@ -110,6 +110,22 @@ impl Decoder for Forward {
         }
     }
 
+    fn safe_point(&self) -> Option<u64> {
+        match self {
+            Self::Head { .. } => None,
+            Self::Fixed(inner) => inner.safe_point(),
+            Self::Mapped(inner) => inner.safe_point(),
+        }
+    }
+
+    fn skip_to(&mut self, at: u64, out: &mut dyn Emit) -> Result<bool> {
+        match self {
+            Self::Head { .. } => Ok(false),
+            Self::Fixed(inner) => inner.skip_to(at, out),
+            Self::Mapped(inner) => inner.skip_to(at, out),
+        }
+    }
+
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish> {
         self.go_on(out)?;
         match self {
@@ -155,6 +171,21 @@ impl WithTables {
         self.tail.drain(..surplus);
         self.tail.extend_from_slice(last);
         self.inner.push(bytes, out)
+    }
+
+    /// The tail is seen again.
+    fn safe_point(&self) -> Option<u64> {
+        let before_tail = self.total.saturating_sub(to_u64(LEN));
+        self.inner.safe_point().map(|at| at.min(before_tail))
+    }
+
+    fn skip_to(&mut self, at: u64, out: &mut dyn Emit) -> Result<bool> {
+        let skipped = self.inner.skip_to(at, out)?;
+        if skipped {
+            self.total = at;
+            self.tail.clear();
+        }
+        Ok(skipped)
     }
 
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish> {

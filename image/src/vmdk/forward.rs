@@ -171,6 +171,20 @@ impl Decoder for Forward {
         }
     }
 
+    fn safe_point(&self) -> Option<u64> {
+        match self {
+            Self::Sparse(inner) => inner.safe_point(),
+            Self::Head { .. } | Self::Stream(_) => None,
+        }
+    }
+
+    fn skip_to(&mut self, at: u64, out: &mut dyn Emit) -> Result<bool> {
+        match self {
+            Self::Sparse(inner) => inner.skip_to(at, out),
+            Self::Head { .. } | Self::Stream(_) => Ok(false),
+        }
+    }
+
     fn finish(&mut self, out: &mut dyn Emit) -> Result<Finish> {
         if let Self::Head { buf, options } = self
             && let Step::Go(inner) = Self::decide(buf, options, true, out)?

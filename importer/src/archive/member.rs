@@ -8,7 +8,9 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use longshore_image::{Error as ImageError, ErrorKind, ReadAt};
-use longshore_transfer::{Algorithm, Allowance, Checksum, Error as TransferError, Hasher, Source};
+use longshore_transfer::{
+    Algorithm, Allowance, Checksum, Error as TransferError, Fingerprint, Hasher, Source,
+};
 
 use super::manifest::Manifest;
 use super::ovf::Envelope;
@@ -162,6 +164,18 @@ impl Source for Member {
 
     fn allowance(&self) -> Option<Allowance> {
         self.inner.allowance()
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let archive = self.inner.fingerprint()?;
+        Some(Fingerprint {
+            place: self.wanted.of(&archive.place),
+            ..archive
+        })
+    }
+
+    fn lasts(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        self.inner.lasts(error)
     }
 }
 

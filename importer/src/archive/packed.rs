@@ -9,7 +9,9 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use longshore_image::{Probe, ReadAt, probe};
-use longshore_transfer::{Allowance, Exchange, Finder, Inside, Options, Source, inspect};
+use longshore_transfer::{
+    Allowance, Exchange, Finder, Fingerprint, Inside, Options, Source, inspect,
+};
 
 use super::member::{Reading, Wanted, refusal};
 use super::walk::Walk;
@@ -87,6 +89,18 @@ impl Source for Packed {
 
     fn allowance(&self) -> Option<Allowance> {
         self.inner.allowance()
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let archive = self.inner.fingerprint()?;
+        Some(Fingerprint {
+            place: self.wanted.of(&archive.place),
+            ..archive
+        })
+    }
+
+    fn lasts(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        self.inner.lasts(error)
     }
 }
 

@@ -39,6 +39,18 @@ impl Identity {
         self.etag.as_ref().or(self.modified.as_ref())
     }
 
+    /// The state in words, to tell it from others later on.
+    pub(crate) fn state(&self) -> Option<String> {
+        let named = |name: &str, value: &HeaderValue| {
+            format!("{name} {}", String::from_utf8_lossy(value.as_bytes()))
+        };
+        match (&self.etag, &self.modified) {
+            (Some(etag), _) => Some(named("ETag", etag)),
+            (None, Some(modified)) => Some(named("Last-Modified", modified)),
+            (None, None) => None,
+        }
+    }
+
     /// Says whether `now` has what [`Self::check`] compares.
     pub(crate) fn can_check(&self, now: &Self) -> bool {
         if self.etag.is_some() {

@@ -183,6 +183,28 @@ impl HttpError {
         )
     }
 
+    /// The error of ours in a chain of causes.
+    pub(crate) fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An io::Error passes over what it was made of, and names the cause of that as its own.
+        let inner = error.downcast_ref::<std::io::Error>();
+        if let Some(inner) = inner.and_then(std::io::Error::get_ref) {
+            return Self::find(inner);
+        }
+        error.source().and_then(Self::find)
+    }
+
+    /// The same would happen at any later attempt, of another process too.
+    pub(crate) fn lasts(&self) -> bool {
+        match self {
+            Self::Cancelled | Self::Thread { .. } => false,
+            Self::GaveUp { source, .. } => source.lasts(),
+            other => other.retry() == Retry::Permanent,
+        }
+    }
+
     /// What to do about it.
     pub fn retry(&self) -> Retry {
         match self {

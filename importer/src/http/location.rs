@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::digest::Hasher;
 use crate::{BasicAuth, Error, Result};
 
 /// Where a source is, without the secrets that came with the URL.
@@ -60,6 +61,22 @@ pub(crate) fn is_web(url: &Url) -> bool {
 /// The URL for people: no user information, no query, no fragment.
 pub(crate) fn shown(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), host(url), url.path())
+}
+
+/// The URL as it may be written down: as shown, and instead of its query, which may be a signature, what
+/// tells it from others.
+pub(crate) fn recorded(url: &Url) -> String {
+    let shown = shown(url);
+    match url.query() {
+        None => shown,
+        Some(query) => {
+            let mut hasher = Hasher::default();
+            hasher.update(query.as_bytes());
+            let digest = hasher.hex();
+            let digest = digest.get(..16).unwrap_or(&digest);
+            format!("{shown} with a query of digest {digest}")
+        }
+    }
 }
 
 /// Host and port of a URL, for people.
@@ -138,6 +155,19 @@ mod tests {
             assert!(!text.contains("s3cret"), "{text}");
             assert!(matches!(error, Error::Url { .. }));
         }
+    }
+
+    #[test]
+    fn what_is_written_down_tells_queries_apart_and_shows_none() {
+        let recorded = |text| recorded(&Location::parse(text).unwrap().url);
+        let (a, b) = (
+            recorded("http://u:hush@h/d?sig=hush"),
+            recorded("http://h/d?id=2"),
+        );
+        assert!(!a.contains("hush") && a.starts_with("http://h/d "), "{a}");
+        assert_ne!(a, b);
+        assert_eq!(a, recorded("http://h/d?sig=hush#f"));
+        assert_eq!(recorded("http://u:hush@h/d"), "http://h/d");
     }
 
     #[test]

@@ -97,6 +97,12 @@ impl Pass {
         self
     }
 
+    /// The reader has all before `at`. Only of content that has a name for its state.
+    pub(crate) fn from(mut self, at: u64) -> Self {
+        self.at = at;
+        self
+    }
+
     /// Feeds the reader until the end. `first` is an answer that is there already.
     pub(crate) async fn run(mut self, first: Option<Answer>, mut feed: Feed) {
         match self.read_all(first, &mut feed).await {

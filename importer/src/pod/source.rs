@@ -50,7 +50,7 @@ impl Opened {
         let identity = SourceIdentity {
             name: source.name(),
             length: source.len(),
-            state: None,
+            state: source.fingerprint().map(|fingerprint| fingerprint.state),
         };
         Self {
             source,

@@ -13,6 +13,8 @@ use super::{Place, PodError};
 const DISK: &str = "disk.img";
 /// What `transfer` calls it until it is whole.
 const PARTIAL: &str = ".disk.img.partial";
+/// What `transfer` writes down beside it.
+const JOURNAL: &str = ".disk.img.longshore-journal";
 /// Whoever runs the machine is in the group.
 const MODE: u32 = 0o660;
 
@@ -122,7 +124,7 @@ impl Volume {
 fn available(data: &Path) -> Result<u64, PodError> {
     let stat = rustix::fs::statvfs(data).map_err(|e| volume("ask the size of", data, e.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let held = [DISK, PARTIAL].into_iter().map(|name| {
+    let held = [DISK, PARTIAL, JOURNAL].into_iter().map(|name| {
         let meta = std::fs::symlink_metadata(data.join(name));
         meta.map_or(0, |meta| meta.blocks().saturating_mul(512))
     });

@@ -4,7 +4,8 @@ use longshore_crds::contract::{
     CacheMode, ContentType, Credentials, Import, Source as From, Termination,
 };
 use longshore_transfer::{
-    Cache, Cancel, Options, Preallocate, Progress, Report, TargetSpec, blank, transfer, wipe,
+    Cache, Cancel, Journal, Options, Preallocate, Progress, Report, TargetSpec, blank, transfer,
+    wipe,
 };
 
 use super::metrics::{Gauges, Phase};
@@ -154,6 +155,11 @@ impl Job {
             },
             size: volume.disk_size(&self.import)?,
             sync: true,
+            // A container that is started again goes on where it was.
+            journal: Some(Journal {
+                target_id: Some(self.import.owner_uid.clone()),
+                ..Journal::default()
+            }),
             ..TargetSpec::default()
         })
     }

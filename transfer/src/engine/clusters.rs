@@ -287,6 +287,7 @@ impl Made {
                 stored: self.stored,
                 runs: self.runs,
             },
+            parts: Vec::new(),
             resolved,
         }
     }

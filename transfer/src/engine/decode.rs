@@ -188,10 +188,11 @@ impl Worker {
             None if self.keeps_zeros => Batch {
                 buf,
                 home,
-                content: Content::Runs(parts),
+                content: Content::Runs(parts.clone()),
+                parts,
                 resolved,
             },
-            None => Self::settle(buf, home, &parts, resolved),
+            None => Self::settle(buf, home, parts, resolved),
         };
         let read = self.reading.saturating_sub(reading);
         let clocks = &self.shared.clocks;
@@ -325,9 +326,9 @@ impl Worker {
     }
 
     /// Finds what is to be written.
-    fn settle(buf: Vec<u8>, home: Home, parts: &[(u64, Range<usize>)], resolved: u64) -> Batch {
+    fn settle(buf: Vec<u8>, home: Home, parts: Vec<(u64, Range<usize>)>, resolved: u64) -> Batch {
         let mut runs = Vec::with_capacity(parts.len());
-        for (guest, range) in parts {
+        for (guest, range) in &parts {
             data_runs(*guest, &buf[range.clone()], |at, run| {
                 runs.push((at, range.start + run.start..range.start + run.end));
             });
@@ -336,6 +337,7 @@ impl Worker {
             buf,
             home,
             content: Content::Runs(runs),
+            parts,
             resolved,
         }
     }

@@ -6,8 +6,10 @@ use longshore_image::chain::Chain;
 use longshore_image::forward::{self, Emit, Geometry, PieceKind};
 use longshore_image::{Error as ImageError, ErrorKind, Info, Limits, Wrapper};
 
+use super::stream::Opening;
 use super::{
     Options, Outcome, Shared, Unwrapped, image_in, known, open_chain, stream_decoder, unwrap_all,
+    wrappers_of,
 };
 use crate::budget::Budget;
 use crate::cancel::Failure;
@@ -38,6 +40,8 @@ pub fn inspect(source: &mut dyn Source, options: &Options) -> Result<Inspection>
         progress: Progress::default(),
         clocks: Clocks::default(),
         name: source.name().into(),
+        recorder: None,
+        done: None,
     };
     let options = &known(source, options);
     let mut budget = Budget::new(options.memory)?;
@@ -83,8 +87,12 @@ fn stream_header(
     mut budget: Budget,
     shared: &Shared,
 ) -> Result<(Geometry, Vec<Wrapper>), Outcome> {
-    let unwrapped = unwrap_all(source, options, false, &mut budget, shared)?;
-    let (wrappers, plain) = (unwrapped.wrappers(), unwrapped.layers.is_empty());
+    let opening = Opening::default();
+    let unwrapped = unwrap_all(source, opening, options, None, false, &mut budget, shared)?;
+    let (wrappers, plain) = (
+        wrappers_of(&unwrapped.layers),
+        unwrapped.layers.is_empty(),
+    );
     let Unwrapped {
         mut stream, format, ..
     } = unwrapped;

@@ -12,6 +12,7 @@ use longshore_image::cluster::{ClusterCodec, Encoding};
 use longshore_image::qcow2::write::{Params, Stored, WriteError, Writer};
 
 use crate::budget::{Layout, Writing};
+use crate::journal::Recorder;
 use crate::pool::Pool;
 use crate::target::{Qcow2Spec, Target, TargetFormat};
 use crate::{Error, Result};
@@ -23,6 +24,8 @@ pub(super) struct Batch {
     /// Which pool it goes back to.
     pub(super) home: Home,
     pub(super) content: Content,
+    /// For a raw disk: what the buffer was decoded as, zeros included; guest offset and range in it.
+    pub(super) parts: Vec<(u64, Range<usize>)>,
     /// Guest bytes that this settles, zeros included.
     pub(super) resolved: u64,
 }
@@ -169,6 +172,14 @@ impl Output {
         match self {
             Self::Raw(target) => target.shares_blocks_of(),
             Self::Qcow2(_) => None,
+        }
+    }
+
+    /// See [`Target::checkpoint`].
+    pub(super) fn checkpoint(&mut self, recorder: &Recorder) -> Result<()> {
+        match self {
+            Self::Raw(target) => target.checkpoint(recorder),
+            Self::Qcow2(_) => Ok(()),
         }
     }
 

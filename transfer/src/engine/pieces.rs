@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use longshore_image::forward::{Emit, Geometry, PieceKind};
-use longshore_image::{Error as ImageError, ErrorKind, Info};
+use longshore_image::{Error as ImageError, ErrorKind, Format, Info};
 
 use super::decode::{Packed, Task};
 use super::output::{Home, Output};
@@ -13,6 +13,7 @@ use super::writer::Back;
 use super::{Outcome, Shared};
 use crate::budget::Budget;
 use crate::cancel::Stopped;
+use crate::journal::{Around, Image, Order};
 use crate::pool::Pool;
 use crate::target::Target;
 use crate::{Allowance, Result};
@@ -30,6 +31,10 @@ pub(super) struct Pieces {
     back: Option<Running>,
     shared: Shared,
     stash: Option<Outcome>,
+    /// What to tell the journal of the image, short of its size.
+    journal: Option<(Image, Order)>,
+    /// What came since somebody asked.
+    passed: Vec<Range<u64>>,
 }
 
 struct Running {
@@ -110,6 +115,8 @@ impl Pieces {
             back: None,
             shared,
             stash: None,
+            journal: None,
+            passed: Vec::new(),
         }
     }
 
@@ -117,6 +124,23 @@ impl Pieces {
     pub(super) fn at_least(mut self, bytes: Option<u64>) -> Self {
         self.at_least = bytes;
         self
+    }
+
+    /// What was found around the image, and whether there is a digest of that.
+    pub(super) fn journalled(mut self, format: Format, around: Vec<Around>, hashed: bool) -> Self {
+        let anywhere = around.is_empty() && format == Format::Raw;
+        let image = Image {
+            format,
+            around,
+            virtual_size: None,
+        };
+        self.journal = Some((image, Order::Stream { hashed, anywhere }));
+        self
+    }
+
+    /// What came since this was asked last.
+    pub(super) fn passed(&mut self) -> Vec<Range<u64>> {
+        std::mem::take(&mut self.passed)
     }
 
     /// What the stages leave of the budget is for the source.
@@ -202,6 +226,15 @@ impl Pieces {
             return Ok(());
         };
         target.begin(geometry.virtual_size.or(self.at_least))?;
+        if let (Some(recorder), Some((image, order))) = (&self.shared.recorder, self.journal.take())
+        {
+            let image = Image {
+                virtual_size: geometry.virtual_size,
+                ..image
+            };
+            let alone = geometry.info.references.is_empty();
+            recorder.begin(image, order, alone)?;
+        }
         if let Some(size) = geometry.virtual_size {
             self.shared.progress.set_size(size);
         }
@@ -243,6 +276,10 @@ impl Pieces {
 }
 
 impl Emit for Pieces {
+    fn wants(&self, guest: &Range<u64>) -> bool {
+        !self.shared.is_done(guest)
+    }
+
     fn geometry(&mut self, geometry: &Geometry) -> longshore_image::Result<()> {
         self.start(geometry).map_err(|outcome| self.stop(outcome))
     }
@@ -253,9 +290,19 @@ impl Emit for Pieces {
         kind: PieceKind,
         bytes: &[u8],
     ) -> longshore_image::Result<()> {
+        if self.shared.is_done(&guest) {
+            self.shared.progress.add_resolved(guest.end - guest.start);
+            return Ok(());
+        }
         let Some(running) = &mut self.back else {
             return Err(ImageError::malformed("data before the image's header"));
         };
+        if self.shared.recorder.is_some() {
+            match self.passed.last_mut() {
+                Some(last) if last.end == guest.start => last.end = guest.end,
+                _ => self.passed.push(guest.clone()),
+            }
+        }
         let taken = match kind {
             PieceKind::Plain => running.plain(guest.start, bytes),
             PieceKind::Compressed => running.packed(guest, bytes),

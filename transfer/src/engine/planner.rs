@@ -6,6 +6,7 @@ use longshore_image::chain::{Chain, LayerExtent};
 use super::decode::{Group, Packed, Plain, Task};
 use super::holes::Holes;
 use super::share::Sharing;
+use super::skip::skip;
 use super::writer::Back;
 use super::{Outcome, Shared};
 use crate::budget::{Layout, UNIT};
@@ -45,7 +46,9 @@ pub(super) fn plan(chain: &Chain, back: &Back, shared: &Shared) -> Result<(), Ou
             continue;
         }
         holes.skip(next, chain, shared, |data| {
-            sharing.share(data, chain, back, shared, |rest| window.add(rest))
+            skip(data, shared, |todo| {
+                sharing.share(todo, chain, back, shared, |rest| window.add(rest))
+            })
         })?;
     }
     window.send()?;

@@ -20,6 +20,7 @@ use super::{Outcome, Shared};
 use crate::budget::{Budget, CHUNK, CHUNKS, Inner};
 use crate::cancel::Stopped;
 use crate::checksum::Hasher;
+use crate::journal::HashMark;
 use crate::phases::Work;
 use crate::pool::Pool;
 use crate::source::{Exchange, Finder};
@@ -52,10 +53,28 @@ pub(super) struct Stream {
     threads: Vec<JoinHandle<Result<(), Stopped>>>,
 }
 
+/// Where a stream begins. The default is its start, of which nothing is known.
+#[derive(Default)]
+pub(super) struct Opening {
+    /// The source from another offset than 0.
+    pub(super) from: Option<(u64, Box<dyn Read + Send>)>,
+    /// The digest of what was read before. At the stream's start it is that of what comes first, and
+    /// compared with it.
+    pub(super) hash: Option<HashMark>,
+}
+
+impl Opening {
+    /// The offset in the source.
+    pub(super) fn at(&self) -> u64 {
+        self.from.as_ref().map_or(0, |(at, _)| *at)
+    }
+}
+
 impl Stream {
     /// Opens the source and starts reading. `budget` is charged on the first pass only.
     pub(super) fn open(
         source: &mut dyn Source,
+        opening: Opening,
         checksum: Option<&Checksum>,
         budget: Option<&mut Budget>,
         shared: &Shared,
@@ -63,9 +82,13 @@ impl Stream {
         if let Some(budget) = budget {
             budget.chunks()?;
         }
-        let input = match source.buffers()? {
-            Some(buffers) => Input::Buffers(buffers),
-            None => Input::Bytes(source.stream()?),
+        let at = opening.at();
+        let input = match opening.from {
+            Some((_, reader)) => Input::Bytes(reader),
+            None => match source.buffers()? {
+                Some(buffers) => Input::Buffers(buffers),
+                None => Input::Bytes(source.stream()?),
+            },
         };
         let pool = Pool::new(CHUNKS, CHUNK, &shared.failure);
         let (tx, rx) = bounded(CHUNKS);
@@ -78,12 +101,14 @@ impl Stream {
         let mut messages = rx;
         let wanted = checksum.cloned();
         let promised = source.digest().filter(|digest| Some(digest) != checksum);
+        // Of two digests there is no journal.
+        let mut mark = opening.hash;
         for checksum in wanted.into_iter().chain(promised) {
             let (tx, rx) = bounded(CHUNKS);
-            let hash_shared = shared.clone();
+            let hashing = Hashing::new(&checksum, at, mark.take(), shared)?;
             let from = std::mem::replace(&mut messages, rx);
             threads.push(spawn("hash".to_owned(), move || {
-                hash(&checksum, &from, &tx, &hash_shared)
+                hash(hashing, &checksum, &from, &tx)
             })?);
         }
         Ok(Self::of(messages, pool, threads))
@@ -319,23 +344,86 @@ fn pump(
     }
 }
 
+/// The digest of what passes.
+struct Hashing {
+    hasher: Hasher,
+    /// Bytes of the source that it is of.
+    at: u64,
+    /// What it has to be at some offset to come.
+    known: Option<HashMark>,
+    shared: Shared,
+}
+
+impl Hashing {
+    fn new(checksum: &Checksum, at: u64, mark: Option<HashMark>, shared: &Shared) -> Result<Self> {
+        let (hasher, known) = match mark {
+            Some(mark) if at > 0 => (Hasher::from_state(checksum.algorithm, &mark.state), None),
+            mark => (Some(Hasher::new(checksum.algorithm)), mark),
+        };
+        let Some(hasher) = hasher else {
+            return Err(not_as_before(shared, "the digest can't be gone on with"));
+        };
+        Ok(Self {
+            hasher,
+            at,
+            known,
+            shared: shared.clone(),
+        })
+    }
+
+    fn update(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
+        if let Some(known) = &self.known
+            && let Ok(left) = usize::try_from(known.at.saturating_sub(self.at))
+            && let Some((before, after)) = bytes.split_at_checked(left)
+        {
+            self.hasher.update(before);
+            self.at += before.len() as u64;
+            if self.hasher.state() != known.state {
+                let what = format!("its first {} bytes are others", known.at);
+                return Err(self.shared.failure.fail(not_as_before(&self.shared, &what)));
+            }
+            self.known = None;
+            bytes = after;
+        }
+        self.hasher.update(bytes);
+        self.at += bytes.len() as u64;
+        if let Some(recorder) = &self.shared.recorder
+            && self.known.is_none()
+        {
+            recorder.hashed(self.at, || self.hasher.state());
+        }
+        Ok(())
+    }
+}
+
+fn not_as_before(shared: &Shared, what: &str) -> Error {
+    Error::SourceChanged {
+        name: shared.name.to_string(),
+        what: what.to_owned(),
+    }
+}
+
 fn hash(
+    mut hashing: Hashing,
     expected: &Checksum,
     from: &Receiver<Message>,
     out: &Sender<Message>,
-    shared: &Shared,
 ) -> Result<(), Stopped> {
-    let mut hasher = Hasher::new(expected.algorithm);
+    let shared = hashing.shared.clone();
     while let Ok(message) = from.recv() {
         match message {
             Message::Chunk(chunk) => {
                 shared.clocks.time(Work::Decode, || {
-                    hasher.update(&chunk.bytes[chunk.range.clone()]);
-                });
+                    hashing.update(&chunk.bytes[chunk.range.clone()])
+                })?;
                 out.send(Message::Chunk(chunk)).map_err(|_| Stopped)?;
             }
             Message::End => {
-                let computed = hasher.hex();
+                if hashing.known.is_some() {
+                    let error = not_as_before(&shared, "it has become shorter");
+                    return Err(shared.failure.fail(error));
+                }
+                let computed = hashing.hasher.hex();
                 if computed != expected.hex {
                     return Err(shared.failure.fail(Error::Checksum {
                         name: shared.name.to_string(),

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use longshore_image::{PROBE_LEN, Probe, probe};
 
-use super::stream::{Chunk, Stream};
+use super::stream::{Chunk, Opening, Stream};
 use super::{Layer, Options, Outcome, Shared, one_more};
 use crate::budget::{Budget, Inner};
 use crate::cancel::{Failure, Stopped};
@@ -34,6 +34,8 @@ pub fn unwrapped<T, E: From<Error>>(
         progress: progress.clone(),
         clocks: Clocks::default(),
         name: source.name().into(),
+        recorder: None,
+        done: None,
     };
     let explain = |outcome| match outcome {
         Outcome::Error(e) => e,
@@ -83,7 +85,14 @@ fn open(
     budget: &mut Budget,
     shared: &Shared,
 ) -> Result<Stream, Outcome> {
-    let mut stream = Stream::open(source, options.checksum.as_ref(), Some(budget), shared)?;
+    let opening = Opening::default();
+    let mut stream = Stream::open(
+        source,
+        opening,
+        options.checksum.as_ref(),
+        Some(budget),
+        shared,
+    )?;
     let mut layers = Vec::new();
     loop {
         let Probe::Wrapper(wrapper) = probe(stream.peek(PROBE_LEN)?) else {

@@ -59,7 +59,12 @@ pub(super) fn plan(
                         },
                     },
                 };
-                packed.add(&cluster, at, n, layout, back)?;
+                if shared.is_done(&cluster.visible) {
+                    let done = cluster.visible.end - cluster.visible.start;
+                    shared.progress.add_resolved(done);
+                } else {
+                    packed.add(&cluster, at, n, layout, back)?;
+                }
                 decoder.pass(n).map_err(|e| shared.image(e))?;
                 n
             }

@@ -71,7 +71,11 @@ impl Sink {
         let shared = {
             let mut output = self.output.lock().map_err(|_| Stopped)?;
             let output = output.as_mut().ok_or(Stopped)?;
-            output.share(guest, from.file, from.at, from.len)
+            let shared = output.share(guest, from.file, from.at, from.len);
+            if shared {
+                self.settled(output, std::iter::once(guest..guest + from.len))?;
+            }
+            shared
         };
         if shared {
             self.shared.progress.add_resolved(from.len);
@@ -105,6 +109,11 @@ impl Sink {
             .clocks
             .time(Work::Write, || output.write(&batch))
             .map_err(|e| self.shared.failure.fail(e))?;
+        let parts = batch.parts.iter();
+        self.settled(
+            output,
+            parts.map(|(guest, range)| *guest..*guest + range.len() as u64),
+        )?;
         let progress = &self.shared.progress;
         progress.add_written(output.bytes_written() - before);
         progress.add_resolved(batch.resolved);
@@ -114,6 +123,23 @@ impl Sink {
             Home::Chunks(pool) => pool.put(batch.buf),
         }
         Ok(())
+    }
+
+    /// Has the journal know of it, and every now and then written.
+    fn settled(
+        &self,
+        output: &mut Output,
+        ranges: impl IntoIterator<Item = Range<u64>>,
+    ) -> Result<(), Stopped> {
+        let Some(recorder) = &self.shared.recorder else {
+            return Ok(());
+        };
+        if !recorder.settled(ranges) {
+            return Ok(());
+        }
+        output
+            .checkpoint(recorder)
+            .map_err(|e| self.shared.failure.fail(e))
     }
 
     /// The output, once no thread can deliver any more.
@@ -257,14 +283,18 @@ impl Back {
 
     /// No more tasks: waits until all is written.
     pub(super) fn finish(mut self, shared: &Shared) -> Result<Output, Outcome> {
-        match self.join() {
-            Some(output) if !shared.failure.failed() => Ok(output),
-            _ => Err(Outcome::Stopped),
+        match self.close() {
+            Some((output, true)) if !shared.failure.failed() => Ok(output),
+            Some((output, _)) => {
+                self.end_early(output);
+                Err(Outcome::Stopped)
+            }
+            None => Err(Outcome::Stopped),
         }
     }
 
-    /// Waits for all threads; gives the output if all were content.
-    fn join(&mut self) -> Option<Output> {
+    /// Waits for all threads, and says whether all were content.
+    fn close(&mut self) -> Option<(Output, bool)> {
         self.tasks = None;
         let mut content = true;
         for worker in self.workers.drain(..) {
@@ -274,14 +304,27 @@ impl Back {
             content = packer.drain(&self.sink).is_ok();
         }
         let output = self.sink.close()?;
-        content.then_some(output)
+        Some((output, content))
+    }
+
+    /// What has settled is written down, if it can be made durable.
+    fn end_early(&self, mut output: Output) {
+        let Some(recorder) = &self.sink.shared.recorder else {
+            return;
+        };
+        if let Err(e) = output.checkpoint(recorder) {
+            tracing::warn!(error = %e, "the last of what was done is not written down");
+        }
+        recorder.stop();
     }
 }
 
 impl Drop for Back {
     /// On every way out the target is closed, and a partial file gone, before the caller hears of it.
     fn drop(&mut self) {
-        self.join();
+        if let Some((output, _)) = self.close() {
+            self.end_early(output);
+        }
     }
 }
 

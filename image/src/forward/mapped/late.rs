@@ -1,5 +1,7 @@
 //! What a table names and the stream has passed: out of the hold, from the side, or in another pass.
 
+use std::cmp::Reverse;
+
 use super::{Mapped, SECTOR, Window};
 use crate::forward::{Emit, Layout, MAX_PASSES, Segment, SegmentKind, Table, tables_follow_data};
 use crate::num::{to_u64, to_usize};
@@ -45,6 +47,41 @@ enum Recalled {
 }
 
 impl<L: Layout> Mapped<L> {
+    /// Goes on at `at`, with all that is before it from the side, as far as it is wanted.
+    pub(super) fn go_on_at(&mut self, at: u64, out: &mut dyn Emit) -> Result<()> {
+        self.buf.clear();
+        self.options.hold.clear();
+        self.ends.clear();
+        self.held_to = 0;
+        (self.base, self.pos, self.cursor) = (at, at, at);
+        let window = Window {
+            base: at,
+            bytes: &[],
+        };
+        for partial in std::mem::take(&mut self.partials) {
+            match partial.what {
+                What::Packed(segment) => self.stray(segment, window, out)?,
+                What::Table(table) => self.stray_table(table, window, out)?,
+            }
+        }
+        let segments = std::mem::take(&mut self.segments).into_vec();
+        for Reverse(segment) in segments {
+            if segment.at < at {
+                self.stray(segment, window, out)?;
+            } else {
+                self.segments.push(Reverse(segment));
+            }
+        }
+        while let Some((&key, _)) = self.tables.first_key_value()
+            && key.0 < at
+        {
+            if let Some(table) = self.tables.remove(&key) {
+                self.stray_table(table, window, out)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A segment that began before the window.
     pub(super) fn stray(
         &mut self,
@@ -53,6 +90,9 @@ impl<L: Layout> Mapped<L> {
         out: &mut dyn Emit,
     ) -> Result<()> {
         if segment.kind == SegmentKind::Compressed {
+            if !out.wants(&segment.guest_range()) {
+                return Ok(());
+            }
             return match self.piece_together(What::Packed(segment), window)? {
                 Some(partial) => self.complete_partial(partial, window, out),
                 None => self.miss(segment),
@@ -180,9 +220,11 @@ impl<L: Layout> Mapped<L> {
                 guest_len: n,
                 ..rest
             };
-            match self.recall(part.at, &mut bytes)? {
-                Recalled::Not => self.miss(part)?,
-                Recalled::FromHold | Recalled::FromSide => self.emit(&part, &bytes, out)?,
+            if out.wants(&part.guest_range()) {
+                match self.recall(part.at, &mut bytes)? {
+                    Recalled::Not => self.miss(part)?,
+                    Recalled::FromHold | Recalled::FromSide => self.emit(&part, &bytes, out)?,
+                }
             }
             rest.advance(n);
         }

@@ -1,0 +1,139 @@
+//! Devices, and filesystems that are full. These take root and loop devices.
+
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+
+use longshore_tests::device::Loop;
+use longshore_tests::http::{Page, Server};
+use longshore_tests::program::said;
+
+use super::{SLOW, Steps, disk, last_event, resumed};
+use crate::mount::Mount;
+use crate::rig::{MIB, Rig, eventually};
+
+/// The one journal in `journals`.
+fn journal(rig: &Rig) -> Vec<u8> {
+    let Ok(names) = rig.path("journals").read_dir() else {
+        return Vec::new();
+    };
+    let found: Vec<_> = names
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "longshore-journal"))
+        .collect();
+    assert!(found.len() <= 1, "{found:?}");
+    found
+        .first()
+        .map_or_else(Vec::new, |path| std::fs::read(path).unwrap_or_default())
+}
+
+#[test]
+fn a_device_goes_on_and_only_if_it_is_as_it_was_left() {
+    let rig = Rig::new();
+    rig.write("backing", &vec![0xff; 24 * MIB]);
+    let Some(device) = Loop::over(&rig.path("backing")) else {
+        return;
+    };
+    let bytes = disk(16 * MIB + 512);
+    let server = Server::start([("/disk", Page::of(bytes.clone()).throttle(SLOW))]);
+    let url = server.url("/disk");
+    let words = [
+        "import",
+        "--journal-dir",
+        "journals",
+        "--journal-step",
+        "1Mi",
+        "--progress",
+        "json",
+        &url,
+        device.name(),
+    ];
+    let kill = || {
+        // The first step has the first MiB of the disk in it, and may be seen half-written.
+        let before = journal(&rig).len();
+        let first = if before == 0 { MIB } else { 0 };
+        let mut steps = Steps::after(&journal(&rig));
+        let mut child = rig
+            .command(&words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("a step of the journal", || {
+            let now = journal(&rig);
+            (steps.one_more(&now) && now.len() > steps.0 + first + first / MIB * 45).then_some(())
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let made = |from_there: bool| {
+        let output = rig.ends(&words, 0);
+        let there = resumed(&last_event(&output));
+        assert_eq!(there > 0, from_there, "{}", said(&output));
+        let found = std::fs::read(device.path()).unwrap();
+        assert!(found[..bytes.len()] == bytes, "the disk");
+        assert!(found[17 * MIB..].iter().all(|b| *b == 0xff), "beyond it");
+        assert!(journal(&rig).is_empty());
+        output
+    };
+    kill();
+    let head = &std::fs::read(device.path()).unwrap()[..MIB];
+    assert!(head[..MIB - 4096].iter().all(|b| *b == 0), "nothing boots");
+    kill();
+    made(true);
+    // The finished disk is no half-finished one.
+    made(false);
+    // Somebody made a filesystem on it meanwhile.
+    kill();
+    let node = std::fs::File::options()
+        .write(true)
+        .open(device.path())
+        .unwrap();
+    node.write_all_at(&[0x53, 0xef], 1080).unwrap();
+    node.sync_all().unwrap();
+    let output = made(false);
+    assert!(
+        said(&output).contains("the target was a block device"),
+        "{}",
+        said(&output)
+    );
+    // Another device in the same place.
+    kill();
+    node.write_all_at(&vec![0; 24 * MIB][..17 * MIB], 0)
+        .unwrap();
+    node.sync_all().unwrap();
+    let output = made(false);
+    assert!(said(&output).contains("no mark"), "{}", said(&output));
+}
+
+#[test]
+fn what_was_written_before_the_filesystem_was_full_is_kept() {
+    let rig = Rig::new();
+    let Some(mount) = Mount::of(&rig, "ext4", 32 << 20) else {
+        return;
+    };
+    let bytes: Vec<u8> = disk(24 * MIB).iter().map(|byte| byte | 1).collect();
+    rig.write("mnt/in_the_way", &vec![1; 12 * MIB]);
+    let server = Server::start([("/disk", Page::of(bytes.clone()))]);
+    let url = server.url("/disk");
+    let words = [
+        "import",
+        "--journal-step",
+        "1Mi",
+        "--progress",
+        "json",
+        &url,
+        "mnt/out.raw",
+    ];
+    let output = rig.ends(&words, 4);
+    assert_eq!(last_event(&output)["resumable"], true, "{}", said(&output));
+    assert!(
+        said(&output).contains("run the same command again"),
+        "{}",
+        said(&output)
+    );
+    std::fs::remove_file(rig.path("mnt/in_the_way")).unwrap();
+    let event = last_event(&rig.ends(&words, 0));
+    assert!(resumed(&event) >= MIB as u64, "{event}");
+    assert!(rig.read("mnt/out.raw") == bytes);
+    assert_eq!(mount.names(), ["out.raw"]);
+}
