@@ -18,6 +18,9 @@ use crate::pool::Pool;
 use crate::target::Target;
 use crate::{Allowance, Result};
 
+/// Pieces that do not fill a buffer wait for no more chunks than this where a journal is kept.
+const MOST_UNSENT: u32 = 4;
+
 /// Takes pieces until the stream ends.
 pub(super) struct Pieces {
     front: Option<(Target, Budget)>,
@@ -35,6 +38,8 @@ pub(super) struct Pieces {
     journal: Option<(Image, Order)>,
     /// What came since somebody asked.
     passed: Vec<Range<u64>>,
+    /// Chunks since what is gathered was last sent on for the journal's sake.
+    unsent: u32,
 }
 
 struct Running {
@@ -117,6 +122,7 @@ impl Pieces {
             stash: None,
             journal: None,
             passed: Vec::new(),
+            unsent: 0,
         }
     }
 
@@ -175,6 +181,12 @@ impl Pieces {
             return Ok(());
         };
         running.lent.memory = 0..0;
+        self.unsent += 1;
+        if self.shared.recorder.is_some() && self.unsent >= MOST_UNSENT {
+            // The journal is in the stream's order, and waits for the least piece.
+            self.unsent = 0;
+            running.send_plain()?;
+        }
         let parts = std::mem::take(&mut running.lent.parts);
         if parts.is_empty() {
             pool.put(chunk.bytes);
