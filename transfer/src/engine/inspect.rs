@@ -89,10 +89,7 @@ fn stream_header(
 ) -> Result<(Geometry, Vec<Wrapper>), Outcome> {
     let opening = Opening::default();
     let unwrapped = unwrap_all(source, opening, options, None, false, &mut budget, shared)?;
-    let (wrappers, plain) = (
-        wrappers_of(&unwrapped.layers),
-        unwrapped.layers.is_empty(),
-    );
+    let (wrappers, plain) = (wrappers_of(&unwrapped.layers), unwrapped.layers.is_empty());
     let Unwrapped {
         mut stream, format, ..
     } = unwrapped;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use longshore_image::forward::{self, Finish};
+use longshore_image::forward::{self, Decoder, Finish};
 use longshore_image::stream::{StreamOptions, beginning};
 use longshore_image::{Format, Limits, PROBE_LEN, Probe, ReadAt, Wrapper};
 
@@ -207,9 +207,8 @@ pub(super) fn stream_road(
     mut budget: Budget,
     shared: &Shared,
 ) -> Result<Done, Outcome> {
-    let mut pass = 1;
     let len = source.len();
-    shared.progress.begin_pass(pass, len);
+    shared.progress.begin_pass(1, len);
     let opening = match resumed {
         Some(resumed) => resumed.opening(source, options)?,
         None => Opening::default(),
@@ -219,10 +218,18 @@ pub(super) fn stream_road(
     let raw_target = Output::writing(&target).cluster == 0;
     let known = resumed.map(|resumed| &resumed.image);
     let Unwrapped {
-        mut stream,
+        stream,
         layers,
         format,
-    } = unwrap_all(source, opening, options, known, raw_target, &mut budget, shared)?;
+    } = unwrap_all(
+        source,
+        opening,
+        options,
+        known,
+        raw_target,
+        &mut budget,
+        shared,
+    )?;
     let plain = layers.is_empty();
     let (tables, waiting) = if raw_target && format == Format::Raw && !plain {
         budget.raw_tables()?
@@ -270,38 +277,14 @@ pub(super) fn stream_road(
     if at > 0 {
         resume::skip_to(decoder.as_mut(), at, head.as_deref(), &mut pieces, shared)?;
     }
-    let virtual_size = loop {
-        while let Some(chunk) = stream.next()? {
-            shared.check()?;
-            pieces.seeing(&chunk);
-            decoder
-                .push(&chunk.bytes[chunk.range.clone()], &mut pieces)
-                .map_err(|e| pieces.error(e))?;
-            pieces.seen(chunk)?;
-            if let Some(recorder) = &shared.recorder {
-                let point = decoder.safe_point().filter(|_| plain && pass == 1);
-                recorder.passed(pieces.passed(), point);
-            }
-        }
-        let finish = decoder.finish(&mut pieces).map_err(|e| pieces.error(e))?;
-        stream.join()?;
-        match finish {
-            Finish::Done { virtual_size } => break virtual_size,
-            Finish::AnotherPass => {
-                pass += 1;
-                tracing::info!(
-                    pass,
-                    "the image's tables follow its data: reading it once more"
-                );
-                shared.progress.begin_pass(pass, len);
-                if let Some(recorder) = &shared.recorder {
-                    recorder.another_pass();
-                }
-                stream = unwrap_again(source, &layers, options, shared)?;
-                pieces.chunks(stream.pool());
-            }
-        }
+    let mut passes = Passes {
+        source,
+        layers: &layers,
+        options,
+        len,
+        shared,
     };
+    let virtual_size = passes.run(stream, decoder.as_mut(), &mut pieces)?;
     let (output, info, threads) = pieces.finish(virtual_size, decoder.found())?;
     Ok(Done {
         output,
@@ -310,6 +293,60 @@ pub(super) fn stream_road(
         virtual_size,
         threads,
     })
+}
+
+/// A stream is pushed through a decoder, as often as it takes.
+struct Passes<'a> {
+    source: &'a mut dyn Source,
+    layers: &'a [Layer],
+    options: &'a Options,
+    len: Option<u64>,
+    shared: &'a Shared,
+}
+
+impl Passes<'_> {
+    /// The size of the disk.
+    fn run(
+        &mut self,
+        mut stream: Stream,
+        decoder: &mut dyn Decoder,
+        pieces: &mut Pieces,
+    ) -> Result<u64, Outcome> {
+        let plain = self.layers.is_empty();
+        let mut pass = 1;
+        loop {
+            while let Some(chunk) = stream.next()? {
+                self.shared.check()?;
+                pieces.seeing(&chunk);
+                decoder
+                    .push(&chunk.bytes[chunk.range.clone()], pieces)
+                    .map_err(|e| pieces.error(e))?;
+                pieces.seen(chunk)?;
+                if let Some(recorder) = &self.shared.recorder {
+                    let point = decoder.safe_point().filter(|_| plain && pass == 1);
+                    recorder.passed(pieces.passed(), point);
+                }
+            }
+            let finish = decoder.finish(pieces).map_err(|e| pieces.error(e))?;
+            stream.join()?;
+            match finish {
+                Finish::Done { virtual_size } => return Ok(virtual_size),
+                Finish::AnotherPass => {
+                    pass += 1;
+                    tracing::info!(
+                        pass,
+                        "the image's tables follow its data: reading it once more"
+                    );
+                    self.shared.progress.begin_pass(pass, self.len);
+                    if let Some(recorder) = &self.shared.recorder {
+                        recorder.another_pass();
+                    }
+                    stream = unwrap_again(self.source, self.layers, self.options, self.shared)?;
+                    pieces.chunks(stream.pool());
+                }
+            }
+        }
+    }
 }
 
 /// Where bytes wait that do not fit into memory.
