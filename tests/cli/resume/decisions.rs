@@ -187,7 +187,8 @@ fn a_copy_without_a_journal_ends_what_there_was_of_one() {
     let mut stdin = child.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, &other[..8 * MIB]).unwrap();
     eventually("bytes of the other disk", || {
-        (rig.read(".out.raw.partial").get(..4096) == Some(&other[..4096])).then_some(())
+        (rig.read(".out.raw.partial").get(MIB..MIB + 4096) == Some(&other[MIB..MIB + 4096]))
+            .then_some(())
     });
     child.kill().unwrap();
     child.wait().unwrap();
