@@ -45,7 +45,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .args(["--release", "--package", "longshore-benches", "--"])
         .args(&args.args);
     // The others only read what was measured.
-    if args.args.first().is_some_and(|name| name == "versus" || name == "line") {
+    if args
+        .args
+        .first()
+        .is_some_and(|name| name == "versus" || name == "line")
+    {
         install::run(&install::Args::default())?;
         cargo::locked("build")
             .args(["--release", "--package", "longshore-cli"])
