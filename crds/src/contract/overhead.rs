@@ -14,7 +14,7 @@ const ALIGN: u64 = 1 << 20;
 /// use longshore_crds::contract::Overhead;
 /// let overhead: Overhead = "0.06".parse()?;
 /// assert_eq!(overhead.usable(10 << 30), 9660 << 20);
-/// assert_eq!(overhead.required(9660 << 20), 10736907879);
+/// assert_eq!(overhead.required(9660 << 20), 10736998810);
 /// # Ok::<(), longshore_crds::contract::ParseOverheadError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
