@@ -1,5 +1,9 @@
 //! Servers and lines that break, and content that changes under way.
 
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -314,4 +318,38 @@ fn a_slow_line_is_not_a_silent_one() {
     let (server, url) = serving("/disk.raw", page);
     Import::of(open(&url, &impatient()).as_mut()).made(&expected);
     assert_eq!(server.log().requests.len(), 1);
+}
+
+#[test]
+fn headers_without_an_end_are_refused_in_bounded_time_and_memory() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/disk.raw", listener.local_addr().unwrap());
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    // It serves until nobody asks any more; the test does not wait for it.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if stream.write_all(b"HTTP/1.1 200 OK\r\n").is_err() {
+                continue;
+            }
+            let line = format!("X-Much: {}\r\n", "m".repeat(1000));
+            while stream.write_all(line.as_bytes()).is_ok() {
+                counter.fetch_add(line.len() as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    let options = SourceOptions {
+        retries: 1,
+        ..options()
+    };
+    let error = refused(&url, &options);
+    assert!(
+        matches!(last_cause(&error), HttpError::Broken { .. }),
+        "{}",
+        chain(&error)
+    );
+    // Each of two attempts ends with the client's own limit; the rest is in the buffers of two sockets.
+    let sent = sent.load(Ordering::Relaxed);
+    assert!(sent < 32 << 20, "{sent} bytes of headers");
 }

@@ -179,3 +179,33 @@ fn looking_at_an_image_reads_its_tables_and_not_its_data() {
     assert_eq!(found.unwrap().info.virtual_size, 20 << 30);
     assert!(server.log().sent < 3_000_000, "{}", server.log().sent);
 }
+
+#[test]
+fn a_giant_with_little_in_it_moves_little() {
+    let Some(images) = Images::new(1 << 20) else {
+        return;
+    };
+    images.run(&["create", "-q", "-f", "qcow2", "giant.qcow2", "8T"]);
+    let giant = images.path("giant.qcow2");
+    // Data in eight places over all of it, so that tables are needed for each.
+    for terabyte in 0..8 {
+        let write = format!("write -q -P {} {terabyte}T 1M", terabyte + 1);
+        run(Command::new("qemu-io")
+            .args(["-f", "qcow2", "-c", &write])
+            .arg(&giant));
+    }
+    let len = std::fs::metadata(&giant).unwrap().len();
+    let (server, url) = serving("/giant.qcow2", Page::file(&giant));
+    let import = Import::from_url(&url);
+    let report = import.outcome.as_ref().unwrap();
+    assert_eq!(report.virtual_size, 8 << 40);
+    let sent = server.log().sent;
+    assert!(sent <= len + len / 50, "{sent} bytes sent of {len}");
+    assert_same(&giant_raw(&images), &import.target());
+}
+
+/// What qemu-img makes of it.
+fn giant_raw(images: &Images) -> PathBuf {
+    images.run(&["convert", "-O", "raw", "giant.qcow2", "giant.raw"]);
+    images.path("giant.raw")
+}
