@@ -13,6 +13,7 @@ mod member;
 mod ovf;
 mod packed;
 pub(crate) mod sparse;
+pub(crate) mod tape;
 mod walk;
 
 use std::path::Path;

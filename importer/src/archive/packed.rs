@@ -14,11 +14,9 @@ use longshore_transfer::{
 };
 
 use super::member::{Reading, Wanted, refusal};
+use super::tape::{BLOCK_LEN, checksum};
 use super::walk::Walk;
 use super::{ArchiveError, Contents, list};
-
-/// Bytes of a tar header.
-const HEADER: usize = 512;
 
 /// A source of which one disk is wanted, if it is an archive.
 pub(super) struct Packed {
@@ -132,7 +130,7 @@ impl Finder for Search {
 
 /// `head` is a tar header (POSIX 1003.1, ustar, or GNU's), and its checksum is right.
 fn is_tar(head: &[u8]) -> bool {
-    let Some(header) = head.get(..HEADER) else {
+    let Some(header) = head.get(..BLOCK_LEN) else {
         return false;
     };
     if !header[257..].starts_with(b"ustar") {
@@ -142,15 +140,7 @@ fn is_tar(head: &[u8]) -> bool {
         .ok()
         .map(|text| text.trim_matches([' ', '\0']))
         .and_then(|text| u32::from_str_radix(text, 8).ok());
-    let sum: u32 = header
-        .iter()
-        .enumerate()
-        .map(|(at, byte)| match at {
-            148..156 => u32::from(b' '),
-            _ => u32::from(*byte),
-        })
-        .sum();
-    stored == Some(sum)
+    stored == Some(checksum(header))
 }
 
 /// Lists a compressed archive: its descriptor, or all of its files.

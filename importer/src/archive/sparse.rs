@@ -14,7 +14,7 @@ use longshore_image::{FileRange, ReadAt};
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader};
 
 use super::ArchiveError;
-use super::walk::{BLOCK, BLOCK_LEN};
+use super::tape::{BLOCK, BLOCK_LEN};
 
 /// Most ranges of a file: 4.6 MiB of them.
 const MOST_REGIONS: usize = 200_000;

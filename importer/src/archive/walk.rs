@@ -10,10 +10,8 @@ use std::sync::Arc;
 use longshore_image::ReadAt;
 
 use super::sparse::{self, Cursor, Map, Next, Place, Records};
+use super::tape::{BLOCK, Tape, padding};
 use super::{ArchiveError, MOST_ENTRIES};
-
-pub(super) const BLOCK_LEN: usize = 512;
-pub(super) const BLOCK: u64 = BLOCK_LEN as u64;
 
 /// Most bytes of the headers of one file: long names, records, the ranges of a file with holes.
 const MOST_HEADERS: usize = 4 << 20;
@@ -36,16 +34,9 @@ struct Head {
     records: Records,
 }
 
-/// The bytes of an archive.
-enum Input {
-    Stream(Box<dyn Read + Send>),
-    File(Arc<dyn ReadAt>),
-}
-
 /// A walk over an archive, and a reader of the file it stands at.
 pub(super) struct Walk {
-    input: Input,
-    at: u64,
+    tape: Tape,
     /// Bytes of the file at hand that were not read yet, and the padding behind them.
     left: u64,
     padding: u64,
@@ -56,17 +47,16 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn stream(stream: Box<dyn Read + Send>) -> Self {
-        Self::new(Input::Stream(stream))
+        Self::new(Tape::stream(stream))
     }
 
     pub(super) fn file(file: Arc<dyn ReadAt>) -> Self {
-        Self::new(Input::File(file))
+        Self::new(Tape::file(file))
     }
 
-    fn new(input: Input) -> Self {
+    fn new(tape: Tape) -> Self {
         Self {
-            input,
-            at: 0,
+            tape,
             left: 0,
             padding: 0,
             holes: None,
@@ -79,14 +69,14 @@ impl Walk {
         loop {
             let skip = self.left.saturating_add(self.padding);
             (self.left, self.padding) = (0, 0);
-            self.skip(skip)?;
+            self.tape.skip(skip, cut)?;
             self.holes = None;
             let Some(head) = self.head()? else {
                 return Ok(None);
             };
             let Head { name, stored, .. } = head;
             self.left = stored;
-            self.padding = (BLOCK - stored % BLOCK) % BLOCK;
+            self.padding = padding(stored);
             if !head.is_file {
                 continue;
             }
@@ -108,7 +98,7 @@ impl Walk {
                 )));
             }
             let place = Place {
-                at: self.at,
+                at: self.tape.at(),
                 size: map.as_ref().map_or(stored, Map::size),
                 map,
             };
@@ -173,48 +163,6 @@ impl Walk {
         self.read_to_end(&mut text)?;
         Ok(text)
     }
-
-    fn skip(&mut self, mut n: u64) -> io::Result<()> {
-        if let Input::File(file) = &self.input {
-            // The end itself is checked by whoever reads there.
-            self.at = self.at.saturating_add(n).min(file.len());
-            return Ok(());
-        }
-        let mut waste = vec![0; 64 << 10];
-        while n > 0 {
-            let most = waste.len().min(usize::try_from(n).unwrap_or(usize::MAX));
-            match self.read_patiently(&mut waste[..most])? {
-                0 => return Err(cut()),
-                read => n -= read as u64,
-            }
-        }
-        Ok(())
-    }
-
-    /// A server's reader returns now and then to let its caller look around. In the middle of a header
-    /// there is nothing to look at; the source's own cancellation ends the wait.
-    fn read_patiently(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.read_raw(buf) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
-    }
-
-    fn read_raw(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = match &mut self.input {
-            Input::Stream(stream) => stream.read(buf)?,
-            Input::File(file) => {
-                let there = file.len().saturating_sub(self.at);
-                let most = buf.len().min(usize::try_from(there).unwrap_or(usize::MAX));
-                file.read_exact_at(&mut buf[..most], self.at)?;
-                most
-            }
-        };
-        self.at += read as u64;
-        Ok(read)
-    }
 }
 
 fn cut() -> io::Error {
@@ -240,7 +188,7 @@ impl Read for Walk {
         }
         let mut read = most;
         if let Next::Data(_) = next {
-            read = self.read_raw(&mut buf[..most])?;
+            read = self.tape.read(&mut buf[..most])?;
             if read == 0 {
                 return Err(cut());
             }
@@ -271,7 +219,7 @@ impl Read for Raw<'_> {
                 format!("a file has more than {} MiB of headers", MOST_HEADERS >> 20),
             ));
         }
-        let read = self.walk.read_patiently(&mut buf[..most])?;
+        let read = self.walk.tape.read_patiently(&mut buf[..most])?;
         self.read.extend_from_slice(&buf[..read]);
         Ok(read)
     }

@@ -290,20 +290,27 @@ impl Agent {
     }
 }
 
-fn is_redirect(status: u16) -> bool {
+/// Whether an answer says that what was asked for is elsewhere.
+pub(crate) fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
-/// Where a redirect leads, unless it must not be followed.
 fn next_hop(home: &Url, hop: &Hop, response: &Response) -> Result<Hop, HttpError> {
+    let url = redirected(&hop.url, response.headers())?;
+    let at_home = hop.at_home && same_origin(home, &url);
+    tracing::debug!(to = host(&url), at_home, "redirected");
+    Ok(Hop { url, at_home })
+}
+
+/// Where a redirect leads, unless it must not be followed.
+pub(crate) fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, HttpError> {
     let refuse = |why: String| HttpError::Redirect {
-        host: host(&hop.url),
+        host: host(from),
         why,
     };
-    let target = text(response.headers(), &LOCATION)
-        .ok_or_else(|| refuse("without saying where to".to_owned()))?;
-    let mut url = hop
-        .url
+    let target =
+        text(headers, &LOCATION).ok_or_else(|| refuse("without saying where to".to_owned()))?;
+    let mut url = from
         .join(target)
         .map_err(|e| refuse(format!("to something that is no URL ({e})")))?;
     without_user(&mut url);
@@ -311,15 +318,13 @@ fn next_hop(home: &Url, hop: &Hop, response: &Response) -> Result<Hop, HttpError
     if !is_web(&url) {
         return Err(refuse(format!("to a {} URL", url.scheme())));
     }
-    if hop.url.scheme() == "https" && url.scheme() == "http" {
+    if from.scheme() == "https" && url.scheme() == "http" {
         return Err(refuse(format!(
             "from https to http ({}), where anyone on the way can change the image",
             host(&url)
         )));
     }
-    let at_home = hop.at_home && same_origin(home, &url);
-    tracing::debug!(to = host(&url), at_home, "redirected");
-    Ok(Hop { url, at_home })
+    Ok(url)
 }
 
 fn is_stored_as(path: &str, encoding: &str) -> bool {

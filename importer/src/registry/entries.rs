@@ -12,8 +12,8 @@ use longshore_image::ReadAt;
 use tar::{EntryType, Header, PaxExtensions};
 
 use crate::ArchiveError;
+use crate::archive::tape::{BLOCK, BLOCK_LEN, Tape, checksum, padding};
 
-const BLOCK: u64 = 512;
 /// Most bytes of a name, or of a set of pax records.
 const MOST_EXTENSION: u64 = 1 << 20;
 /// Most headers of one tar.
@@ -38,15 +38,9 @@ pub(super) struct Entry {
     pub(super) size: u64,
 }
 
-enum Input {
-    Stream(Box<dyn Read + Send>),
-    File(Arc<dyn ReadAt>),
-}
-
 /// Entries of a tar, and a reader of the one at hand.
 pub(super) struct Entries {
-    input: Input,
-    at: u64,
+    tape: Tape,
     /// Bytes of the entry at hand that were not read yet, and the padding behind them.
     left: u64,
     padding: u64,
@@ -65,17 +59,16 @@ struct Extended {
 
 impl Entries {
     pub(super) fn stream(stream: Box<dyn Read + Send>) -> Self {
-        Self::new(Input::Stream(stream))
+        Self::new(Tape::stream(stream))
     }
 
     pub(super) fn file(file: Arc<dyn ReadAt>) -> Self {
-        Self::new(Input::File(file))
+        Self::new(Tape::file(file))
     }
 
-    fn new(input: Input) -> Self {
+    fn new(tape: Tape) -> Self {
         Self {
-            input,
-            at: 0,
+            tape,
             left: 0,
             padding: 0,
             count: 0,
@@ -130,8 +123,8 @@ impl Entries {
             extended.size.unwrap_or(size)
         };
         self.left = size;
-        self.padding = (BLOCK - size % BLOCK) % BLOCK;
-        if self.at.checked_add(size).is_none() {
+        self.padding = padding(size);
+        if self.tape.at().checked_add(size).is_none() {
             return Err(self.bad("size"));
         }
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -143,7 +136,7 @@ impl Entries {
             kind,
             link: link.filter(|link| !link.is_empty()),
             sparse,
-            at: self.at,
+            at: self.tape.at(),
             size,
         })
     }
@@ -152,13 +145,10 @@ impl Entries {
     fn header(&mut self) -> Result<Option<Header>, ArchiveError> {
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
-        let mut filled = 0;
-        while filled < block.len() {
-            match self.read_patiently(&mut block[filled..])? {
-                0 if filled == 0 => return Ok(None),
-                0 => return Err(cut().into()),
-                n => filled += n,
-            }
+        match self.tape.fill(block)? {
+            0 => return Ok(None),
+            BLOCK_LEN => {}
+            _ => return Err(cut().into()),
         }
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
@@ -169,18 +159,11 @@ impl Entries {
                 "it has more than {MOST_ENTRIES} entries"
             )));
         }
-        let sum: u32 = block
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| match at {
-                148..156 => u32::from(b' '),
-                _ => u32::from(*byte),
-            })
-            .sum();
+        let sum = checksum(block);
         if header.cksum().ok() != Some(sum) {
             return Err(ArchiveError::malformed(format!(
                 "there is no header of a tar at byte {}",
-                self.at.saturating_sub(BLOCK)
+                self.tape.at().saturating_sub(BLOCK)
             )));
         }
         Ok(Some(header))
@@ -193,7 +176,7 @@ impl Entries {
                 "a name or its like has {size} bytes, more than {MOST_EXTENSION}"
             )));
         }
-        (self.left, self.padding) = (size, (BLOCK - size % BLOCK) % BLOCK);
+        (self.left, self.padding) = (size, padding(size));
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -235,13 +218,9 @@ impl Entries {
             if !more {
                 return Ok(());
             }
-            let mut block = [0; 512];
-            let mut filled = 0;
-            while filled < block.len() {
-                match self.read_patiently(&mut block[filled..])? {
-                    0 => return Err(cut().into()),
-                    n => filled += n,
-                }
+            let mut block = [0; BLOCK_LEN];
+            if self.tape.fill(&mut block)? < block.len() {
+                return Err(cut().into());
             }
             more = block[504] != 0;
         }
@@ -252,58 +231,19 @@ impl Entries {
 
     fn skip(&mut self, n: u64) -> Result<(), ArchiveError> {
         self.skipped = self.skipped.saturating_add(n);
-        if let Input::File(file) = &self.input {
-            // The end itself is checked by whoever reads there.
-            self.at = self.at.saturating_add(n).min(file.len());
-            return Ok(());
-        }
-        if self.skipped > MOST_SKIPPED {
+        if self.skipped > MOST_SKIPPED && !self.tape.is_random() {
             return Err(ArchiveError::malformed(format!(
                 "it has more than {} GiB that are no disk",
                 MOST_SKIPPED >> 30
             )));
         }
-        let mut n = n;
-        let mut waste = vec![0; 64 << 10];
-        while n > 0 {
-            let most = waste.len().min(usize::try_from(n).unwrap_or(usize::MAX));
-            match self.read_patiently(&mut waste[..most])? {
-                0 => return Err(cut().into()),
-                read => n -= read as u64,
-            }
-        }
-        Ok(())
-    }
-
-    /// A server's reader returns now and then to let its caller look around. In the middle of a header
-    /// there is nothing to look at; the source's own cancellation ends the wait.
-    fn read_patiently(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.read_raw(buf) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
-    }
-
-    fn read_raw(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = match &mut self.input {
-            Input::Stream(stream) => stream.read(buf)?,
-            Input::File(file) => {
-                let there = file.len().saturating_sub(self.at);
-                let most = buf.len().min(usize::try_from(there).unwrap_or(usize::MAX));
-                file.read_exact_at(&mut buf[..most], self.at)?;
-                most
-            }
-        };
-        self.at += read as u64;
-        Ok(read)
+        Ok(self.tape.skip(n, cut)?)
     }
 
     fn bad(&self, what: &str) -> ArchiveError {
         ArchiveError::malformed(format!(
             "the {what} of an entry makes no sense (before byte {})",
-            self.at
+            self.tape.at()
         ))
     }
 }
@@ -323,7 +263,7 @@ impl Read for Entries {
         if most == 0 {
             return Ok(0);
         }
-        let read = self.read_raw(&mut buf[..most])?;
+        let read = self.tape.read(&mut buf[..most])?;
         if read == 0 {
             return Err(cut());
         }

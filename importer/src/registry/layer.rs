@@ -21,9 +21,7 @@ use super::hunt::{Hidden, Hunt, short};
 use super::manifest::Descriptor;
 use crate::ArchiveError;
 use crate::archive::Part;
-
-/// Bytes of a tar's header.
-const HEADER: u64 = 512;
+use crate::archive::tape::BLOCK;
 
 /// A layer in which the disk is, or nowhere.
 pub(super) struct DiskLayer {
@@ -75,7 +73,7 @@ impl DiskLayer {
     /// Where the disk is, if the layer is not packed and can be read at random.
     fn place(&self) -> Option<Placed> {
         let layer = self.layer.random()?;
-        let len = usize::try_from(layer.len().min(HEADER)).ok()?;
+        let len = usize::try_from(layer.len().min(BLOCK)).ok()?;
         let mut head = vec![0; len];
         layer.read_exact_at(&mut head, 0).ok()?;
         if matches!(probe(&head), Probe::Wrapper(_)) {

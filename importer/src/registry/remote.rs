@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use longshore_transfer::Source;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request};
 use url::Url;
 
@@ -17,11 +17,11 @@ use super::manifest::{self, Descriptor, MOST_TEXT};
 use super::reference::{Reference, api_host};
 use super::resolve::{Store, Text};
 use crate::http::HttpSource;
-use crate::http::agent::USER_AGENT;
+use crate::http::agent::{USER_AGENT, is_redirect, redirected};
 use crate::http::answer::text;
 use crate::http::call::{Reply, call, persist};
 use crate::http::error::HttpError;
-use crate::http::location::{host, is_web, same_origin, without_user};
+use crate::http::location::{host, same_origin};
 use crate::http::net::Net;
 use crate::http::passport::Passport;
 use crate::http::retry::Policy;
@@ -371,8 +371,8 @@ impl Reached {
             }
             let reply = call(&self.client, request, stall, most).await?;
             match reply.status {
-                301 | 302 | 303 | 307 | 308 => {
-                    at = redirected(&at, &reply)?;
+                status if is_redirect(status) => {
+                    at = redirected(&at, &reply.headers)?;
                     at_home = at_home && same_origin(url, &at);
                 }
                 401 if at_home && !renewed && self.badge.refused(401, &reply.headers).await? => {
@@ -400,30 +400,6 @@ fn headers(given: &[(String, String)], accept: &'static str) -> Result<Extra, Er
         accept: HeaderValue::from_static(accept),
         secret: crate::http::agent::secrets(given, None)?,
     })
-}
-
-fn redirected(from: &Url, reply: &Reply) -> Result<Url, HttpError> {
-    let refuse = |why: String| HttpError::Redirect {
-        host: host(from),
-        why,
-    };
-    let target = text(&reply.headers, &LOCATION)
-        .ok_or_else(|| refuse("without saying where to".to_owned()))?;
-    let mut url = from
-        .join(target)
-        .map_err(|e| refuse(format!("to something that is no URL ({e})")))?;
-    without_user(&mut url);
-    url.set_fragment(None);
-    if !is_web(&url) {
-        return Err(refuse(format!("to a {} URL", url.scheme())));
-    }
-    if from.scheme() == "https" && url.scheme() == "http" {
-        return Err(refuse(format!(
-            "from https to http ({}), where anyone on the way can change the image",
-            host(&url)
-        )));
-    }
-    Ok(url)
 }
 
 fn hint(status: u16) -> &'static str {
