@@ -22,7 +22,7 @@ mod vars;
 
 pub use credentials::Credentials;
 pub use import::{
-    CacheMode, Checkpoint, ContentType, Headers, Import, Proxy, Pull, Source, Tls, Vmware,
+    CacheMode, Checkpoint, ContentType, Headers, Import, Proxy, Pull, Resume, Source, Tls, Vmware,
 };
 pub use overhead::{Overhead, ParseOverheadError};
 pub use secret::Secret;

@@ -2,6 +2,7 @@
 
 mod metrics;
 mod objects;
+mod resume;
 mod targets;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

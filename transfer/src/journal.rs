@@ -41,6 +41,8 @@ pub struct Journal {
 pub(crate) struct Plan {
     facts: Facts,
     directory: Option<PathBuf>,
+    /// The caller has an id for the target.
+    knows_target: bool,
 }
 
 impl Plan {
@@ -88,7 +90,13 @@ impl Plan {
         Some(Self {
             facts,
             directory: journal.directory.clone(),
+            knows_target: journal.target_id.is_some(),
         })
+    }
+
+    /// Whether something else tells this target's filesystem from others.
+    pub(crate) fn knows_target(&self) -> bool {
+        self.knows_target
     }
 
     /// What a journal for this target has to say.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
-    LocalObjectReference, PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod,
-    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecretKeySelector,
-    SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeDevice, VolumeMount,
+    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+    EnvVar, EnvVarSource, LocalObjectReference, PersistentVolumeClaim,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements,
+    SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext, Toleration, Volume,
+    VolumeDevice, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use longshore_crds::contract::{Credentials, Overhead, Proxy, Source, variables};
 use longshore_crds::names::{annotation, label, object};
@@ -35,12 +37,20 @@ pub(crate) struct Workload {
 const USER: i64 = 107;
 const CERTIFICATES: &str = "/certs";
 const GOOGLE: &str = "/google";
+/// Where the journal of a block volume is: the pod's own storage, which a container that is started again
+/// finds as it was left, and a pod in its place does not.
+const JOURNAL: &str = "/journal";
+/// Much more than a journal ever has.
+const JOURNAL_ROOM: &str = "32Mi";
 
 /// The pod that does `request` for `claim`. The same every time.
 pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &Workload) -> Pod {
     let name = object::importer(claim.named());
     let mut mounts = Mounts::default();
     mounts.claim(claim);
+    if keeps_journal_in_pod(claim, request) {
+        mounts.own("journal", JOURNAL, JOURNAL_ROOM);
+    }
     if let Some(map) = &request.certificates {
         mounts.config_map("certs", map, CERTIFICATES);
     }
@@ -122,6 +132,11 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
     }
 }
 
+/// A device has no place for a journal. A blank disk needs none.
+fn keeps_journal_in_pod(claim: &PersistentVolumeClaim, request: &Request) -> bool {
+    claim.is_block() && request.import.source != Source::Blank
+}
+
 fn text(claim: &PersistentVolumeClaim, name: &str) -> Option<String> {
     let text = claim.annotation(name)?;
     (!text.is_empty()).then(|| text.to_owned())
@@ -181,6 +196,9 @@ fn environment(
     // A device has no filesystem.
     if !claim.is_block() {
         import.filesystem_overhead = workload.overhead;
+    }
+    if keeps_journal_in_pod(claim, request) {
+        import.resume.journal_dir = Some(JOURNAL.into());
     }
     import.proxy = workload.proxy.clone();
     if request.certificates.is_some() {
@@ -255,6 +273,19 @@ impl Mounts {
         } else {
             self.mount(name, DISK_FOLDER);
         }
+    }
+
+    /// Room on the node, as long as the pod is there.
+    fn own(&mut self, name: &str, path: &str, most: &str) {
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: Some(Quantity(most.to_owned())),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
+        self.mount(name.to_owned(), path);
     }
 
     fn config_map(&mut self, name: &str, map: &str, path: &str) {

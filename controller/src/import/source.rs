@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use longshore_crds::contract::{
-    ContentType, Headers, Import, Overhead, Proxy, Pull, Secret, Source, Tls,
+    ContentType, Headers, Import, Overhead, Proxy, Pull, Resume, Secret, Source, Tls,
 };
 use longshore_crds::names::annotation;
 
@@ -73,6 +73,10 @@ pub(crate) fn request(claim: &PersistentVolumeClaim) -> Option<Result<Request, R
             preallocation: is_true(annotation::PREALLOCATION_REQUESTED),
             checksum: owned(claim, annotation::IMPORT_CHECKSUM),
             owner_uid: owner_uid(claim).to_owned(),
+            resume: Resume {
+                claim_uid: Some(claim.uid().to_owned()),
+                journal_dir: None,
+            },
             cache: longshore_crds::contract::CacheMode::default(),
             tls: Tls {
                 insecure: is_true(annotation::IMPORT_INSECURE),

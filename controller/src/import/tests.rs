@@ -361,3 +361,39 @@ fn the_pod_runs_under_the_restricted_profile_and_has_no_secrets_in_its_spec() {
     assert_eq!(secret["value"], Value::Null);
     assert_eq!(secret["valueFrom"]["secretKeyRef"]["key"], "secretKey");
 }
+
+#[test]
+fn what_a_killed_worker_leaves_is_bound_to_its_claim() {
+    let variable = |pod: &Pod, name: &str| {
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let mut vars = container.env.iter().flatten();
+        vars.find(|var| var.name == name)
+            .and_then(|var| var.value.clone())
+    };
+    let made = |mode: &str, source: &str| {
+        let mut claim = claim("Bound", &json!({annotation::IMPORT_SOURCE: source}));
+        claim.spec.as_mut().unwrap().volume_mode = Some(mode.to_owned());
+        let request = request(&claim).unwrap().unwrap();
+        pod(&claim, &request, &Workload::default())
+    };
+    let own = |pod: &Pod| {
+        let spec = pod.spec.as_ref().unwrap();
+        let mut volumes = spec.volumes.iter().flatten();
+        volumes.any(|volume| volume.empty_dir.is_some())
+    };
+    let files = made("Filesystem", "http");
+    assert_eq!(
+        variable(&files, "IMPORTER_CLAIM_UID").as_deref(),
+        Some("claim-1")
+    );
+    // Beside the disk.
+    assert_eq!(variable(&files, "IMPORTER_JOURNAL_DIR"), None);
+    assert!(!own(&files));
+    let device = made("Block", "http");
+    assert_eq!(
+        variable(&device, "IMPORTER_JOURNAL_DIR").as_deref(),
+        Some("/journal")
+    );
+    assert!(own(&device));
+    assert!(!own(&made("Block", "none")));
+}

@@ -30,6 +30,8 @@ pub struct Import {
     pub checksum: Option<String>,
     /// Label of the progress metric: the uid of what the import is for.
     pub owner_uid: String,
+    /// What a worker that was killed leaves to the next.
+    pub resume: Resume,
     /// How the page cache is used.
     pub cache: CacheMode,
     /// Whom to believe.
@@ -196,6 +198,17 @@ impl ContentType {
     }
 }
 
+/// What is written down, so that a worker that was killed is gone on from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resume {
+    /// The uid of the claim: what was done for another one is not gone on with.
+    pub claim_uid: Option<String>,
+    /// Where the journal of a block volume is. `None`: there is none. That of a filesystem volume is
+    /// in it, beside the disk.
+    pub journal_dir: Option<PathBuf>,
+}
+
 /// How the page cache is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -277,6 +290,10 @@ impl Import {
             preallocation: vars.flag(variables::PREALLOCATION)?,
             checksum: checksum(&vars)?,
             owner_uid: vars.text(variables::OWNER_UID)?.unwrap_or_default(),
+            resume: Resume {
+                claim_uid: vars.text(variables::CLAIM_UID)?,
+                journal_dir: vars.path(variables::JOURNAL_DIR),
+            },
             cache,
             tls: Tls {
                 insecure: vars.flag(variables::INSECURE_TLS)?,
@@ -312,6 +329,8 @@ impl Import {
         env.set(variables::PREALLOCATION, word(self.preallocation));
         env.some(variables::CHECKSUM, self.checksum.clone());
         env.set(variables::OWNER_UID, &self.owner_uid);
+        env.some(variables::CLAIM_UID, self.resume.claim_uid.clone());
+        env.path(variables::JOURNAL_DIR, self.resume.journal_dir.as_ref());
         if self.cache == CacheMode::TryNone {
             env.set(variables::CACHE_MODE, "TRYNONE");
         }

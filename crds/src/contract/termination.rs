@@ -70,6 +70,9 @@ pub struct Termination {
     /// Bytes that waited in a file for their tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_spilled: Option<u64>,
+    /// Bytes of the disk that an earlier worker, which did not come to its end, had done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_resumed: Option<u64>,
     /// From start to durable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
@@ -293,6 +296,7 @@ mod tests {
                 bytes_read: numbers,
                 bytes_written: numbers,
                 bytes_spilled: numbers,
+                bytes_resumed: numbers,
                 seconds,
                 labels_dropped: 0,
             }

@@ -62,6 +62,10 @@ pub const CHECKSUM: &str = "IMPORTER_CHECKSUM";
 /// Extra request headers: this and a number from 0.
 pub const EXTRA_HEADER: &str = "IMPORTER_EXTRA_HEADER_";
 
+/// Ours: uid of the claim, to which a journal is bound.
+pub const CLAIM_UID: &str = "IMPORTER_CLAIM_UID";
+/// Ours: directory for the journal of a block volume.
+pub const JOURNAL_DIR: &str = "IMPORTER_JOURNAL_DIR";
 /// Ours: directory under which Secrets with extra headers are mounted, one header in each file.
 pub const SECRET_HEADERS_DIR: &str = "IMPORTER_SECRET_EXTRA_HEADERS_DIR";
 /// Ours: token that goes with temporary S3 keys, out of a Secret.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use longshore_crds::Quantity;
 use longshore_crds::contract::Termination;
 use longshore_telemetry::{Format, Options, error_chain, init};
 
@@ -23,6 +24,8 @@ pub(super) struct Place {
     pub(super) metrics: Option<SocketAddr>,
     /// Progress goes to standard output.
     pub(super) progress: bool,
+    /// The journal is written whenever so many more bytes are done.
+    pub(super) journal_step: Option<u64>,
     log: Options,
     /// What of these variables made no sense.
     odd: Vec<&'static str>,
@@ -57,6 +60,19 @@ impl Place {
                 true
             }
         };
+        let journal_step = match text("LONGSHORE_JOURNAL_STEP").as_deref() {
+            None | Some("") => None,
+            Some(step) => {
+                let bytes = step.parse::<Quantity>().ok();
+                let bytes = bytes
+                    .and_then(|step| step.to_u64())
+                    .filter(|step| *step > 0);
+                if bytes.is_none() {
+                    odd.push("LONGSHORE_JOURNAL_STEP");
+                }
+                bytes
+            }
+        };
         let mut log = Options::default();
         match text("LONGSHORE_LOG_FORMAT").map(|format| format.parse::<Format>()) {
             Some(Ok(format)) => log.format = format,
@@ -72,6 +88,7 @@ impl Place {
             termination: path("LONGSHORE_TERMINATION_LOG", "/dev/termination-log"),
             metrics,
             progress,
+            journal_step,
             log,
             odd,
         }

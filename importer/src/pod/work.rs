@@ -79,6 +79,7 @@ impl Job {
             bytes_read: Some(report.bytes_read),
             bytes_written: Some(report.bytes_written),
             bytes_spilled: Some(report.bytes_spilled),
+            bytes_resumed: Some(report.bytes_resumed),
             ..self.complete()
         })
     }
@@ -155,13 +156,23 @@ impl Job {
             },
             size: volume.disk_size(&self.import)?,
             sync: true,
-            // A container that is started again goes on where it was.
-            journal: Some(Journal {
-                target_id: Some(self.import.owner_uid.clone()),
-                ..Journal::default()
-            }),
+            journal: Some(self.journal()),
             ..TargetSpec::default()
         })
+    }
+
+    /// A container that is started again goes on where it was, and so does a pod in its place, but for a
+    /// block volume: that one's journal is the pod's.
+    fn journal(&self) -> Journal {
+        let Import {
+            resume, owner_uid, ..
+        } = &self.import;
+        let claim = resume.claim_uid.as_ref().unwrap_or(owner_uid);
+        Journal {
+            directory: resume.journal_dir.clone(),
+            target_id: Some(claim.clone()).filter(|claim| !claim.is_empty()),
+            step: self.place.journal_step,
+        }
     }
 
     pub(super) fn options(&self) -> Result<Options, PodError> {

@@ -86,7 +86,7 @@ impl Target {
         };
         let partial = partial.clone();
         let meta = sys::again(|| self.file.metadata()).map_err(|e| self.failed("look at", e))?;
-        let facts = plan.facts(file_facts(&meta));
+        let facts = plan.facts(file_facts(&meta, plan.knows_target()));
         let found = self.believe(look(&place, &facts), |parsed| {
             (parsed.contents.done.end() > meta.len())
                 .then(|| "the partial file is shorter than it says".to_owned())
@@ -131,7 +131,11 @@ impl Target {
             wrong.then(|| "it is of another device".to_owned())
         });
         let Some(found) = found else {
-            no_journal(&place)?;
+            // What it says is not believed of another mark, where it can't be removed.
+            if let Err(error) = discard(&place) {
+                let path = place.path().display();
+                tracing::warn!(%path, %error, "the journal of an earlier import can't be removed");
+            }
             let mark = Mark::new();
             self.mark = Some(mark);
             return self.kept(place, facts(Some(mark)), None, None).map(Some);
@@ -263,16 +267,17 @@ fn reopen(file: &File) -> io::Result<File> {
     Ok(sys::again(|| rustix::fs::open(&path, flags, Mode::empty()))?.into())
 }
 
-/// What tells a file from all others, one of the same name included.
-fn file_facts(meta: &Metadata) -> String {
+/// What tells a file from all others, one of the same name included. The number of its filesystem's device
+/// is another one wherever that is mounted next: it does not count where the volume has an id.
+fn file_facts(meta: &Metadata, volume_known: bool) -> String {
+    let (inode, device) = (meta.ino(), meta.dev());
     let made = meta.created().ok();
     let made = made.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let made = made.map_or_else(
-        || "an unknown time".to_owned(),
-        |at| format!("{}.{:09}", at.as_secs(), at.subsec_nanos()),
-    );
-    let (inode, device) = (meta.ino(), meta.dev());
-    format!("inode {inode} of device {device}, made at {made}")
+    match made.map(|at| format!("{}.{:09}", at.as_secs(), at.subsec_nanos())) {
+        Some(made) if volume_known => format!("inode {inode}, made at {made}"),
+        Some(made) => format!("inode {inode} of device {device}, made at {made}"),
+        None => format!("inode {inode} of device {device}, made at an unknown time"),
+    }
 }
 
 #[cfg(test)]

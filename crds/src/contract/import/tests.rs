@@ -33,6 +33,7 @@ fn source_and_endpoint_are_all_that_is_needed() {
             preallocation: false,
             checksum: None,
             owner_uid: String::new(),
+            resume: Resume::default(),
             cache: CacheMode::Writeback,
             tls: Tls::default(),
             proxy: Proxy::default(),
@@ -273,7 +274,7 @@ prop_compose! {
         flags in any::<[bool; 3]>(),
         checksum in proptest::option::of("sha1:[0-9a-f]{40}"),
         owner_uid in "[a-f0-9-]{0,36}",
-        texts in proptest::collection::vec(proptest::option::of(texts()), 5),
+        texts in proptest::collection::vec(proptest::option::of(texts()), 7),
         extra in proptest::collection::vec(texts().prop_map(Secret::from), 0..4),
     ) -> Import {
         let text = |n: usize| texts.get(n).cloned().flatten();
@@ -285,6 +286,7 @@ prop_compose! {
             preallocation: flags[0],
             checksum,
             owner_uid,
+            resume: Resume { claim_uid: text(5), journal_dir: text(6).map(Into::into) },
             cache: if flags[1] { CacheMode::TryNone } else { CacheMode::Writeback },
             tls: Tls { insecure: flags[2], cert_dir: text(0).map(Into::into) },
             proxy: Proxy {
