@@ -8,6 +8,9 @@
 
 #![deny(missing_docs)]
 
+pub mod cdi;
+pub mod cdi_config;
+pub mod condition;
 pub mod contract;
 pub mod core_objects;
 pub mod data_volume;
@@ -16,13 +19,20 @@ pub mod manifest;
 pub mod meta;
 pub mod names;
 pub mod quantity;
+#[cfg(test)]
+mod schema;
+pub mod storage_profile;
 pub mod virtual_machine;
 pub mod virtual_machine_instance;
 
+pub use cdi::{Cdi, CdiSpec, CdiStatus};
+pub use cdi_config::{CdiConfig, CdiConfigSpec, CdiConfigStatus};
+pub use condition::Condition;
 pub use data_volume::{DataVolume, DataVolumeSpec};
 pub use field_path::FieldPath;
 pub use manifest::Manifest;
 pub use meta::ObjectMeta;
 pub use quantity::Quantity;
+pub use storage_profile::{StorageProfile, StorageProfileSpec, StorageProfileStatus};
 pub use virtual_machine::VirtualMachine;
 pub use virtual_machine_instance::VirtualMachineInstance;

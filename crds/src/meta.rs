@@ -36,6 +36,21 @@ pub struct ObjectMeta {
     /// Time of creation, given by the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
+    /// When somebody asked for its deletion, given by the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<String>,
+    /// How long the deletion may take; carried, never read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<i64>,
+    /// Who must be done with it before it goes; carried, never read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finalizers: Vec<String>,
+    /// Objects with which it goes; carried, never read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owner_references: Vec<Value>,
+    /// Once its address; carried, never read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_link: Option<String>,
     /// Who wrote which field, kept by the server; carried, never read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub managed_fields: Vec<Value>,
@@ -64,4 +79,7 @@ pub struct ResourceRequirements {
     /// Amounts that must not be exceeded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, crate::Quantity>,
+    /// Devices that are claimed; carried, never read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Value>,
 }
