@@ -29,6 +29,12 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The process cannot be told to end.
+    #[error("could not listen for signals")]
+    Signals {
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The lease is somebody else's, or could not be renewed.
     #[error("the lease is lost: another controller may be at work")]
     Lost,
@@ -46,6 +52,7 @@ impl Error {
         match self {
             Self::Api { .. } => "ApiError",
             Self::Setting { .. } => "InvalidSetting",
+            Self::Signals { .. } => "NoSignals",
             Self::Lost => "LeaseLost",
             Self::Cluster { .. } => "NoCluster",
         }

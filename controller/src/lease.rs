@@ -69,6 +69,35 @@ impl Elector {
         }
     }
 
+    /// Gives it up, so that the next one need not wait until it is no good any more.
+    pub(crate) async fn release(&self) {
+        if let Err(error) = tokio::time::timeout(PERIOD, self.try_release())
+            .await
+            .unwrap_or(Ok(()))
+        {
+            tracing::warn!(%error, "the lease could not be given up: the next controller waits until it ends");
+        }
+    }
+
+    async fn try_release(&self) -> Result<(), kube::Error> {
+        let Some(mut lease) = self.leases.get_opt(object::LEASE).await? else {
+            return Ok(());
+        };
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_ref() != Some(&self.identity) {
+            return Ok(());
+        }
+        spec.holder_identity = None;
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
+        // The version that was read is the precondition.
+        written(
+            self.leases
+                .replace(object::LEASE, &PostParams::default(), &lease)
+                .await,
+        )
+        .map(drop)
+    }
+
     /// Takes or renews it, if nobody else has it.
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         let now = MicroTime(Timestamp::now());

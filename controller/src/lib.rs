@@ -15,6 +15,7 @@ mod settings;
 use std::sync::Arc;
 
 use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
 pub use crate::error::Error;
@@ -38,7 +39,12 @@ pub async fn run() -> Result<()> {
         &settings.namespace,
         settings.identity.clone(),
     );
-    elector.acquire().await;
+    let told = told_to_end()?;
+    tokio::pin!(told);
+    tokio::select! {
+        () = elector.acquire() => {}
+        () = &mut told => return Ok(()),
+    }
     let context = Arc::new(Context {
         client,
         settings,
@@ -48,7 +54,22 @@ pub async fn run() -> Result<()> {
         () = data_volume::run(Arc::clone(&context)) => {}
         () = import::run(Arc::clone(&context)) => {}
         () = elector.keep() => {}
+        () = &mut told => {
+            // Nothing of ours is under way any more: the next one need not wait.
+            elector.release().await;
+            return Ok(());
+        }
     }
     // Whoever started us starts us again; another controller may be at work by now.
     Err(Error::Lost)
+}
+
+/// What ends when somebody asks the process to end. The first process of a container ends of no signal
+/// that it does not ask for.
+fn told_to_end() -> Result<impl Future<Output = ()>> {
+    let mut signal = signal(SignalKind::terminate()).map_err(|source| Error::Signals { source })?;
+    Ok(async move {
+        signal.recv().await;
+        tracing::info!("told to end");
+    })
 }

@@ -1,38 +1,17 @@
 //! The cluster that tests are given, the controller under test, and a namespace for each test.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Deref;
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use longshore_tests::cluster::{self, Cluster};
 use longshore_tests::program::{controller, run};
 use serde_json::{Value, json};
 
-/// Longest wait for what the controller does. Only a failure takes as long.
-const PATIENCE: &str = "--timeout=60s";
-
-/// How to reach the API server.
-struct Cluster {
-    kubectl: PathBuf,
-    config: PathBuf,
-}
-
-/// The API server whose kubeconfig is in `LONGSHORE_KUBECONFIG`.
+/// The API server that tests are given.
 fn cluster() -> Option<&'static Cluster> {
     static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(|| {
-        let variable = |name| std::env::var_os(name).map(PathBuf::from);
-        Some(Cluster {
-            kubectl: variable("LONGSHORE_KUBECTL")?,
-            config: variable("LONGSHORE_KUBECONFIG")?,
-        })
-    });
-    if cluster.is_none() {
-        let why = "LONGSHORE_KUBECONFIG and LONGSHORE_KUBECTL name no API server: run `cargo xtask test --only api`";
-        assert!(std::env::var_os("CI").is_none(), "{why}");
-        eprintln!("skipped: {why}");
-    }
-    cluster.as_ref()
+    CLUSTER.get_or_init(|| Cluster::given("api")).as_ref()
 }
 
 /// The one controller of this process. It is killed and started again in the middle of other tests:
@@ -62,43 +41,42 @@ impl Drop for Running {
     }
 }
 
-impl Cluster {
-    fn kubectl(&self) -> Command {
-        let mut command = Command::new(&self.kubectl);
-        command.arg("--kubeconfig").arg(&self.config);
-        command
-    }
-
-    fn start_controller(&self) -> Running {
-        let log = std::env::var_os("LONGSHORE_CONTROLLER_LOG");
-        let log = log.map_or_else(Stdio::null, |path| {
-            let file = std::fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path);
-            file.unwrap().into()
-        });
-        let child = Command::new(controller())
-            .env("KUBECONFIG", &self.config)
-            .env("IMPORTER_IMAGE", "longshore.test/importer:1")
-            // The same name each time: a lease of one that was killed is its successor's at once.
-            .env("POD_NAME", "under-test")
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        Running(child.unwrap())
-    }
+fn start_controller(cluster: &Cluster) -> Running {
+    let log = std::env::var_os("LONGSHORE_CONTROLLER_LOG");
+    let log = log.map_or_else(Stdio::null, |path| {
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path);
+        file.unwrap().into()
+    });
+    let child = std::process::Command::new(controller())
+        .env("KUBECONFIG", cluster.config())
+        .env("IMPORTER_IMAGE", "longshore.test/importer:1")
+        // The same name each time: a lease of one that was killed is its successor's at once.
+        .env("POD_NAME", "under-test")
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn();
+    Running(child.unwrap())
 }
 
-/// A namespace of its own, with the controller at work. It goes with the test.
+/// A namespace of its own, with the controller at work.
 pub(crate) struct Namespace {
     cluster: &'static Cluster,
-    pub(crate) name: String,
+    space: cluster::Namespace,
+}
+
+impl Deref for Namespace {
+    type Target = cluster::Namespace;
+
+    fn deref(&self) -> &Self::Target {
+        &self.space
+    }
 }
 
 /// A namespace for a test, unless there is no cluster to run it on.
 pub(crate) fn namespace() -> Option<Namespace> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     let cluster = cluster()?;
     {
         let mut shared = shared();
@@ -111,23 +89,15 @@ pub(crate) fn namespace() -> Option<Namespace> {
                     .args(["create", "namespace", "cdi"])
                     .output(),
             );
-            shared.running = Some(cluster.start_controller());
+            shared.running = Some(start_controller(cluster));
         }
     }
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("test-{}-{number}", std::process::id());
-    run(cluster.kubectl().args(["create", "namespace", &name]));
-    Some(Namespace { cluster, name })
+    let space = cluster::Namespace::new(cluster);
+    Some(Namespace { cluster, space })
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let mut delete = self.cluster.kubectl();
-        drop(
-            delete
-                .args(["delete", "namespace", &self.name, "--wait=false"])
-                .output(),
-        );
         let mut shared = shared();
         shared.users -= 1;
         if shared.users == 0 {
@@ -137,53 +107,6 @@ impl Drop for Namespace {
 }
 
 impl Namespace {
-    /// `kubectl` in this namespace.
-    pub(crate) fn kubectl(&self) -> Command {
-        let mut command = self.cluster.kubectl();
-        command.args(["--namespace", &self.name]);
-        command
-    }
-
-    /// Applies an object.
-    pub(crate) fn apply(&self, object: &Value) {
-        let mut apply = self.kubectl();
-        let output = longshore_tests::program::fed(
-            apply.args(["apply", "-f", "-"]),
-            object.to_string().as_bytes(),
-        );
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
-    /// An object as it is now.
-    pub(crate) fn get(&self, what: &str) -> Value {
-        let text = run(self.kubectl().args(["get", what, "-o", "json"]));
-        serde_json::from_slice(&text).unwrap()
-    }
-
-    /// Whether there is such an object.
-    pub(crate) fn exists(&self, what: &str) -> bool {
-        let text = run(self
-            .kubectl()
-            .args(["get", what, "-o", "name", "--ignore-not-found"]));
-        !text.is_empty()
-    }
-
-    /// Waits until a field of an object, as a JSON path, has a value.
-    pub(crate) fn wait(&self, what: &str, field: &str, value: &str) {
-        let condition = format!("--for=jsonpath={{{field}}}={value}");
-        run(self.kubectl().args(["wait", PATIENCE, &condition, what]));
-    }
-
-    /// Waits until an object is there, or until it is not.
-    pub(crate) fn wait_for(&self, what: &str, event: &str) {
-        let condition = format!("--for={event}");
-        run(self.kubectl().args(["wait", PATIENCE, &condition, what]));
-    }
-
     /// A volume that the claim `name` is bound to, as a provisioner would have made it.
     pub(crate) fn volume_for(&self, name: &str) {
         self.apply(&json!({
@@ -217,6 +140,6 @@ impl Namespace {
         let mut shared = shared();
         // The old one is dead before the new one starts.
         shared.running = None;
-        shared.running = Some(self.cluster.start_controller());
+        shared.running = Some(start_controller(self.cluster));
     }
 }

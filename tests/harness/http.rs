@@ -76,7 +76,17 @@ pub struct Server {
 impl Server {
     /// A plain server with these pages, on a port of its own.
     pub fn start<'a>(pages: impl IntoIterator<Item = (&'a str, Page)>) -> Self {
-        Self::listen(pages, None)
+        Self::listen("127.0.0.1", pages, None)
+    }
+
+    /// A plain server on another address of this host, or over TLS with a certificate for it.
+    pub fn start_on<'a>(
+        host: &str,
+        authority: Option<&Authority>,
+        pages: impl IntoIterator<Item = (&'a str, Page)>,
+    ) -> Self {
+        let tls = authority.map(|authority| authority.server_config(&[host]));
+        Self::listen(host, pages, tls)
     }
 
     /// The same over TLS, for `localhost` and `127.0.0.1`.
@@ -93,14 +103,15 @@ impl Server {
         names: &[&str],
         pages: impl IntoIterator<Item = (&'a str, Page)>,
     ) -> Self {
-        Self::listen(pages, Some(authority.server_config(names)))
+        Self::listen("127.0.0.1", pages, Some(authority.server_config(names)))
     }
 
     fn listen<'a>(
+        host: &str,
         pages: impl IntoIterator<Item = (&'a str, Page)>,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind((host, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let secure = tls.is_some();
         let state = Arc::new(State::default());

@@ -12,6 +12,7 @@
     reason = "all of it panics where a test cannot go on"
 )]
 
+pub mod cluster;
 pub mod data;
 pub mod device;
 pub mod gate;

@@ -27,6 +27,7 @@ pub(crate) mod image;
 mod node;
 mod pki;
 mod place;
+mod volumes;
 
 /// What to do with it.
 #[derive(Debug, Subcommand)]
@@ -83,6 +84,35 @@ impl Running {
         begin(&running.place, &programs)?;
         definitions(&running.place, &programs)?;
         Ok(running)
+    }
+
+    /// Starts a whole node.
+    pub(crate) fn node(name: &str) -> Result<Self> {
+        let place = Place::of(name)?;
+        up(&place)?;
+        Ok(Self {
+            place,
+            kubectl: Programs::build()?.kubectl,
+        })
+    }
+
+    /// A command in the namespaces of the node, with what a test is told about it.
+    pub(crate) fn within(&self, run: &Run) -> Result<Run> {
+        let running = self.place.running();
+        let init = running.iter().find(|process| process.name == "init");
+        let init = init.context("the node is gone")?;
+        let inside = self.place.clone().inside();
+        Ok(Run::new("nsenter")
+            .arg(format!("--target={}", init.pid))
+            .args(["--net", "--mount", "--pid", "--ipc"])
+            // In other mounts it starts at their root.
+            .args(["sh", "-c", r#"cd "$0" && exec "$@""#])
+            .arg(paths::root())
+            .then(run)
+            .env("LONGSHORE_KUBECONFIG", inside.kubeconfig())
+            .env("LONGSHORE_KUBECTL", &self.kubectl)
+            .env("LONGSHORE_NODE", &self.place.folder)
+            .env("LONGSHORE_NODE_ADDRESS", node::ADDRESS))
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
@@ -225,24 +255,16 @@ fn install(place: &Place, programs: &Programs) -> Result<()> {
 /// Ends a cluster and removes what is left of it.
 fn down(place: &Place) -> Result<()> {
     place.end()?;
+    volumes::detach(place)?;
     node::remove_cgroups(place)?;
     place.remove()
 }
 
 /// Builds, or finds, all that `up` starts.
 fn build() -> Result<()> {
-    let names = [
-        "etcd",
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kubectl",
-        "kube-scheduler",
-        "kubelet",
-        "kube-proxy",
-    ];
-    gotools::build(&KUBERNETES, names)?;
-    gotools::build(&COREDNS, ["coredns"])?;
-    gotools::build(&LOCAL_PATH, ["local-path-provisioner"])?;
+    for module in [&KUBERNETES, &COREDNS, &LOCAL_PATH] {
+        gotools::build_all(module)?;
+    }
     Ok(())
 }
 

@@ -139,6 +139,14 @@ pub(crate) fn build<const N: usize>(module: &Module, names: [&str; N]) -> Result
         .map_err(|_| anyhow::anyhow!("every program has a path"))
 }
 
+/// The same of all programs of a module.
+pub(crate) fn build_all(module: &Module) -> Result<()> {
+    for program in module.programs {
+        build(module, [program.name])?;
+    }
+    Ok(())
+}
+
 /// One that somebody else has put there.
 fn present(program: &Program) -> Option<PathBuf> {
     let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);

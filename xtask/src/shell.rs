@@ -73,6 +73,22 @@ impl Run {
         self
     }
 
+    /// Has this program run another one: its words, variables and folder follow ours.
+    pub(crate) fn then(mut self, other: &Self) -> Self {
+        self.command.arg(other.command.get_program());
+        self.command.args(other.command.get_args());
+        for (name, value) in other.command.get_envs() {
+            match value {
+                Some(value) => self.command.env(name, value),
+                None => self.command.env_remove(name),
+            };
+        }
+        if let Some(dir) = other.command.get_current_dir() {
+            self.command.current_dir(dir);
+        }
+        self
+    }
+
     /// For whoever sets up the channels of the program himself.
     pub(crate) fn into_command(self) -> Command {
         self.command

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use super::control::{self, Api, Programs};
 use super::pki::Pki;
 use super::place::{Place, Process};
-use super::{addons, image};
+use super::{addons, image, volumes};
 use crate::gotools::{self, KUBERNETES};
 use crate::paths;
 use crate::shell::Run;
@@ -83,6 +83,7 @@ pub(super) fn run(place: &Place) -> Result<()> {
     };
     let mut services = node.start()?;
     addons::apply(place, &programs)?;
+    volumes::make(place, &programs)?;
     paths::write(&place.file("ready"), "")?;
     loop {
         thread::sleep(Duration::from_millis(500));

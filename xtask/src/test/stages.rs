@@ -87,6 +87,12 @@ pub(super) const STAGES: &[Stage] = &[
         run: api,
     },
     Stage {
+        name: "node",
+        about: "imports on a real node, with its bytes, faults and kills",
+        quick: false,
+        run: node,
+    },
+    Stage {
         name: "peers",
         about: "what qcow2-rs makes of images, compared with what we make of them",
         quick: false,
@@ -182,6 +188,16 @@ fn api(count: &mut Count) -> Result<()> {
         .env("LONGSHORE_KUBECONFIG", cluster.kubeconfig())
         .env("LONGSHORE_KUBECTL", cluster.kubectl());
     tests(run, count)
+}
+
+fn node(count: &mut Count) -> Result<()> {
+    let test = || cargo::locked("test").args(["--package", "longshore-tests", "--test", "node"]);
+    // The node has no way to a registry, nor to anything else.
+    test().arg("--no-run").check()?;
+    let cluster = cluster::Running::node(&format!("test-{}", std::process::id()))?;
+    // They wait for the node much more than they work.
+    let run = test().args(["--no-fail-fast", "--", "--test-threads=8"]);
+    tests(cluster.within(&run)?, count)
 }
 
 /// An image is a test of its own.

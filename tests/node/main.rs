@@ -1,0 +1,16 @@
+//! Imports on a real node: its kubelet runs our pods on real volumes. `cargo xtask test --only node` starts
+//! one and runs this within its namespaces.
+//!
+//! All tests share the node and its controller, each in a namespace of its own. Waiting is `kubectl
+//! wait`'s, which watches.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking too, and talk to whoever runs them"
+)]
+
+mod formats;
+mod refusals;
+mod rig;
+mod uninstall;
