@@ -1,11 +1,7 @@
 //! The controllers against a real API server: `cargo xtask test --only api` starts one.
 //!
 //! There are no nodes, so each test says what a kubelet would. Waiting is `kubectl wait`'s, which watches.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "helpers of tests fail by panicking too, and talk to whoever runs them"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
 
 mod imports;
 mod rig;

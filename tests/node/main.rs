@@ -6,8 +6,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::print_stderr,
-    reason = "helpers of tests fail by panicking too, and talk to whoever runs them"
+    reason = "helpers of tests fail by panicking too"
 )]
 
 mod formats;
