@@ -113,6 +113,10 @@ pub struct Report {
     pub phases: Phases,
 }
 
+/// The part of all memory that a source may take until it is known what it holds: one of so many.
+/// Nothing else takes any so far.
+const WHILE_PROBING: u64 = 8;
+
 /// What all stages of one transfer share.
 #[derive(Clone)]
 struct Shared {
@@ -173,6 +177,9 @@ pub fn transfer(
         done: None,
     };
     let options = &known(source, options);
+    if let Some(allowance) = source.allowance() {
+        allowance.allow(options.memory.bytes() / WHILE_PROBING);
+    }
     let plan = if source.changes_only() {
         None
     } else {

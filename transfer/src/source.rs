@@ -123,7 +123,7 @@ pub struct Fingerprint {
     pub len: Option<u64>,
 }
 
-/// Memory that a source may take for bytes it fetches ahead of the reader: none until the engine knows
+/// Memory that a source may take for bytes it fetches ahead of the reader: little until the engine knows
 /// what it needs itself.
 #[derive(Debug, Clone, Default)]
 pub struct Allowance(Arc<AtomicU64>);

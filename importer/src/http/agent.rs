@@ -3,8 +3,9 @@
 //! Redirects are followed here rather than by the client: credentials and extra headers stay with the
 //! host they were given for, and nothing leads from https to http.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
@@ -58,6 +59,10 @@ pub(crate) struct Agent {
     stall: Duration,
     /// Counts requests that are made again.
     pub(crate) tally: Tally,
+    /// Microseconds until the quickest answer.
+    delay: AtomicU64,
+    /// An odd content type was told of.
+    odd: AtomicBool,
     /// Where redirects led last, so that a thousand small reads do not take a thousand redirects.
     landed: Mutex<Option<Hop>>,
 }
@@ -98,6 +103,8 @@ impl Agent {
             url: location.url,
             stall: options.stall_timeout,
             tally: options.tally.clone(),
+            delay: AtomicU64::new(u64::MAX),
+            odd: AtomicBool::new(false),
             landed: Mutex::new(None),
         })
     }
@@ -108,13 +115,14 @@ impl Agent {
         asked: Option<Asked>,
         if_range: Option<&HeaderValue>,
     ) -> Result<Answer, HttpError> {
-        let landed = self.landed().take();
+        let landed = self.landed().clone();
         if let Some(hop) = landed {
             match self.follow(hop, asked, if_range).await {
                 // A signed URL runs out, a mirror goes away: the first URL knows a new one.
                 Err(error) => tracing::debug!(%error, "asking the first URL again"),
                 answer => return answer,
             }
+            *self.landed() = None;
         }
         let home = Hop {
             url: self.url.clone(),
@@ -203,8 +211,13 @@ impl Agent {
             papers = passport.stamp(&hop.url, request.headers()).await?;
             request.headers_mut().extend(papers.clone());
         }
+        let asked = Instant::now();
         match tokio::time::timeout(self.stall, self.client.execute(request)).await {
-            Ok(Ok(response)) => Ok((response, papers)),
+            Ok(Ok(response)) => {
+                let micros = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.delay.fetch_min(micros, Ordering::Relaxed);
+                Ok((response, papers))
+            }
             Ok(Err(e)) => Err(HttpError::from_request(&e, host(&hop.url))),
             Err(_) => Err(HttpError::Stalled {
                 host: host(&hop.url),
@@ -275,6 +288,7 @@ impl Agent {
         }
         if let Some(kind) = text(headers, &CONTENT_TYPE)
             && kind.trim_start().to_ascii_lowercase().starts_with("text/")
+            && !self.odd.swap(true, Ordering::Relaxed)
         {
             // Upstream's words: people search their logs for them.
             tracing::warn!(
@@ -282,6 +296,14 @@ impl Agent {
             );
         }
         Ok(())
+    }
+
+    /// About a round trip: the quickest answer there was. Nothing if there was none.
+    pub(crate) fn delay(&self) -> Duration {
+        match self.delay.load(Ordering::Relaxed) {
+            u64::MAX => Duration::ZERO,
+            micros => Duration::from_micros(micros),
+        }
     }
 
     /// The longest wait for a byte.

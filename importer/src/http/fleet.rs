@@ -2,17 +2,19 @@
 //!
 //! For lines on which one connection gets only a part of what there is: long ones, where a window is
 //! soon full, and lossy ones, where every loss slows one connection down. How many there are is decided
-//! by what they bring (see [`super::pace`]), and limited by the memory for parts that wait for others.
+//! by what they bring (see [`super::pace`]), and limited by the memory for what comes before its turn.
 //!
 //! Each part is fetched, checked against the content's identity and tried again on its own; a part that
 //! can't be had ends the fleet, with what came before it passed on.
 
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::task::JoinHandle;
+use bytes::{Bytes, BytesMut};
+use longshore_transfer::Allowance;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use super::error::HttpError;
 use super::net::lost;
@@ -20,93 +22,228 @@ use super::pace::{Lap, Pace, per_second};
 use super::pipe::{Feed, Unwanted};
 use super::random::Fetch;
 
-/// Parts are not smaller: each costs a round trip.
-const LEAST_PART: u64 = 256 << 10;
-/// Nor larger: what waits for its turn is memory.
+pub(crate) use self::gauge::Gauge;
+use self::queue::{LEAST_PART, Next, Part, Queue};
+
+mod gauge;
+mod queue;
+
+/// Parts are not larger: one connection may be much slower than the others.
 const MOST_PART: u64 = 3 << 20;
 /// One stream is enough for less than this.
 const WORTH_IT: u64 = 8 << 20;
 /// What is passed on at once.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 128 << 10;
 /// A lap is no shorter, or it would tell of chance.
 const LAP: Duration = Duration::from_millis(200);
+/// From this delay on a connection takes its time to show what it can do.
+pub(crate) const LONG_LINE: Duration = Duration::from_millis(40);
 
-/// How one connection does, until there is enough to judge it by.
-#[derive(Debug)]
-pub(crate) struct Gauge {
-    since: Instant,
-    bytes: u64,
-    waited: Duration,
+/// What a fleet may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    /// Connections.
+    most: usize,
+    most_part: u64,
+    /// For all parts that were not passed on.
+    memory: u64,
 }
 
-impl Gauge {
-    /// Judged by less than this a connection that has only just begun looks slow.
-    const LEAST_TIME: Duration = Duration::from_millis(500);
-    const LEAST_BYTES: u64 = 1 << 20;
-
-    pub(crate) fn start() -> Self {
-        Self {
-            since: Instant::now(),
-            bytes: 0,
-            waited: Duration::ZERO,
-        }
-    }
-
-    /// `bytes` came after `waited`.
-    pub(crate) fn came(&mut self, bytes: u64, waited: Duration) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.waited += waited;
-    }
-
-    /// Bytes a second, if the reader was waiting for the line most of the time.
-    pub(crate) fn slow_line(&self) -> Option<u64> {
-        let took = self.since.elapsed();
-        let judged = took >= Self::LEAST_TIME && self.bytes >= Self::LEAST_BYTES;
-        (judged && self.waited > took.mul_f64(0.7)).then(|| per_second(self.bytes, took))
+impl Share {
+    /// For up to `most` connections with `memory`. Half of it is for what comes before its turn, so that
+    /// one slow connection does not hold up the others at once.
+    fn of(most: usize, memory: u64) -> Option<Self> {
+        let fit = usize::try_from(memory / LEAST_PART).unwrap_or(usize::MAX);
+        let most = most.min(fit);
+        let parts = 2 * most as u64;
+        let most_part = memory.checked_div(parts)?.clamp(LEAST_PART, MOST_PART);
+        let memory = memory.min(parts * most_part);
+        (most >= 2).then_some(Self {
+            most,
+            most_part,
+            memory,
+        })
     }
 }
 
-/// How many parts at the most, and how large, so that all of them fit into `memory`.
-fn parts(most: usize, memory: u64) -> Option<(usize, u64)> {
-    let fit = usize::try_from(memory / LEAST_PART).unwrap_or(usize::MAX);
-    let most = most.min(fit);
-    let part = memory.checked_div(most as u64)?.min(MOST_PART);
-    (most >= 2).then_some((most, part))
-}
-
-/// How large a part is where each connection brings `rate` bytes a second: half a second's worth. Larger
-/// ones tell late what more connections would bring, and smaller ones are mostly round trips.
+/// How large a part is where each connection brings `rate` bytes a second: a second's worth. Of larger
+/// ones the slowest would hold up the reader, and smaller ones are mostly round trips.
 fn fitting(rate: u64, most_part: u64) -> u64 {
-    (rate / 2).max(LEAST_PART).min(most_part)
+    rate.max(LEAST_PART).min(most_part)
 }
 
 /// Requests under way.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    fetch: Fetch,
-    /// In the order of their parts.
-    flights: VecDeque<Flight>,
+    shared: Arc<Shared>,
+    boats: JoinSet<()>,
     /// Where the first part starts.
     first: u64,
-    /// Where the next one to ask for does.
-    next: u64,
-    end: u64,
-    part: u64,
-    /// All that may be under way have room if none is larger.
-    most_part: u64,
-    /// When the first were asked for.
-    since: Instant,
     pace: Pace,
-    /// Of `fetch.troubles`, those that were taken into account.
+    lap: Watch,
+    /// As many as people want at the most.
+    limit: usize,
+    allowance: Allowance,
+}
+
+/// What the reader and those who fetch have in common.
+#[derive(Debug)]
+struct Shared {
+    fetch: Fetch,
+    queue: Mutex<Queue>,
+    /// All that may be under way have room if none is larger.
+    most_part: AtomicU64,
+    /// How many may fetch.
+    width: AtomicUsize,
+    /// Bytes that came.
+    came: AtomicU64,
+    /// There is something for the reader.
+    news: Notify,
+    /// There is room for a part, or one to ask for again.
+    work: Notify,
+}
+
+/// The present lap.
+#[derive(Debug)]
+struct Watch {
+    /// Before this new connections are only getting started.
+    since: Instant,
+    came: u64,
+    waited: Duration,
     troubles: u32,
 }
 
-#[derive(Debug)]
-struct Flight(JoinHandle<Result<Bytes, HttpError>>);
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.0.abort();
+    /// Connection `number` works for ever.
+    async fn sail(self: Arc<Self>, number: usize) {
+        // A connection is slow at first, and all behind its first part would wait for that.
+        let mut most = LEAST_PART;
+        let mut warm = false;
+        loop {
+            let mut part = self.part(number, most, &mut warm).await;
+            let asked = Instant::now();
+            let mut parcel = Parcel {
+                shared: &self,
+                name: part.name,
+                bytes: BytesMut::new(),
+                brought: 0,
+            };
+            let outcome = self
+                .fetch
+                .more(part.start, part.len, |bytes| parcel.add(bytes))
+                .await;
+            parcel.send();
+            let brought = parcel.brought;
+            self.set_warm(&mut warm, outcome.is_ok());
+            most = if warm {
+                let most_part = self.most_part.load(Ordering::Relaxed);
+                fitting(per_second(brought, asked.elapsed()), most_part)
+            } else {
+                LEAST_PART
+            };
+            let again = match outcome {
+                Ok(()) if brought == part.len => continue,
+                Ok(()) => Ok(Duration::ZERO),
+                Err(e) => {
+                    let (start, len) = (part.start, part.len);
+                    // This connection broke. What the others do tells about the server.
+                    let others = e.is_of_the_line() && part.attempts.failed() == 0;
+                    let again = self.fetch.again(e, &mut part.attempts, start, len, brought);
+                    if let (Ok(pause), true) = (&again, others) {
+                        self.hand_back(&part);
+                        tokio::time::sleep(*pause).await;
+                        continue;
+                    }
+                    again
+                }
+            };
+            match again {
+                Ok(pause) => {
+                    tokio::time::sleep(pause).await;
+                    self.hand_back(&part);
+                }
+                Err(e) => {
+                    self.queue().fail(part.name, e);
+                    self.news.notify_one();
+                }
+            }
+        }
+    }
+
+    /// What `part` still lacks is for whoever is free.
+    fn hand_back(&self, part: &Part) {
+        let shares = self.width.load(Ordering::Relaxed);
+        self.queue().broke(part.name, &part.attempts, shares);
+        self.work.notify_waiters();
+        self.news.notify_one();
+    }
+
+    /// Waits for a part to ask for, of `most` bytes if it is a new one.
+    async fn part(&self, number: usize, most: u64, warm: &mut bool) -> Part {
+        loop {
+            let mut work = std::pin::pin!(self.work.notified());
+            // Whatever happens from here on is heard of.
+            work.as_mut().enable();
+            if number < self.width.load(Ordering::Relaxed) {
+                if let Some(part) = self.queue().take(most, *warm) {
+                    return part;
+                }
+            } else {
+                // Others must not leave work to it.
+                self.set_warm(warm, false);
+            }
+            work.await;
+        }
+    }
+
+    fn set_warm(&self, was: &mut bool, is: bool) {
+        if *was != is {
+            self.queue().set_warm(is);
+            self.work.notify_waiters();
+            *was = is;
+        }
+    }
+}
+
+/// What comes of one request, on its way to the queue.
+struct Parcel<'a> {
+    shared: &'a Shared,
+    name: u64,
+    bytes: BytesMut,
+    brought: u64,
+}
+
+impl Parcel<'_> {
+    fn add(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.bytes.capacity() == 0 {
+                self.bytes.reserve(PIECE);
+            }
+            let room = PIECE - self.bytes.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.bytes.extend_from_slice(now);
+            bytes = later;
+            if self.bytes.len() == PIECE {
+                self.send();
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        let bytes: Bytes = std::mem::take(&mut self.bytes).freeze();
+        if bytes.is_empty() {
+            return;
+        }
+        let n = bytes.len() as u64;
+        self.brought += n;
+        self.shared.came.fetch_add(n, Ordering::Relaxed);
+        if self.shared.queue().put(self.name, bytes) {
+            self.shared.news.notify_one();
+        }
     }
 }
 
@@ -119,29 +256,44 @@ impl Fleet {
         end: u64,
         rate: u64,
         most: usize,
-        memory: u64,
+        allowance: &Allowance,
     ) -> Option<Self> {
         if end.saturating_sub(at) < WORTH_IT {
             return None;
         }
-        let (most, part) = parts(most, memory)?;
-        let most_part = part;
-        let part = fitting(rate, most_part);
+        let limit = most;
+        let share = Share::of(limit, allowance.bytes())?;
+        let part = fitting(rate, share.most_part);
+        let long = fetch.agent.delay() >= LONG_LINE;
+        let pace = Pace::new(rate, share.most, long);
+        let first = at.saturating_add(part);
+        let queue = Queue::new(first, end, share.memory, fetch.attempts());
         let troubles = fetch.troubles.load(Ordering::Relaxed);
-        let mut fleet = Self {
+        let shared = Arc::new(Shared {
             fetch,
-            flights: VecDeque::new(),
-            first: at.saturating_add(part),
-            next: at.saturating_add(part),
-            end,
-            part,
-            most_part,
-            since: Instant::now(),
-            pace: Pace::new(rate, most),
-            troubles,
+            queue: Mutex::new(queue),
+            most_part: AtomicU64::new(share.most_part),
+            width: AtomicUsize::new(0),
+            came: AtomicU64::new(0),
+            news: Notify::new(),
+            work: Notify::new(),
+        });
+        tracing::debug!(rate, ?share, part, "one connection is slow: trying several");
+        let mut fleet = Self {
+            shared,
+            boats: JoinSet::new(),
+            first,
+            pace,
+            lap: Watch {
+                since: Instant::now(),
+                came: 0,
+                waited: Duration::ZERO,
+                troubles,
+            },
+            limit,
+            allowance: allowance.clone(),
         };
-        tracing::debug!(rate, most, part, "one connection is slow: trying several");
-        fleet.fill();
+        fleet.launch();
         Some(fleet)
     }
 
@@ -150,14 +302,33 @@ impl Fleet {
         self.first
     }
 
-    fn fill(&mut self) {
-        while self.flights.len() < self.pace.width() && self.next < self.end {
-            let (start, len) = (self.next, self.part.min(self.end - self.next));
-            let fetch = self.fetch.clone();
-            let flight = tokio::spawn(async move { fetch.range(start, len).await });
-            self.flights.push_back(Flight(flight));
-            self.next += len;
+    /// The one connection there was is gone: all from `at` is for the fleet.
+    pub(crate) fn take_over(&mut self, at: u64) {
+        self.shared.queue().add_front(at, self.first);
+        self.first = at;
+        self.shared.work.notify_waiters();
+    }
+
+    /// As many as the pace says, from now on.
+    fn launch(&mut self) {
+        let width = self.pace.width();
+        self.shared.width.store(width, Ordering::Relaxed);
+        while self.boats.len() < width {
+            let number = self.boats.len();
+            self.boats.spawn(Arc::clone(&self.shared).sail(number));
         }
+        self.shared.work.notify_waiters();
+        self.look(self.shared.fetch.agent.delay() * 3);
+    }
+
+    /// Starts a lap after `pause`.
+    fn look(&mut self, pause: Duration) {
+        self.lap = Watch {
+            since: Instant::now() + pause,
+            came: self.shared.came.load(Ordering::Relaxed),
+            waited: Duration::ZERO,
+            ..self.lap
+        };
     }
 
     /// Passes on all there is from the first part to the end; `passed` hears of every piece.
@@ -166,53 +337,75 @@ impl Fleet {
         feed: &mut Feed,
         mut passed: impl FnMut(u64),
     ) -> Result<Result<(), Unwanted>, HttpError> {
-        // The first parts have been coming since they were asked for, while the one connection was read.
-        let mut lap = Gauge::start();
-        lap.since = self.since;
-        lap.waited = self.since.elapsed();
-        let mut parts = 0;
-        while let Some(mut flight) = self.flights.pop_front() {
-            let asked = Instant::now();
-            if !flight.0.is_finished()
-                && let Err(gone) = feed.flush()
-            {
-                return Ok(Err(gone));
-            }
-            let mut bytes = (&mut flight.0).await.map_err(|_| lost())??;
-            lap.came(bytes.len() as u64, asked.elapsed());
-            while !bytes.is_empty() {
-                let piece = bytes.split_to(PIECE.min(bytes.len()));
-                if let Err(gone) = feed.send(&piece).await {
-                    return Ok(Err(gone));
+        loop {
+            let next = self.shared.queue().next();
+            match next {
+                Next::Bytes(bytes) => {
+                    if let Err(gone) = feed.send(&bytes).await {
+                        return Ok(Err(gone));
+                    }
+                    passed(bytes.len() as u64);
+                    self.shared.work.notify_waiters();
                 }
-                passed(piece.len() as u64);
+                Next::Nothing => {
+                    if let Err(gone) = feed.flush() {
+                        return Ok(Err(gone));
+                    }
+                    let asked = Instant::now();
+                    tokio::select! {
+                        () = self.shared.news.notified() => {}
+                        // They only end by a fault of ours.
+                        _ = self.boats.join_next() => return Err(lost()),
+                    }
+                    // What was before the lap is not of it.
+                    self.lap.waited += asked.max(self.lap.since).elapsed();
+                }
+                Next::Failed(error) => return Err(error),
+                Next::End => return Ok(Ok(())),
             }
-            parts += 1;
-            // Twice around: what was under way at the start of a lap tells of the one before.
-            if parts >= 2 * self.pace.width() && lap.since.elapsed() >= LAP {
-                self.judge(&lap);
-                lap = Gauge::start();
-                parts = 0;
-            }
-            self.fill();
+            self.judge();
         }
-        Ok(Ok(()))
     }
 
-    fn judge(&mut self, lap: &Gauge) {
-        let troubles = self.fetch.troubles.load(Ordering::Relaxed);
+    /// The memory there is now.
+    fn measure(&mut self) {
+        let share = Share::of(self.limit, self.allowance.bytes());
+        // It goes on with little where it has begun.
+        let (most_part, memory) = share.map_or((LEAST_PART, 0), |s| (s.most_part, s.memory));
+        if self.shared.queue().set_memory(memory) {
+            self.shared.most_part.store(most_part, Ordering::Relaxed);
+            self.shared.work.notify_waiters();
+        }
+    }
+
+    /// Looks back on the lap, if it is over.
+    fn judge(&mut self) {
+        self.measure();
+        let now = Instant::now();
+        let came = self.shared.came.load(Ordering::Relaxed);
+        let Some(took) = now.checked_duration_since(self.lap.since) else {
+            // Not begun.
+            self.lap.came = came;
+            return;
+        };
+        if took < LAP.max(self.shared.fetch.agent.delay() * 2) {
+            return;
+        }
+        let troubles = self.shared.fetch.troubles.load(Ordering::Relaxed);
+        let lap = Lap {
+            bytes: came.saturating_sub(self.lap.came),
+            took,
+            waited: self.lap.waited,
+            troubles: troubles.wrapping_sub(self.lap.troubles),
+        };
+        self.lap.troubles = troubles;
         let before = self.pace.width();
-        self.pace.lap(&Lap {
-            bytes: lap.bytes,
-            took: lap.since.elapsed(),
-            waited: lap.waited,
-            troubles: troubles.wrapping_sub(self.troubles),
-        });
-        self.troubles = troubles;
-        let rate = per_second(lap.bytes, lap.since.elapsed());
-        self.part = fitting(rate / before.max(1) as u64, self.most_part);
-        if self.pace.width() != before {
+        self.pace.lap(&lap);
+        if self.pace.width() == before {
+            self.look(Duration::ZERO);
+        } else {
             tracing::debug!(before, now = self.pace.width(), ?lap, "connections");
+            self.launch();
         }
     }
 }
@@ -227,37 +420,28 @@ mod tests {
         for (most, memory, expected) in [
             (16, 0, None),
             (16, 511 * KIB, None),
-            (16, 512 * KIB, Some((2, 256 * KIB))),
-            (16, 1024 * KIB, Some((4, 256 * KIB))),
-            (16, 16 << 20, Some((16, 1 << 20))),
-            (16, 1 << 40, Some((16, 3 << 20))),
-            (4, 2 << 20, Some((4, 512 * KIB))),
+            (16, 512 * KIB, Some((2, 256 * KIB, 512 * KIB))),
+            (16, 1024 * KIB, Some((4, 256 * KIB, 1024 * KIB))),
+            (16, 16 << 20, Some((16, 512 * KIB, 16 << 20))),
+            (16, 1 << 40, Some((16, 3 << 20, 96 << 20))),
+            (4, 2 << 20, Some((4, 256 * KIB, 2 << 20))),
             (1, 1 << 40, None),
             (0, 1 << 40, None),
         ] {
-            assert_eq!(parts(most, memory), expected, "{most} {memory}");
-            if let Some((most, part)) = expected {
-                assert!(most as u64 * part <= memory);
+            let share = Share::of(most, memory);
+            let found = share.map(|s| (s.most, s.most_part, s.memory));
+            assert_eq!(found, expected, "{most} {memory}");
+            if let Some((most, part, taken)) = found {
+                assert!(most as u64 * part <= taken && taken <= memory);
             }
         }
     }
 
     #[test]
-    fn parts_take_about_half_a_second() {
+    fn parts_take_about_a_second() {
         assert_eq!(fitting(0, MOST_PART), LEAST_PART);
-        assert_eq!(fitting(2_000_000, MOST_PART), 1_000_000);
+        assert_eq!(fitting(2_000_000, MOST_PART), 2_000_000);
         assert_eq!(fitting(2_000_000, 600_000), 600_000);
         assert_eq!(fitting(u64::MAX, MOST_PART), MOST_PART);
-    }
-
-    #[test]
-    fn a_connection_is_judged_only_after_a_while() {
-        let mut gauge = Gauge::start();
-        gauge.came(10 << 20, Duration::from_secs(10));
-        assert_eq!(gauge.slow_line(), None);
-        gauge.since = Instant::now().checked_sub(Duration::from_secs(11)).unwrap();
-        assert!(gauge.slow_line().is_some_and(|rate| rate > 900_000));
-        gauge.waited = Duration::from_secs(5);
-        assert_eq!(gauge.slow_line(), None);
     }
 }

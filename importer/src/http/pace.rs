@@ -27,17 +27,22 @@ pub(crate) struct Lap {
 pub(crate) struct Pace {
     width: usize,
     most: usize,
+    /// What `most` was before anybody refused us.
+    limit: usize,
     /// How many there were before the last step, and what they brought, in bytes a second.
     before: Option<(usize, u64)>,
     rest: u32,
 }
 
 impl Pace {
-    /// One request brought `rate` bytes a second, and the reader could have taken more.
-    pub(crate) fn new(rate: u64, most: usize) -> Self {
+    /// One request brought `rate` bytes a second, and the reader could have taken more. On a `long`
+    /// line nearly all of the time goes by until some of them have shown what they bring: it gets all.
+    pub(crate) fn new(rate: u64, most: usize, long: bool) -> Self {
+        let width = if long { most } else { 2 * LEAST };
         Self {
-            width: (2 * LEAST).min(most).max(LEAST),
+            width: width.min(most).max(LEAST),
             most: most.max(LEAST),
+            limit: most.max(LEAST),
             before: Some((1, rate)),
             rest: 0,
         }
@@ -66,7 +71,11 @@ impl Pace {
             }
             Some((width, _)) => self.settle(width),
             None if self.rest > 0 => self.rest -= 1,
-            None => self.step(rate),
+            None => {
+                // Servers recover too.
+                self.most = (self.most * 2).min(self.limit);
+                self.step(rate);
+            }
         }
     }
 
@@ -107,7 +116,7 @@ mod tests {
     }
 
     fn widths(each: u64, all: u64, most: usize) -> Vec<usize> {
-        let mut pace = Pace::new(each.min(all), most);
+        let mut pace = Pace::new(each.min(all), most, false);
         let mut widths = vec![pace.width()];
         for _ in 0..6 {
             pace.lap(&lap(&pace, each, all));
@@ -133,8 +142,15 @@ mod tests {
     }
 
     #[test]
+    fn there_are_all_from_the_start_on_a_long_line() {
+        for (most, expected) in [(16, 16), (6, 6), (1, 2)] {
+            assert_eq!(Pace::new(10, most, true).width(), expected);
+        }
+    }
+
+    #[test]
     fn a_slow_reader_changes_nothing() {
-        let mut pace = Pace::new(10, 16);
+        let mut pace = Pace::new(10, 16, false);
         for _ in 0..100 {
             let busy = Lap {
                 waited: Duration::from_millis(100),
@@ -147,7 +163,7 @@ mod tests {
 
     #[test]
     fn who_refuses_is_asked_less() {
-        let mut pace = Pace::new(10, 16);
+        let mut pace = Pace::new(10, 16, false);
         pace.lap(&lap(&pace, 10, 1000));
         assert_eq!(pace.width(), 8);
         let refused = Lap {
@@ -156,15 +172,18 @@ mod tests {
         };
         pace.lap(&refused);
         assert_eq!(pace.width(), 4);
-        for _ in 0..200 {
+        for _ in 0..REST {
             pace.lap(&lap(&pace, 10, 1000));
         }
         assert_eq!(pace.width(), 4);
+        // Later it is tried again.
+        pace.lap(&lap(&pace, 10, 1000));
+        assert_eq!(pace.width(), 8);
     }
 
     #[test]
     fn what_brought_nothing_is_tried_again_later() {
-        let mut pace = Pace::new(60, 16);
+        let mut pace = Pace::new(60, 16, false);
         pace.lap(&lap(&pace, 60, 60));
         assert_eq!(pace.width(), 2);
         for _ in 0..=REST {

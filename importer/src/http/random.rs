@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use longshore_image::ReadAt;
@@ -129,55 +129,86 @@ impl Fetch {
 
     /// Fetches `len` bytes, which are not 0, from `start`, with retries.
     pub(crate) async fn range(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
-        let mut attempts = Attempts::new(self.policy, None);
+        let mut attempts = self.attempts();
         let mut all = BytesMut::new();
         loop {
             let have = all.len() as u64;
-            let error = match self.more(start + have, len - have, &mut all).await {
-                Ok(()) if all.len() as u64 == len => return Ok(all.freeze()),
-                Ok(()) => continue,
-                Err(e) => e,
-            };
-            // What broke on the way says nothing of the server, and what came before is kept.
-            let brought = all.len() as u64 - have;
-            let broke = brought > 0 && error.is_of_the_line();
-            if !broke {
-                self.troubles.fetch_add(1, Ordering::Relaxed);
+            if have == 0 {
+                all.reserve(usize::try_from(len).unwrap_or(0));
             }
-            let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
-                return Err(match error.retry() {
-                    Retry::Permanent => error,
-                    _ => HttpError::GaveUp {
-                        received: start + have + brought,
-                        len: self.identity.len,
-                        attempts: attempts.failed(),
-                        source: Box::new(error),
-                    },
-                });
-            };
-            self.agent.tally.add();
-            let pause = after_headway(pause, &error, brought);
-            tracing::warn!(
-                start,
-                len,
-                attempt = attempts.failed(),
-                pause = pause.as_secs_f32(),
-                cause = &error as &dyn std::error::Error,
-                "a ranged read failed and is tried again"
-            );
-            tokio::time::sleep(pause).await;
+            let (start, len) = (start + have, len - have);
+            let outcome = self.more(start, len, |b| all.extend_from_slice(b)).await;
+            let brought = all.len() as u64 - have;
+            match outcome {
+                Ok(()) if brought == len => return Ok(all.freeze()),
+                Ok(()) => {}
+                Err(e) => {
+                    let pause = self.again(e, &mut attempts, start, len, brought)?;
+                    tokio::time::sleep(pause).await;
+                }
+            }
         }
+    }
+
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts::new(self.policy, None)
+    }
+
+    /// After how long what a failed request for `len` bytes from `start` left is asked for again;
+    /// `brought` it did bring.
+    pub(crate) fn again(
+        &self,
+        error: HttpError,
+        attempts: &mut Attempts,
+        start: u64,
+        len: u64,
+        brought: u64,
+    ) -> Result<Duration, HttpError> {
+        // What broke on the way says nothing of the server.
+        if brought == 0 || !error.is_of_the_line() {
+            self.troubles.fetch_add(1, Ordering::Relaxed);
+        }
+        attempts.headway(brought);
+        let Some(pause) = attempts.pause(&error, Instant::now(), dice()) else {
+            return Err(match error.retry() {
+                Retry::Permanent => error,
+                _ => HttpError::GaveUp {
+                    received: start + brought,
+                    len: self.identity.len,
+                    attempts: attempts.failed(),
+                    source: Box::new(error),
+                },
+            });
+        };
+        self.agent.tally.add();
+        let pause = after_headway(pause, &error, brought);
+        tracing::warn!(
+            start,
+            len,
+            attempt = attempts.failed(),
+            pause = pause.as_secs_f32(),
+            cause = &error as &dyn std::error::Error,
+            "a ranged read failed and is tried again"
+        );
+        Ok(pause)
     }
 
     /// The same in one request, or the first part of it from a server that gives less at once. Also tells whether a server does ranges at all.
     pub(crate) async fn once(&self, start: u64, len: u64) -> Result<Bytes, HttpError> {
         let mut all = BytesMut::new();
-        self.more(start, len, &mut all).await?;
+        all.reserve(usize::try_from(len).unwrap_or(0));
+        self.more(start, len, |b| all.extend_from_slice(b)).await?;
         Ok(all.freeze())
     }
 
-    /// Appends it to `all`; if it breaks off, what came.
-    async fn more(&self, start: u64, len: u64, all: &mut BytesMut) -> Result<(), HttpError> {
+    /// One request. `came` gets what comes, in order, also of an answer that breaks off, and never more
+    /// than `len`.
+    pub(crate) async fn more(
+        &self,
+        start: u64,
+        len: u64,
+        came: impl FnMut(&[u8]),
+    ) -> Result<(), HttpError> {
         let asked = Asked {
             first: start,
             last: Some(start + len - 1),
@@ -192,7 +223,7 @@ impl Fetch {
             Content::Part(range) if range.first == asked.first && range.end() <= start + len => {
                 let n = range.end() - start;
                 if n == len || n >= LEAST {
-                    return self.body(&mut answer, n, len, all).await;
+                    return self.body(&mut answer, n, came).await;
                 }
                 range.to_string()
             }
@@ -206,18 +237,15 @@ impl Fetch {
         })
     }
 
-    /// `len` bytes of the `wanted` ones.
+    /// The `len` bytes of an answer.
     async fn body(
         &self,
         answer: &mut Answer,
         len: u64,
-        wanted: u64,
-        all: &mut BytesMut,
+        mut came: impl FnMut(&[u8]),
     ) -> Result<(), HttpError> {
         let stall = self.agent.stall();
-        // No more than was asked for.
-        all.reserve(usize::try_from(wanted).unwrap_or(0));
-        let before = all.len() as u64;
+        let mut found = 0;
         loop {
             let chunk = tokio::time::timeout(stall, answer.response.chunk()).await;
             let chunk = chunk.map_err(|_| HttpError::Stalled {
@@ -229,12 +257,13 @@ impl Fetch {
                 source: Cause::of(&e),
             })?;
             let Some(chunk) = chunk else { break };
-            if all.len() as u64 - before + chunk.len() as u64 > len {
+            let now = found + chunk.len() as u64;
+            if now > len {
                 return Err(HttpError::Overlong { expected: len });
             }
-            all.extend_from_slice(&chunk);
+            found = now;
+            came(&chunk);
         }
-        let found = all.len() as u64 - before;
         if found < len {
             return Err(HttpError::Truncated {
                 expected: len,

@@ -30,8 +30,8 @@ impl Policy {
     }
 }
 
-/// Attempts at one piece of work.
-#[derive(Debug)]
+/// Attempts at one piece of work. A copy is for a share of it.
+#[derive(Debug, Clone)]
 pub(crate) struct Attempts {
     policy: Policy,
     failed: u32,

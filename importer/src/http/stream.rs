@@ -22,7 +22,7 @@ use super::agent::{Agent, Asked};
 use super::answer::{Answer, Content, Identity};
 use super::digest::Hasher;
 use super::error::{Cause, HttpError, Retry};
-use super::fleet::{Fleet, Gauge};
+use super::fleet::{Fleet, Gauge, LONG_LINE};
 use super::pipe::{Feed, Unwanted};
 use super::random::Fetch;
 use super::retry::{Attempts, Policy, after_headway, dice};
@@ -50,6 +50,8 @@ pub(crate) struct Pass {
     digest: Option<(Hasher, Whole)>,
     /// Most requests at the same time, and the memory for what they bring too early.
     several: (usize, Allowance),
+    /// How one connection after the other does.
+    gauge: Gauge,
 }
 
 /// Why a pass stopped, or did not.
@@ -88,6 +90,7 @@ impl Pass {
             at: 0,
             digest,
             several: (1, Allowance::default()),
+            gauge: Gauge::start(),
         }
     }
 
@@ -120,13 +123,16 @@ impl Pass {
         let mut attempts = Attempts::new(self.policy, None);
         loop {
             let before = self.at;
-            let outcome = match first.take() {
-                Some(answer) => self.read(answer, feed, &mut attempts).await,
-                None => match self.ask().await {
-                    Ok(Some(answer)) => self.read(answer, feed, &mut attempts).await,
-                    Ok(None) => Ok(Step::Complete),
-                    Err(e) => Err(e),
-                },
+            let asked = Instant::now();
+            let answer = match first.take() {
+                Some(answer) => Ok(Some(answer)),
+                None => self.ask().await,
+            };
+            self.gauge.came(0, asked.elapsed());
+            let outcome = match answer {
+                Ok(Some(answer)) => self.read(answer, feed, &mut attempts).await,
+                Ok(None) => Ok(Step::Complete),
+                Err(e) => Err(e),
             };
             let error = match outcome {
                 Ok(Step::More) if self.at - before >= FAIR_SHARE => continue,
@@ -232,7 +238,6 @@ impl Pass {
         let most = end.or(self.identity.len);
         // What is read again without a name for its state must be what came before.
         let mut again = (self.digest.is_some() && pos < self.at).then(Hasher::default);
-        let mut gauge = Gauge::start();
         let mut fleet: Option<Fleet> = None;
         loop {
             if let Err(gone) = feed.ready().await {
@@ -242,10 +247,18 @@ impl Pass {
             let mut bytes = match self.chunk(&mut answer, feed).await {
                 Ok(Ok(Some(bytes))) => bytes,
                 Ok(Ok(None)) => break,
-                Ok(Err(e)) => return Err(e),
+                Ok(Err(e)) => match &mut fleet {
+                    // Others are there already.
+                    Some(fleet) if e.is_of_the_line() => {
+                        self.agent.tally.add();
+                        fleet.take_over(self.at);
+                        return self.sail(fleet, feed, attempts).await;
+                    }
+                    _ => return Err(e),
+                },
                 Err(gone) => return Ok(gone.into()),
             };
-            gauge.came(bytes.len() as u64, asked.elapsed());
+            self.gauge.came(bytes.len() as u64, asked.elapsed());
             if let Some(fleet) = &fleet {
                 let room = usize::try_from(fleet.first().saturating_sub(pos));
                 bytes.truncate(room.unwrap_or(usize::MAX));
@@ -282,7 +295,7 @@ impl Pass {
             self.at = self.at.saturating_add(n);
             attempts.headway(n);
             match &mut fleet {
-                None => fleet = self.fleet(&gauge),
+                None => fleet = self.fleet(),
                 Some(fleet) if self.at == fleet.first() => {
                     drop(answer);
                     return self.sail(fleet, feed, attempts).await;
@@ -290,6 +303,11 @@ impl Pass {
                 Some(_) => {}
             }
         }
+        self.ended(pos, end, end_is_certain)
+    }
+
+    /// An answer ended at `pos`, where it said it would or not.
+    fn ended(&self, pos: u64, end: Option<u64>, end_is_certain: bool) -> Result<Step, HttpError> {
         if let Some(end) = end
             && pos < end
         {
@@ -320,16 +338,16 @@ impl Pass {
     }
 
     /// More connections for the rest, if this one is slow and the rest can be had in parts.
-    fn fleet(&self, gauge: &Gauge) -> Option<Fleet> {
+    fn fleet(&mut self) -> Option<Fleet> {
         let (most, memory) = &self.several;
         if !self.ranges || *most < 2 {
             return None;
         }
         self.identity.validator()?;
         let end = self.identity.len?;
-        let rate = gauge.slow_line()?;
+        let rate = self.gauge.slow_line(self.agent.delay() >= LONG_LINE)?;
         let fetch = Fetch::new(&self.agent, &self.identity, self.policy);
-        Fleet::start(fetch, self.at, end, rate, *most, memory.bytes())
+        Fleet::start(fetch, self.at, end, rate, *most, memory)
     }
 
     /// The rest, by a fleet.

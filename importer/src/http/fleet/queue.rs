@@ -1,0 +1,393 @@
+//! What a fleet still has to ask for, what it has asked for, and what came of it before its turn.
+//!
+//! The content is handed out in parts, in order, as long as there is memory for all that is under way or
+//! waits for the reader. What a broken request leaves is handed out again before anything new is, in
+//! smaller parts: the reader waits for it, and whoever is free next takes a share of it.
+//!
+//! It neither asks nor waits, and knows nothing of requests but how often a part has failed.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::http::error::HttpError;
+use crate::http::retry::Attempts;
+
+/// Parts are not smaller: each costs a round trip.
+pub(super) const LEAST_PART: u64 = 256 << 10;
+
+/// A part of the content, to be asked for.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: u64,
+    pub(super) start: u64,
+    pub(super) len: u64,
+    pub(super) attempts: Attempts,
+}
+
+/// What the reader can have.
+#[derive(Debug)]
+pub(super) enum Next {
+    Bytes(Bytes),
+    /// Not yet.
+    Nothing,
+    /// This part can't be had.
+    Failed(HttpError),
+    End,
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: u64,
+    start: u64,
+    len: u64,
+    /// Of `len`.
+    came: u64,
+    /// What came and was not passed on.
+    bytes: VecDeque<Bytes>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// For somebody to ask for.
+    Waits(Attempts),
+    Asked,
+    Failed(HttpError),
+}
+
+impl Slot {
+    /// The part, if it waits for somebody to ask for it.
+    fn ask(&mut self) -> Option<Part> {
+        let State::Waits(attempts) = &self.state else {
+            return None;
+        };
+        let attempts = attempts.clone();
+        self.state = State::Asked;
+        Some(Part {
+            name: self.name,
+            start: self.start,
+            len: self.len,
+            attempts,
+        })
+    }
+}
+
+/// Parts in the order of the content.
+#[derive(Debug)]
+pub(super) struct Queue {
+    slots: VecDeque<Slot>,
+    /// What was not handed out yet.
+    next: u64,
+    end: u64,
+    /// Of all parts that were not passed on, including what is still to come of them.
+    held: u64,
+    memory: u64,
+    /// Connections that have brought what they were asked for last.
+    warm: usize,
+    names: u64,
+    attempts: Attempts,
+}
+
+impl Queue {
+    /// All from `next` to `end`.
+    pub(super) fn new(next: u64, end: u64, memory: u64, attempts: Attempts) -> Self {
+        Self {
+            slots: VecDeque::new(),
+            next,
+            end,
+            held: 0,
+            memory,
+            warm: 0,
+            names: 0,
+            attempts,
+        }
+    }
+
+    /// All that is under way fits into so much from now on. Whether that is news.
+    pub(super) fn set_memory(&mut self, memory: u64) -> bool {
+        std::mem::replace(&mut self.memory, memory) != memory
+    }
+
+    /// What comes before all parts there are, from `start`, is to be asked for as well.
+    pub(super) fn add_front(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        self.held += end - start;
+        let slot = self.slot(start, end - start);
+        self.slots.push_front(slot);
+    }
+
+    fn slot(&mut self, start: u64, len: u64) -> Slot {
+        self.names += 1;
+        Slot {
+            name: self.names,
+            start,
+            len,
+            came: 0,
+            bytes: VecDeque::new(),
+            state: State::Waits(self.attempts.clone()),
+        }
+    }
+
+    /// One connection more is `warm`, or one less.
+    pub(super) fn set_warm(&mut self, warm: bool) {
+        self.warm = if warm { self.warm + 1 } else { self.warm - 1 };
+    }
+
+    /// A part to ask for, if there is one and memory for it; of `most` bytes if it is a new one.
+    ///
+    /// What a broken request left is for a connection that is `warm`, if there are any: the reader will
+    /// soon wait for it, and the first bytes of a new connection take many round trips.
+    pub(super) fn take(&mut self, most: u64, warm: bool) -> Option<Part> {
+        let waits = |slot: &Slot| matches!(slot.state, State::Waits(_));
+        if !warm && self.warm > 0 {
+            self.hand_out(most)?;
+            return self.slots.back_mut().and_then(Slot::ask);
+        }
+        if !self.slots.iter().any(waits) {
+            self.hand_out(most)?;
+        }
+        self.slots.iter_mut().find_map(Slot::ask)
+    }
+
+    fn hand_out(&mut self, most: u64) -> Option<()> {
+        let len = most.max(LEAST_PART).min(self.end - self.next);
+        let room = self.slots.is_empty() || self.held + len <= self.memory;
+        if len == 0 || !room {
+            return None;
+        }
+        let slot = self.slot(self.next, len);
+        self.slots.push_back(slot);
+        self.next += len;
+        self.held += len;
+        Some(())
+    }
+
+    fn index(&self, name: u64) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.name == name)
+    }
+
+    /// `bytes` are the next ones of part `name`. Whether the reader waits for just these.
+    pub(super) fn put(&mut self, name: u64, bytes: Bytes) -> bool {
+        let Some(index) = self.index(name) else {
+            return false;
+        };
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.came += bytes.len() as u64;
+            slot.bytes.push_back(bytes);
+        }
+        index == 0
+    }
+
+    /// The request for `name` is over. What it did not bring is to be asked for in up to `shares` parts.
+    pub(super) fn broke(&mut self, name: u64, attempts: &Attempts, shares: usize) {
+        let Some(index) = self.index(name) else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let (start, end) = (slot.start + slot.came, slot.start + slot.len);
+        slot.len = slot.came;
+        let share = (end - start).div_ceil(shares.max(1) as u64).max(LEAST_PART);
+        let (mut at, mut after) = (start, index + 1);
+        while at < end {
+            let mut rest = self.slot(at, share.min(end - at));
+            rest.state = State::Waits(attempts.clone());
+            at += rest.len;
+            self.slots.insert(after, rest);
+            after += 1;
+        }
+        self.drop_passed();
+    }
+
+    /// Parts of which all was passed on.
+    fn drop_passed(&mut self) {
+        let passed = |slot: &Slot| slot.bytes.is_empty() && slot.came >= slot.len;
+        while self.slots.front().is_some_and(passed) {
+            self.slots.pop_front();
+        }
+    }
+
+    /// Part `name` can't be had. What comes before it can.
+    pub(super) fn fail(&mut self, name: u64, error: HttpError) {
+        if let Some(index) = self.index(name)
+            && let Some(slot) = self.slots.get_mut(index)
+        {
+            slot.state = State::Failed(error);
+        }
+    }
+
+    /// What is next in order.
+    pub(super) fn next(&mut self) -> Next {
+        self.drop_passed();
+        if let Some(first) = self.slots.front_mut() {
+            if let Some(bytes) = first.bytes.pop_front() {
+                self.held -= bytes.len() as u64;
+                return Next::Bytes(bytes);
+            }
+            return match std::mem::replace(&mut first.state, State::Asked) {
+                State::Failed(error) => Next::Failed(error),
+                state => {
+                    first.state = state;
+                    Next::Nothing
+                }
+            };
+        }
+        if self.next < self.end {
+            return Next::Nothing;
+        }
+        Next::End
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::retry::Policy;
+
+    const KIB: u64 = 1 << 10;
+
+    fn attempts() -> Attempts {
+        let policy = Policy {
+            retries: 3,
+            first_pause: Duration::ZERO,
+        };
+        Attempts::new(policy, None)
+    }
+
+    fn queue(end: u64, memory: u64) -> Queue {
+        Queue::new(0, end * KIB, memory * KIB, attempts())
+    }
+
+    /// Starts and lengths of all that can be taken now, in KiB.
+    fn taken(queue: &mut Queue, part: u64) -> Vec<(u64, u64)> {
+        let parts = std::iter::from_fn(|| queue.take(part * KIB, true));
+        parts
+            .map(|part| (part.start / KIB, part.len / KIB))
+            .collect()
+    }
+
+    fn zeros(kib: u64) -> Bytes {
+        Bytes::from(vec![0; usize::try_from(kib * KIB).unwrap()])
+    }
+
+    #[test]
+    fn no_more_is_handed_out_than_there_is_memory_for() {
+        let mut queue = queue(2000, 1100);
+        assert_eq!(taken(&mut queue, 500), [(0, 500), (500, 500)]);
+        // What has come still needs its room until it is passed on.
+        assert!(queue.put(1, zeros(500)));
+        assert_eq!(taken(&mut queue, 500), []);
+        assert!(matches!(queue.next(), Next::Bytes(_)));
+        assert_eq!(taken(&mut queue, 500), [(1000, 500)]);
+        assert!(matches!(queue.next(), Next::Nothing));
+    }
+
+    #[test]
+    fn one_part_is_handed_out_however_little_memory_there_is() {
+        let mut queue = queue(1000, 1);
+        assert_eq!(taken(&mut queue, 600), [(0, 600)]);
+        queue.put(1, zeros(600));
+        assert!(matches!(queue.next(), Next::Bytes(_)));
+        assert!(matches!(queue.next(), Next::Nothing));
+        assert_eq!(taken(&mut queue, 600), [(600, 400)]);
+        queue.put(2, zeros(400));
+        assert!(matches!(queue.next(), Next::Bytes(_)));
+        assert!(matches!(queue.next(), Next::End));
+    }
+
+    #[test]
+    fn what_a_broken_request_leaves_comes_before_anything_new_and_in_shares() {
+        let mut queue = queue(9000, 100_000);
+        let first = queue.take(3000 * KIB, true).unwrap();
+        assert!(queue.put(first.name, zeros(1000)));
+        queue.broke(first.name, &first.attempts, 4);
+        let expected = [
+            (1000, 500),
+            (1500, 500),
+            (2000, 500),
+            (2500, 500),
+            (3000, 3000),
+            (6000, 3000),
+        ];
+        assert_eq!(taken(&mut queue, 3000), expected);
+        // The shares come in any order, and are passed on in theirs.
+        assert!(matches!(queue.next(), Next::Bytes(_)));
+        assert!(!queue.put(4, zeros(500)));
+        assert!(matches!(queue.next(), Next::Nothing));
+        assert!(queue.put(2, zeros(500)));
+        assert!(matches!(queue.next(), Next::Bytes(_)));
+        assert!(matches!(queue.next(), Next::Nothing));
+    }
+
+    #[test]
+    fn the_reader_hears_of_the_first_share_of_what_it_waits_for() {
+        for came in [0, 100] {
+            let mut queue = queue(1000, 5000);
+            let first = queue.take(1000 * KIB, true).unwrap();
+            if came > 0 {
+                queue.put(first.name, zeros(came));
+                assert!(matches!(queue.next(), Next::Bytes(_)));
+            }
+            assert!(matches!(queue.next(), Next::Nothing));
+            queue.broke(first.name, &first.attempts, 2);
+            let share = queue.take(1000 * KIB, true).unwrap();
+            assert!(queue.put(share.name, zeros(1)));
+        }
+    }
+
+    #[test]
+    fn a_new_connection_leaves_what_others_left_to_those_that_are_warm() {
+        let mut queue = queue(3000, 5000);
+        let first = queue.take(1000 * KIB, false).unwrap();
+        queue.broke(first.name, &first.attempts, 1);
+        // Somebody has to.
+        let again = queue.take(1000 * KIB, false).unwrap();
+        assert_eq!(again.start, 0);
+        queue.broke(again.name, &again.attempts, 1);
+        queue.set_warm(true);
+        assert_eq!(queue.take(1000 * KIB, false).unwrap().start, 1000 * KIB);
+        assert_eq!(queue.take(1000 * KIB, true).unwrap().start, 0);
+        assert_eq!(queue.take(1000 * KIB, true).unwrap().start, 2000 * KIB);
+        let last = queue.take(1000 * KIB, true);
+        assert!(last.is_none(), "{last:?}");
+    }
+
+    #[test]
+    fn shares_are_not_smaller_than_parts_may_be() {
+        let mut queue = queue(600, 1000);
+        let first = queue.take(600 * KIB, true).unwrap();
+        queue.broke(first.name, &first.attempts, 16);
+        assert_eq!(taken(&mut queue, 600), [(0, 256), (256, 256), (512, 88)]);
+    }
+
+    #[test]
+    fn what_comes_before_a_failure_can_be_had() {
+        let mut queue = queue(2000, 5000);
+        taken(&mut queue, 1000);
+        let error = HttpError::Overlong { expected: 7 };
+        queue.fail(2, error);
+        queue.put(1, zeros(1000));
+        assert!(matches!(queue.next(), Next::Bytes(_)));
+        let failed = queue.next();
+        assert!(matches!(failed, Next::Failed(HttpError::Overlong { .. })));
+    }
+
+    #[test]
+    fn what_is_added_in_front_comes_first() {
+        let mut queue = Queue::new(300 * KIB, 600 * KIB, 10_000 * KIB, attempts());
+        assert_eq!(taken(&mut queue, 300), [(300, 300)]);
+        queue.add_front(100 * KIB, 300 * KIB);
+        queue.add_front(5, 5);
+        assert_eq!(taken(&mut queue, 300), [(100, 200)]);
+        queue.put(1, zeros(300));
+        assert!(matches!(queue.next(), Next::Nothing));
+        queue.put(2, zeros(200));
+        assert!(matches!(queue.next(), Next::Bytes(b) if b.len() == 200 << 10));
+    }
+}
