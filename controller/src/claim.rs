@@ -1,8 +1,11 @@
 //! What claims say, in the words of this crate: annotations, phase, owner, size.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
 use longshore_crds::Quantity;
 use longshore_crds::names::annotation;
 
@@ -20,6 +23,8 @@ pub(crate) trait Claim {
     fn annotation(&self, name: &str) -> Option<&str>;
     /// Whether it has a volume.
     fn is_bound(&self) -> bool;
+    /// Whether it waits for one.
+    fn is_pending(&self) -> bool;
     /// Whether it had one.
     fn is_lost(&self) -> bool;
     /// Whether the volume is a device.
@@ -43,6 +48,10 @@ impl Claim for PersistentVolumeClaim {
 
     fn is_bound(&self) -> bool {
         phase(self) == "Bound"
+    }
+
+    fn is_pending(&self) -> bool {
+        phase(self) == "Pending"
     }
 
     fn is_lost(&self) -> bool {
@@ -92,4 +101,17 @@ pub(crate) fn missing(claim: &PersistentVolumeClaim, wanted: Changes) -> Changes
         .into_iter()
         .filter(|(name, value)| claim.annotation(name) != value.as_deref())
         .collect()
+}
+
+/// Who controls an object.
+pub(crate) fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|owner| owner.controller == Some(true))
+}
+
+/// How long there has been an object; nothing if its clock is ahead of ours.
+pub(crate) fn age(meta: &ObjectMeta, now: Timestamp) -> Duration {
+    let made = meta.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let age = now.duration_since(made);
+    Duration::try_from(age).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! What all controllers share: the client, the installation's settings, and what storage classes say.
 
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::Client;
 use kube::api::{Api, ListParams};
 
@@ -14,6 +15,8 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) settings: Settings,
     pub(crate) scraper: Option<Scraper>,
+    /// What time it is.
+    pub(crate) clock: fn() -> Timestamp,
 }
 
 /// A storage class, as far as it matters here.
@@ -28,6 +31,11 @@ const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 const IS_DEFAULT_VIRT: &str = "storageclass.kubevirt.io/is-default-virt-class";
 
 impl Context {
+    /// What time it is, in seconds as the API keeps them.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)().round(Unit::Second).unwrap_or_default()
+    }
+
     /// The class of this name, or the cluster's default one; `None` if there is none.
     pub(crate) async fn class(&self, name: Option<&str>) -> Result<Option<Class>> {
         let classes: Api<StorageClass> = Api::all(self.client.clone());

@@ -58,6 +58,19 @@ impl Error {
         }
     }
 
+    /// What the API server said when it would not do what it understood well: a quota, say, or a policy.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
+                    Some(&status.message)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The status that the API server answered with.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, Resource, ResourceExt as _};
 use longshore_crds::names::object;
 use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{Result, Trying as _};
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,30 +41,80 @@ impl Note {
     }
 }
 
+/// What the cluster told of something that does not come about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// The last warning about `object` that is not our own. Events are asked for, not watched: only what has
+/// waited for a while is worth it.
+pub(crate) async fn trouble<K>(
+    client: &Client,
+    namespace: &str,
+    object: &K,
+) -> Result<Option<Trouble>>
+where
+    K: Resource,
+{
+    let meta = object.meta();
+    let uid = meta.uid.as_deref().unwrap_or_default();
+    let all: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let selector = format!("involvedObject.uid={uid},type=Warning");
+    let found = all
+        .list(&ListParams::default().fields(&selector).limit(MOST))
+        .await;
+    let name = meta.name.as_deref().unwrap_or_default();
+    let found = found.trying("list the events about", &format!("{namespace}/{name}"))?;
+    let newest = found
+        .items
+        .into_iter()
+        .filter(|event| {
+            let component = event.source.as_ref().and_then(|it| it.component.as_deref());
+            !OURS.contains(&component.unwrap_or_default())
+        })
+        .max_by_key(|event| {
+            let last = event.last_timestamp.as_ref().map(|time| time.0);
+            let only = event.event_time.as_ref().map(|time| time.0);
+            last.max(only)
+        });
+    Ok(newest.map(|event| Trouble {
+        reason: event.reason.unwrap_or_default(),
+        message: event.message.unwrap_or_default(),
+    }))
+}
+
+/// The components that we speak as.
+const OURS: [&str; 2] = ["import-controller", "datavolume-import-controller"];
+
+/// Most events to read about one object.
+const MOST: u32 = 100;
+
 /// The longest text that the API takes.
 const LONGEST: usize = 1024;
 
 /// Tells `note` about `about`, as `component`. Nothing depends on it: a failure is logged.
-pub(crate) async fn tell(client: &Client, component: &str, about: &ObjectReference, note: &Note) {
-    if let Err(error) = try_tell(client, component, about, note).await {
+pub(crate) async fn tell(context: &Context, component: &str, about: &ObjectReference, note: &Note) {
+    if let Err(error) = try_tell(context, component, about, note).await {
         tracing::warn!(%error, reason = note.reason, "an event could not be written");
     }
 }
 
 async fn try_tell(
-    client: &Client,
+    context: &Context,
     component: &str,
     about: &ObjectReference,
     note: &Note,
-) -> Result<(), kube::Error> {
+) -> std::result::Result<(), kube::Error> {
     let namespace = about.namespace.as_deref().unwrap_or("default");
-    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let events: Api<Event> = Api::namespaced(context.client.clone(), namespace);
     let mut message = note.message.clone();
     while message.len() > LONGEST {
         message.pop();
     }
     let name = name(about, note);
-    let now = Time(Timestamp::now());
+    let now = Time(context.now());
     if let Some(known) = events.get_opt(&name).await? {
         let more =
             json!({"count": known.count.unwrap_or(1).saturating_add(1), "lastTimestamp": now});
@@ -107,9 +159,7 @@ fn name(about: &ObjectReference, note: &Note) -> String {
         note.reason,
         note.message
     );
-    let hash = what.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = object::fnv64a(what.as_bytes());
     let front = about.name.as_deref().unwrap_or_default();
     object::shortened(&format!("{front}.{hash:016x}"), 253)
 }

@@ -10,10 +10,14 @@ mod error;
 mod event;
 mod import;
 mod lease;
+#[cfg(test)]
+mod model;
+mod rounds;
 mod settings;
 
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,6 +53,7 @@ pub async fn run() -> Result<()> {
         client,
         settings,
         scraper: Scraper::new(),
+        clock: Timestamp::now,
     });
     tokio::select! {
         () = data_volume::run(Arc::clone(&context)) => {}

@@ -18,6 +18,22 @@ pub mod annotation {
     /// Processor architecture of a container image.
     pub const IMPORT_ARCHITECTURE: &str =
         "cdi.kubevirt.io/storage.import.registryImageArchitecture";
+    /// Who pulls a container image: `pod` or `node`.
+    pub const IMPORT_METHOD: &str = "cdi.kubevirt.io/storage.import.registryImportMethod";
+    /// The endpoint is the name of an image stream: `true`.
+    pub const IMPORT_IMAGE_STREAM: &str = "cdi.kubevirt.io/storage.import.registryImageStream";
+    /// imageio: the disk.
+    pub const IMPORT_DISK_ID: &str = "cdi.kubevirt.io/storage.import.diskId";
+    /// vddk: the machine.
+    pub const IMPORT_UUID: &str = "cdi.kubevirt.io/storage.import.uuid";
+    /// vddk: the disk's file.
+    pub const IMPORT_BACKING_FILE: &str = "cdi.kubevirt.io/storage.import.backingFile";
+    /// vddk: digest of the server's certificate.
+    pub const IMPORT_THUMBPRINT: &str = "cdi.kubevirt.io/storage.import.vddk.thumbprint";
+    /// vddk: image that has the library.
+    pub const VDDK_IMAGE: &str = "cdi.kubevirt.io/storage.pod.vddk.initimageurl";
+    /// vddk: name of a `ConfigMap` with arguments for the plug-in.
+    pub const VDDK_ARGS: &str = "cdi.kubevirt.io/storage.pod.vddk.extraargs";
     /// Trust any certificate.
     pub const IMPORT_INSECURE: &str = "cdi.kubevirt.io/storage.import.insecureSkipVerify";
     /// A header line; a number follows.
@@ -47,6 +63,13 @@ pub mod annotation {
     /// On a `DataVolume`: its claim is already filled.
     pub const PREPOPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
 
+    /// A stage of a warm import.
+    pub const CHECKPOINT: &str = "cdi.kubevirt.io/storage.checkpoint.current";
+    /// Somebody else fills the claim, by its data source.
+    pub const EXTERNAL_POPULATION: &str = "cdi.kubevirt.io/externalPopulation";
+    /// Clients still write it, on volumes; it has no effect any more, as upstream.
+    pub const DELETE_AFTER_COMPLETION: &str = "cdi.kubevirt.io/storage.deleteAfterCompletion";
+
     /// Name of the importer pod.
     pub const IMPORT_POD: &str = "cdi.kubevirt.io/storage.import.importPodName";
     /// Phase of the pod. `Succeeded` is how everybody sees that a claim is filled.
@@ -69,10 +92,26 @@ pub mod annotation {
     pub const BOUND_REASON: &str = "cdi.kubevirt.io/storage.condition.bound.reason";
     /// The import has failed for good.
     pub const FATAL_ERROR: &str = "cdi.kubevirt.io/storage.import.fatalError";
+    /// Pods go past the page cache.
+    pub const REQUIRES_DIRECT_IO: &str = "cdi.kubevirt.io/storage.import.requiresDirectIo";
+    /// vddk: version of the library.
+    pub const VDDK_VERSION: &str = "cdi.kubevirt.io/storage.pod.vddk.version";
+    /// vddk: the host that the disk came from.
+    pub const VDDK_HOST: &str = "cdi.kubevirt.io/storage.pod.vddk.host";
     /// On a claim: it was made for a `DataVolume`, whose uid this is.
     pub const CREATED_FOR: &str = "cdi.kubevirt.io/createdForDataVolume";
     /// Ours: how far the import is, as JSON with bytes, rate and seconds left.
     pub const PROGRESS: &str = "longshore.dev/progress";
+
+    /// Ours, on a `DataVolume`: uid of the claim that was filled for it. What is lost on the claim does
+    /// not make a filled disk an empty one.
+    pub const FILLED_CLAIM: &str = "longshore.dev/filled-claim";
+    /// Ours, on a claim: hash of the `DataVolume`'s spec that it was made from.
+    pub const SPEC: &str = "longshore.dev/spec";
+    /// Ours, on a claim: hash of a later spec that was told to have no effect.
+    pub const SPEC_IGNORED: &str = "longshore.dev/spec-ignored";
+    /// Ours, on a claim: its `DataVolume` is being deleted, so nothing shall work on it.
+    pub const CANCELLED: &str = "longshore.dev/cancelled";
 
     /// Handed on to pods, with what they are if nobody says otherwise.
     pub const POD_DEFAULTS: [(&str, &str); 2] = [
@@ -153,6 +192,34 @@ pub mod reason {
     pub const UNSCHEDULABLE: &str = "Unschedulable";
     /// The pod's image cannot be had.
     pub const IMAGE_PULL_FAILED: &str = "ImagePullFailed";
+    /// Ours: the server does not take the claim.
+    pub const ERR_CLAIM_REFUSED: &str = "ErrClaimRefused";
+    /// A claim is on its way out.
+    pub const ERR_MARKED_FOR_DELETION: &str = "ErrResourceMarkedForDeletion";
+    /// The pod has to do with a library that is not there.
+    pub const AWAITING_VDDK: &str = "AwaitingVDDK";
+    /// While an import runs or is tried again, a volume is not ready for this reason.
+    pub const TRANSFER_RUNNING: &str = "TransferRunning";
+    /// What a source's content hashes to is not what was asked for.
+    pub const CHECKSUM_ERROR: &str = "ChecksumError";
+    /// The kernel ended the pod's container for its memory.
+    pub const OOM_KILLED: &str = "OOMKilled";
+    /// Ours: the pod's node does not answer.
+    pub const NODE_LOST: &str = "NodeLost";
+    /// Ours: the pod is being removed, and another one follows.
+    pub const POD_TERMINATING: &str = "PodTerminating";
+    /// Ours: the pod has failed as a whole, for a cause that its status names.
+    pub const POD_FAILED: &str = "PodFailed";
+    /// Ours: a spec that was changed once there was a claim.
+    pub const SPEC_CHANGE_IGNORED: &str = "SpecChangeIgnored";
+    /// Ours: warm imports are not made from volumes yet.
+    pub const CHECKPOINTS_NOT_SUPPORTED: &str = "CheckpointsNotSupported";
+    /// Ours: populators are not used yet.
+    pub const POPULATORS_NOT_SUPPORTED: &str = "PopulatorsNotSupported";
+    /// Ours: nodes do not pull yet.
+    pub const NODE_PULL_NOT_SUPPORTED: &str = "NodePullNotSupported";
+    /// Ours: the claim shall come from elsewhere, filled.
+    pub const AWAITING_CLAIM: &str = "AwaitingPrePopulatedClaim";
     /// Ours: the source is one that this version does not import.
     pub const UNSUPPORTED_SOURCE: &str = "UnsupportedSource";
     /// Ours: the volume waits for a pod that uses it.
@@ -199,6 +266,13 @@ pub mod object {
         })
     }
 
+    /// The same with 64 bits, for names of our own.
+    pub fn fnv64a(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
     #[cfg(test)]
     mod tests {
         use super::*;
@@ -221,6 +295,8 @@ pub mod object {
             assert_eq!(fnv32a(b""), 0x811c_9dc5);
             assert_eq!(fnv32a(b"a"), 0xe40c_292c);
             assert_eq!(fnv32a(b"foobar"), 0xbf9c_f968);
+            assert_eq!(fnv64a(b"a"), 0xaf63_dc4c_8601_ec8c);
+            assert_eq!(fnv64a(b"foobar"), 0x8594_4171_f739_67e8);
         }
     }
 }

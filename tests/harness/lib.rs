@@ -21,4 +21,3 @@ pub mod imageio;
 pub mod nbd;
 pub mod program;
 pub mod stores;
-pub mod vsphere;

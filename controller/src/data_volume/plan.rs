@@ -1,14 +1,32 @@
 //! What to do about a volume, and what to say of it. Pure: the same observation gives the same plan.
+//!
+//! ```text
+//! ending -------------------------> its claim's worker ends
+//! a claim, ours ------------------> tell how it does; remember that it was filled
+//!          nobody's, and allowed -> take it over
+//!          somebody else's -------> wait, and say so
+//! no claim: nonsense -------------> say so, create nothing
+//!           not of ours ----------> wait, and say so
+//!           not stamped ----------> stamp
+//!           else -----------------> create the claim
+//! ```
+
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use longshore_crds::DataVolumeSpec;
+use longshore_crds::data_volume::DataVolumeSource;
 use longshore_crds::names::{annotation, reason};
 
 use super::render::{self, Profile, Unknown};
 use super::status::{Facts, status};
 use super::validate::validate;
-use super::volume::{Status, Volume};
-use crate::claim::Claim;
-use crate::event::Note;
+use super::volume::{Condition, Status, Volume};
+use crate::claim::{Changes, Claim, controller};
+use crate::event::{Note, Trouble};
+
+/// How soon to look again at what waits for things that are not watched: classes, quotas, other claims.
+const WAITING_PAUSE: Duration = Duration::from_secs(10);
 
 /// All that a plan depends on.
 #[derive(Debug)]
@@ -16,8 +34,10 @@ pub(crate) struct Observed {
     pub(crate) volume: Volume,
     /// The claim of the same name.
     pub(crate) claim: Option<PersistentVolumeClaim>,
+    /// What keeps it from being bound, as the cluster tells it.
+    pub(crate) trouble: Option<Trouble>,
     pub(crate) profile: Profile,
-    /// The class makes volumes only once somebody uses the claim.
+    /// The class makes volumes only once somebody uses the claim, and imports wait for that.
     pub(crate) binds_late: bool,
     /// Every volume may take over a claim that is there already.
     pub(crate) adoption: bool,
@@ -29,19 +49,24 @@ pub(crate) struct Plan {
     pub(crate) actions: Vec<Action>,
     /// The status to write, if it is another one than before.
     pub(crate) status: Option<Status>,
+    /// When to look again if nothing happens.
+    pub(crate) again: Option<Duration>,
 }
 
-/// One thing to do.
+/// One thing to do. A change of the volume is the only thing that a plan does: the status is written
+/// against the version that was seen.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Note on the volume that no populator is used.
-    Stamp,
+    /// Tell people.
+    Tell(Note),
+    /// Change annotations of the volume.
+    MarkVolume(Changes),
+    /// Change annotations of the claim.
+    MarkClaim(Changes),
     /// Create the claim.
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Make the volume the owner of its claim.
     Adopt,
-    /// Tell people.
-    Tell(Note),
 }
 
 /// Decides. `now` is what conditions that change carry.
@@ -49,106 +74,194 @@ pub(crate) fn plan(observed: &Observed, now: &str) -> Plan {
     let volume = &observed.volume;
     let mut plan = Plan::default();
     if volume.meta.deletion_timestamp.is_some() {
-        // Its claim goes with it, and the claim's pod with the claim.
+        // Its claim goes with it, if it does not go on its own; what works on it ends now.
+        plan.actions.extend(cancelled(observed));
         return plan;
     }
-    let facts = facts(observed, &mut plan.actions);
+    let facts = match &observed.claim {
+        Some(claim) => existing(observed, claim, &mut plan),
+        None => missing(observed, &mut plan),
+    };
+    if let [Action::MarkVolume(_) | Action::Adopt] = plan.actions.as_slice() {
+        // The rest in the next round, which this change brings about.
+        return plan;
+    }
+    if matches!(facts, Facts::Waiting { .. }) || observed.claim.as_ref().is_some_and(is_waited_for)
+    {
+        plan.again = Some(WAITING_PAUSE);
+    }
     let next = status(volume, &facts, now);
     if next != volume.status {
-        if next.phase != volume.status.phase
-            && let Some(note) = told(volume.name(), next.phase.as_deref())
-        {
-            plan.actions.push(Action::Tell(note));
-        }
+        plan.actions
+            .extend(notes(volume, &next).into_iter().map(Action::Tell));
         plan.status = Some(next);
     }
     plan
 }
 
-/// What is known of the claim, and what it takes to get one.
-fn facts<'a>(observed: &'a Observed, actions: &mut Vec<Action>) -> Facts<'a> {
+/// The server did not take the claim, and this is what it said: what to tell, and the status.
+pub(crate) fn refused(volume: &Volume, said: &str, now: &str) -> (Vec<Note>, Option<Status>) {
+    let reason = if said.contains("exceeded quota") {
+        reason::ERR_EXCEEDED_QUOTA
+    } else {
+        reason::ERR_CLAIM_REFUSED
+    };
+    let message = format!("the server does not take the claim: {said}");
+    let facts = Facts::Waiting { reason, message };
+    let next = status(volume, &facts, now);
+    if next == volume.status {
+        return (Vec::new(), None);
+    }
+    (notes(volume, &next), Some(next))
+}
+
+/// There is no claim: what it takes to get one.
+fn missing(observed: &Observed, plan: &mut Plan) -> Facts<'static> {
     let volume = &observed.volume;
-    if let Some(claim) = &observed.claim {
-        return existing(observed, claim, actions);
-    }
-    let refused = match &volume.spec {
-        None => Some("the spec is not one of cdi.kubevirt.io/v1beta1".to_owned()),
-        Some(spec) => validate(volume.name(), spec).err(),
-    };
-    if let Some(message) = refused {
-        if !already(volume, reason::ERR_CLAIM_NOT_VALID, &message) {
-            let note = Note::warning(reason::ERR_CLAIM_NOT_VALID, message.clone());
-            actions.push(Action::Tell(note));
-        }
-        return Facts::Waiting {
-            reason: reason::ERR_CLAIM_NOT_VALID,
-            message,
-        };
-    }
-    if volume.annotation(annotation::USE_POPULATOR) == Some("true") {
-        return Facts::Waiting {
-            reason: "PopulatorsNotSupported",
-            message: format!(
-                "this version fills claims itself: take the annotation {} away, or set it to false",
-                annotation::USE_POPULATOR
-            ),
-        };
-    }
+    let waiting = |reason, message: String| Facts::Waiting { reason, message };
     let Some(spec) = &volume.spec else {
-        return Facts::Nothing;
+        let message = "the spec is not one of cdi.kubevirt.io/v1beta1";
+        return waiting(reason::ERR_CLAIM_NOT_VALID, message.to_owned());
     };
+    if let Err(message) = validate(volume.name(), spec) {
+        return waiting(reason::ERR_CLAIM_NOT_VALID, message);
+    }
+    if let Some((reason, message)) = not_of_ours(volume, spec) {
+        return waiting(reason, message);
+    }
+    if volume.annotation(annotation::USE_POPULATOR).is_none() {
+        let stamp = (
+            annotation::USE_POPULATOR.to_owned(),
+            Some("false".to_owned()),
+        );
+        plan.actions
+            .push(Action::MarkVolume(Changes::from([stamp])));
+        return Facts::Nothing;
+    }
     match render::claim(volume, spec, &observed.profile) {
         Ok(claim) => {
-            if volume.annotation(annotation::USE_POPULATOR).is_none() {
-                actions.push(Action::Stamp);
-            }
-            actions.push(Action::CreateClaim(Box::new(claim)));
+            plan.actions.push(Action::CreateClaim(Box::new(claim)));
             Facts::Nothing
         }
-        Err(Unknown(message)) => Facts::Waiting {
-            reason: "StorageProfileIncomplete",
-            message,
-        },
+        Err(Unknown(message)) => waiting("StorageProfileIncomplete", message),
     }
 }
 
+/// What makes sense, and is not done here.
+fn not_of_ours(volume: &Volume, spec: &DataVolumeSpec) -> Option<(&'static str, String)> {
+    if let Some(whence) = volume.annotation(annotation::PREPOPULATED) {
+        let message = format!(
+            "the claim shall come filled ({}: {whence}): it is waited for, and none is made",
+            annotation::PREPOPULATED
+        );
+        return Some((reason::AWAITING_CLAIM, message));
+    }
+    if volume.annotation(annotation::USE_POPULATOR) == Some("true") {
+        let message = format!(
+            "this version fills claims itself: take the annotation {} away, or set it to false",
+            annotation::USE_POPULATOR
+        );
+        return Some((reason::POPULATORS_NOT_SUPPORTED, message));
+    }
+    if !spec.checkpoints.is_empty() {
+        let message =
+            "this version does not import checkpoints by volume: import the whole disk".to_owned();
+        return Some((reason::CHECKPOINTS_NOT_SUPPORTED, message));
+    }
+    let source = spec.source.as_ref();
+    let kind = match source.map(DataVolumeSource::kinds).as_deref() {
+        Some(["pvc"]) => "another claim",
+        Some(["snapshot"]) => "a snapshot",
+        Some(["upload"]) => "an upload",
+        None if spec.source_ref.is_some() => "a DataSource",
+        _ if source.is_some_and(|it| it.registry.as_ref().is_some_and(|it| it.url.is_none())) => {
+            "an image stream"
+        }
+        _ => return None,
+    };
+    let message = format!(
+        "this version does not fill claims from {kind}: http, s3, gcs, registry, imageio, vddk and blank are"
+    );
+    Some((reason::UNSUPPORTED_SOURCE, message))
+}
+
+/// There is a claim of that name.
 fn existing<'a>(
     observed: &'a Observed,
     claim: &'a PersistentVolumeClaim,
-    actions: &mut Vec<Action>,
+    plan: &mut Plan,
 ) -> Facts<'a> {
     let volume = &observed.volume;
-    let owners = claim
-        .metadata
-        .owner_references
-        .as_deref()
-        .unwrap_or_default();
-    let controller = owners.iter().find(|owner| owner.controller == Some(true));
-    match controller {
-        Some(owner) if owner.uid == volume.uid() => Facts::Claim {
-            claim,
-            binds_late: observed.binds_late,
-        },
+    match controller(&claim.metadata) {
+        Some(owner) if owner.uid == volume.uid() => {
+            if claim.is_filled() && volume.annotation(annotation::FILLED_CLAIM) != Some(claim.uid())
+            {
+                let filled = (
+                    annotation::FILLED_CLAIM.to_owned(),
+                    Some(claim.uid().to_owned()),
+                );
+                plan.actions
+                    .push(Action::MarkVolume(Changes::from([filled])));
+            }
+            plan.actions.extend(changed_spec(volume, claim));
+            Facts::Claim {
+                claim,
+                binds_late: observed.binds_late,
+                trouble: observed.trouble.as_ref(),
+            }
+        }
         None if may_adopt(observed, claim) => {
-            actions.push(Action::Adopt);
+            plan.actions.push(Action::Adopt);
             Facts::Nothing
         }
         _ => {
+            let name = claim.named();
+            // The first words are upstream's.
             let message = format!(
-                "there is a claim {} already, and it is not of this volume: remove it, rename the volume, or allow its adoption with the annotation {}",
-                claim.named(),
+                "Resource \"{name}\" already exists and is not managed by DataVolume: remove the claim, rename the volume, or allow its adoption with the annotation {}",
                 annotation::ALLOW_ADOPTION
             );
-            if !already(volume, reason::ERR_RESOURCE_EXISTS, &message) {
-                let note = Note::warning(reason::ERR_RESOURCE_EXISTS, message.clone());
-                actions.push(Action::Tell(note));
-            }
             Facts::Waiting {
                 reason: reason::ERR_RESOURCE_EXISTS,
                 message,
             }
         }
     }
+}
+
+/// Once there is a claim its volume's spec has no effect any more. That is told once for each change.
+fn changed_spec(volume: &Volume, claim: &PersistentVolumeClaim) -> Vec<Action> {
+    let Some(made_from) = claim.annotation(annotation::SPEC) else {
+        return Vec::new();
+    };
+    let spec = volume.spec_hash.as_str();
+    if made_from == spec || claim.annotation(annotation::SPEC_IGNORED) == Some(spec) {
+        return Vec::new();
+    }
+    let message = format!(
+        "the spec was changed after its claim {} had been made: the change has no effect; a claim that is deleted is made anew from it",
+        claim.named()
+    );
+    let told = (annotation::SPEC_IGNORED.to_owned(), Some(spec.to_owned()));
+    vec![
+        Action::Tell(Note::warning(reason::SPEC_CHANGE_IGNORED, message)),
+        Action::MarkClaim(Changes::from([told])),
+    ]
+}
+
+/// What ends the work on the claim of a volume that goes. One that is orphaned stays as it is.
+fn cancelled(observed: &Observed) -> Option<Action> {
+    let claim = observed.claim.as_ref()?;
+    let volume = &observed.volume;
+    let finalizers = volume.meta.finalizers.as_deref().unwrap_or_default();
+    let orphans = finalizers.iter().any(|name| name == "orphan");
+    let ours = controller(&claim.metadata).is_some_and(|owner| owner.uid == volume.uid());
+    let told = claim.annotation(annotation::CANCELLED).is_some();
+    if !ours || orphans || told || claim.is_filled() || claim.is_ending() {
+        return None;
+    }
+    let cancelled = (annotation::CANCELLED.to_owned(), Some("true".to_owned()));
+    Some(Action::MarkClaim(Changes::from([cancelled])))
 }
 
 /// A claim that nobody controls may be taken where the user says so, or where it was filled for this.
@@ -165,14 +278,57 @@ fn may_adopt(observed: &Observed, claim: &PersistentVolumeClaim) -> bool {
     }
 }
 
-/// Whether this was said of the volume before.
-fn already(volume: &Volume, reason: &str, message: &str) -> bool {
-    let mut conditions = volume.status.conditions.iter();
-    conditions.any(|condition| condition.reason == reason && condition.message == message)
+/// Why it is not bound is told by events, which are not watched.
+fn is_waited_for(claim: &PersistentVolumeClaim) -> bool {
+    claim.is_pending()
+}
+
+/// What events tell of a change of the status.
+fn notes(volume: &Volume, next: &Status) -> Vec<Note> {
+    let before = &volume.status;
+    let mut notes = Vec::new();
+    if next.phase != before.phase
+        && let Some(note) = phase_note(volume.name(), next.phase.as_deref())
+    {
+        notes.push(note);
+    }
+    let changed = |kind| {
+        let (old, new) = (of_kind(before, kind), of_kind(next, kind)?);
+        let same = old.is_some_and(|old| old.reason == new.reason && old.message == new.message);
+        (!same).then_some((old, new))
+    };
+    if let Some((old, bound)) = changed("Bound") {
+        let turned = old.is_none_or(|old| old.reason != bound.reason);
+        let (reason, message) = (bound.reason.as_str(), bound.message.clone());
+        match reason {
+            _ if !turned && next.claim_name.is_some() => {}
+            reason::BOUND | reason::PENDING | reason::NOT_FOUND => {
+                notes.push(Note::normal(reason, message));
+            }
+            reason::CLAIM_LOST => {
+                let message = format!("PVC {} lost", volume.name());
+                notes.push(Note::warning(reason::ERR_CLAIM_LOST, message));
+            }
+            _ => notes.push(Note::warning(reason, message)),
+        }
+    }
+    if let Some((Some(old), running)) = changed("Running")
+        && old.status == "True"
+        && running.status == "False"
+        && next.phase.as_deref() != Some("Succeeded")
+    {
+        notes.push(Note::warning(&running.reason, running.message.clone()));
+    }
+    notes
+}
+
+fn of_kind<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {
+    let mut conditions = status.conditions.iter();
+    conditions.find(|condition| condition.kind == kind)
 }
 
 /// What an event says of a phase that was reached.
-fn told(name: &str, phase: Option<&str>) -> Option<Note> {
+fn phase_note(name: &str, phase: Option<&str>) -> Option<Note> {
     let note = match phase? {
         "ImportScheduled" => Note::normal(
             reason::IMPORT_SCHEDULED,

@@ -11,6 +11,7 @@ use longshore_crds::{DataVolumeSpec, Quantity};
 use serde_json::json;
 
 use super::volume::Volume;
+use crate::claim::Claim as _;
 
 /// What is known about the storage class.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,14 +125,34 @@ fn grow(claim: &mut ClaimSpec, overhead: Overhead) {
     }
 }
 
+/// What is said of the volume, or found out about a claim, and so is nothing to begin one with.
+const NOT_HANDED_ON: [&str; 12] = [
+    // Kept by kubectl, about another object.
+    "kubectl.kubernetes.io/last-applied-configuration",
+    annotation::FILLED_CLAIM,
+    annotation::CANCELLED,
+    annotation::SPEC_IGNORED,
+    annotation::PROGRESS,
+    annotation::IMPORT_POD,
+    annotation::POD_PHASE,
+    annotation::POD_RESTARTS,
+    annotation::RUNNING,
+    annotation::RUNNING_REASON,
+    annotation::RUNNING_MESSAGE,
+    annotation::FATAL_ERROR,
+];
+
 fn annotations(volume: &Volume, spec: &DataVolumeSpec) -> BTreeMap<String, String> {
     let mut all = volume.meta.annotations.clone().unwrap_or_default();
-    // Kept by kubectl, about another object.
-    all.remove("kubectl.kubernetes.io/last-applied-configuration");
+    all.retain(|name, _| !NOT_HANDED_ON.contains(&name.as_str()));
     let mut set = |name: &str, value: &str| {
         all.insert(name.to_owned(), value.to_owned());
     };
     set(annotation::CREATED_FOR, volume.uid());
+    set(annotation::SPEC, &volume.spec_hash);
+    if spec.source.is_none() && spec.source_ref.is_none() {
+        set(annotation::EXTERNAL_POPULATION, "true");
+    }
     set(
         annotation::CONTENT_TYPE,
         match spec.content_type {
@@ -165,7 +186,8 @@ fn annotations(volume: &Volume, spec: &DataVolumeSpec) -> BTreeMap<String, Strin
 fn source_annotations(source: &DataVolumeSource) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: Option<&str>| {
-        if let Some(value) = value {
+        // Examples have empty references in them.
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
             all.push((name.to_owned(), value.to_owned()));
         }
     };
@@ -209,25 +231,56 @@ fn source_annotations(source: &DataVolumeSource) -> Vec<(String, String)> {
             annotation::IMPORT_CERTIFICATES,
             registry.cert_config_map.as_deref(),
         );
+        set(annotation::IMPORT_METHOD, registry.pull_method.as_deref());
+        let platform = registry.platform.as_ref();
+        set(
+            annotation::IMPORT_ARCHITECTURE,
+            platform.and_then(|platform| platform.architecture.as_deref()),
+        );
     }
     if source.blank.is_some() {
         set(annotation::IMPORT_SOURCE, Some("none"));
     }
-    for (word, there) in [
-        ("imageio", source.imageio.is_some()),
-        ("vddk", source.vddk.is_some()),
-    ] {
-        if there {
-            set(annotation::IMPORT_SOURCE, Some(word));
+    if let Some(imageio) = &source.imageio {
+        set(annotation::IMPORT_SOURCE, Some("imageio"));
+        set(annotation::IMPORT_ENDPOINT, Some(&imageio.url));
+        set(annotation::IMPORT_DISK_ID, Some(&imageio.disk_id));
+        set(annotation::IMPORT_SECRET, imageio.secret_ref.as_deref());
+        set(
+            annotation::IMPORT_CERTIFICATES,
+            imageio.cert_config_map.as_deref(),
+        );
+        if imageio.insecure_skip_verify == Some(true) {
+            set(annotation::IMPORT_INSECURE, Some("true"));
+        }
+    }
+    if let Some(vddk) = &source.vddk {
+        set(annotation::IMPORT_SOURCE, Some("vddk"));
+        for (name, value) in [
+            (annotation::IMPORT_ENDPOINT, &vddk.url),
+            (annotation::IMPORT_SECRET, &vddk.secret_ref),
+            (annotation::IMPORT_CERTIFICATES, &vddk.cert_config_map),
+            (annotation::IMPORT_UUID, &vddk.uuid),
+            (annotation::IMPORT_BACKING_FILE, &vddk.backing_file),
+            (annotation::IMPORT_THUMBPRINT, &vddk.thumbprint),
+            (annotation::VDDK_IMAGE, &vddk.init_image_url),
+            (annotation::VDDK_ARGS, &vddk.extra_args),
+        ] {
+            set(name, value.as_deref());
         }
     }
     all
 }
 
-/// The patch that gives a claim to `volume` which was there before it.
-pub(super) fn adoption(volume: &Volume) -> serde_json::Value {
+/// The patch that gives a claim to `volume` which was there before it, and is filled.
+pub(super) fn adoption(volume: &Volume, claim: &PersistentVolumeClaim) -> serde_json::Value {
+    // A merge replaces lists.
+    let mut owners = claim.metadata.owner_references.clone().unwrap_or_default();
+    owners.push(owner(volume));
     json!({"metadata": {
-        "ownerReferences": [owner(volume)],
+        "uid": claim.uid(),
+        "resourceVersion": claim.metadata.resource_version,
+        "ownerReferences": owners,
         "annotations": {annotation::CREATED_FOR: volume.uid(), annotation::POD_PHASE: "Succeeded"},
     }})
 }

@@ -5,6 +5,7 @@ use longshore_crds::names::{annotation, reason};
 
 use super::volume::{Condition, Status, Volume};
 use crate::claim::Claim;
+use crate::event::Trouble;
 
 /// What is known.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) enum Facts<'a> {
     Claim {
         claim: &'a PersistentVolumeClaim,
         binds_late: bool,
+        /// What keeps it from being bound.
+        trouble: Option<&'a Trouble>,
     },
 }
 
@@ -33,15 +36,15 @@ pub(super) fn status(volume: &Volume, facts: &Facts<'_>, now: &str) -> Status {
         Facts::Nothing => Status {
             claim_name: Some(volume.name().to_owned()),
             phase: Some("Pending".to_owned()),
-            progress: before.progress.clone().or_else(|| Some("N/A".to_owned())),
+            progress: Some("N/A".to_owned()),
             restart_count: before.restart_count,
             conditions: timed(
                 before,
                 now,
                 [
                     bound(false, reason::NOT_FOUND, "No PVC found".to_owned()),
-                    ready("Pending"),
-                    running(false, "", String::new()),
+                    ready(false, reason::NOT_FOUND, String::new()),
+                    running(false, reason::PENDING, "the claim is being made".to_owned()),
                 ],
             ),
         },
@@ -55,73 +58,123 @@ pub(super) fn status(volume: &Volume, facts: &Facts<'_>, now: &str) -> Status {
                 now,
                 [
                     bound(false, reason, message.clone()),
-                    ("Ready", false, (*reason).to_owned(), message.clone()),
+                    ready(false, reason, message.clone()),
                     running(false, reason, message.clone()),
                 ],
             ),
         },
-        Facts::Claim { claim, binds_late } => of_claim(volume, claim, *binds_late, now),
+        Facts::Claim {
+            claim,
+            binds_late,
+            trouble,
+        } => of_claim(volume, claim, *binds_late, *trouble, now),
     }
 }
 
-fn of_claim(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool, now: &str) -> Status {
+fn of_claim(
+    volume: &Volume,
+    claim: &PersistentVolumeClaim,
+    binds_late: bool,
+    trouble: Option<&Trouble>,
+    now: &str,
+) -> Status {
     let before = &volume.status;
-    let phase = phase(claim, binds_late);
-    let done = phase == "Succeeded";
+    let phase = phase(volume, claim, binds_late);
     let restarts = claim
         .annotation(annotation::POD_RESTARTS)
         .and_then(|text| text.parse().ok());
-    let name = claim.named();
-    let bound = if claim.is_lost() {
-        bound(false, reason::CLAIM_LOST, "Claim Lost".to_owned())
-    } else if claim.is_bound() {
-        bound(true, reason::BOUND, format!("PVC {name} Bound"))
-    } else if phase == "WaitForFirstConsumer" {
-        bound(
-            false,
-            reason::PENDING,
-            format!("PVC {name} Pending: its volume is made once a pod uses it"),
-        )
-    } else {
-        bound(false, reason::PENDING, format!("PVC {name} Pending"))
+    let bound = bound_of(claim, phase, trouble);
+    let running = running_of(claim, phase, &bound);
+    let ready = match phase {
+        "Succeeded" => ready(true, "", String::new()),
+        "Failed" => ready(false, reason::ERROR, String::new()),
+        // As upstream, a failed attempt that is made again is part of the transfer.
+        "ImportScheduled" | "ImportInProgress" => {
+            ready(false, reason::TRANSFER_RUNNING, String::new())
+        }
+        _ => ready(false, &running.2, running.3.clone()),
     };
-    let text = |name| claim.annotation(name).unwrap_or_default().to_owned();
-    let runs = claim.annotation(annotation::RUNNING) == Some("true");
-    let running: Verdict = (
-        "Running",
-        runs,
-        text(annotation::RUNNING_REASON),
-        text(annotation::RUNNING_MESSAGE),
-    );
     Status {
-        claim_name: Some(name.to_owned()),
+        claim_name: Some(claim.named().to_owned()),
         phase: Some(phase.to_owned()),
-        progress: Some(if done {
+        progress: Some(if phase == "Succeeded" {
             "100.0%".to_owned()
         } else {
             progress(claim)
         }),
         restart_count: restarts.or(before.restart_count),
-        conditions: timed(before, now, [bound, ready(phase), running]),
+        conditions: timed(before, now, [bound, ready, running]),
     }
 }
 
-fn phase(claim: &PersistentVolumeClaim, binds_late: bool) -> &'static str {
-    if claim.is_filled() {
-        return "Succeeded";
+fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble>) -> Verdict {
+    let name = claim.named();
+    if claim.is_lost() {
+        return bound(false, reason::CLAIM_LOST, "Claim Lost".to_owned());
     }
-    if claim.is_lost() || claim.annotation(annotation::FATAL_ERROR) == Some("true") {
+    if claim.is_bound() {
+        return bound(true, reason::BOUND, format!("PVC {name} Bound"));
+    }
+    let message = match trouble {
+        Some(trouble) => format!("PVC {name} Pending: {}", trouble.message),
+        None if phase == "WaitForFirstConsumer" => {
+            format!("PVC {name} Pending: its volume is made once a pod uses it")
+        }
+        None => format!("PVC {name} Pending"),
+    };
+    bound(false, reason::PENDING, message)
+}
+
+/// What the claim says of its pod; while there is none, what is waited for.
+fn running_of(claim: &PersistentVolumeClaim, phase: &str, bound: &Verdict) -> Verdict {
+    if claim.is_ending() && phase != "Succeeded" {
+        // The first words are upstream's.
+        let message = format!(
+            "Resource \"{}\" marked for deletion: once it is gone another one is made",
+            claim.named()
+        );
+        return running(false, reason::ERR_MARKED_FOR_DELETION, message);
+    }
+    let text = |name| claim.annotation(name).unwrap_or_default().to_owned();
+    let why = text(annotation::RUNNING_REASON);
+    if !why.is_empty() {
+        let runs = claim.annotation(annotation::RUNNING) == Some("true");
+        return running(runs, &why, text(annotation::RUNNING_MESSAGE));
+    }
+    match phase {
+        "WaitForFirstConsumer" => running(false, reason::WAIT_FOR_FIRST_CONSUMER, bound.3.clone()),
+        "Pending" => running(false, reason::PENDING, bound.3.clone()),
+        "PVCBound" | "ImportScheduled" => running(
+            false,
+            reason::PENDING,
+            "the importer's pod is being made".to_owned(),
+        ),
+        _ => running(false, "", String::new()),
+    }
+}
+
+fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'static str {
+    let noted = |name| claim.annotation(name);
+    if claim.is_lost() {
         return "Failed";
     }
-    match claim.annotation(annotation::POD_PHASE) {
+    // What was filled stays so for as long as it is the same claim.
+    if claim.is_filled() || volume.annotation(annotation::FILLED_CLAIM) == Some(claim.uid()) {
+        return "Succeeded";
+    }
+    if noted(annotation::FATAL_ERROR) == Some("true") {
+        return "Failed";
+    }
+    if claim.is_bound() && noted(annotation::EXTERNAL_POPULATION).is_some() {
+        return "Succeeded";
+    }
+    match noted(annotation::POD_PHASE) {
         // A pod that failed is started again: that is no end.
         Some("Running" | "Failed") => "ImportInProgress",
         Some(_) => "ImportScheduled",
-        None if claim.annotation(annotation::IMPORT_POD).is_some() => "ImportScheduled",
+        None if noted(annotation::IMPORT_POD).is_some() => "ImportScheduled",
         None if claim.is_bound() => "PVCBound",
-        None if binds_late && claim.annotation(annotation::BIND_IMMEDIATE).is_none() => {
-            "WaitForFirstConsumer"
-        }
+        None if binds_late && noted(annotation::BIND_IMMEDIATE).is_none() => "WaitForFirstConsumer",
         None => "Pending",
     }
 }
@@ -139,14 +192,8 @@ fn bound(is: bool, reason: &str, message: String) -> Verdict {
     ("Bound", is, reason.to_owned(), message)
 }
 
-fn ready(phase: &str) -> Verdict {
-    let reason = match phase {
-        "Succeeded" => "",
-        "Failed" => reason::ERROR,
-        _ => "TransferRunning",
-    };
-    let is = phase == "Succeeded";
-    ("Ready", is, reason.to_owned(), String::new())
+fn ready(is: bool, reason: &str, message: String) -> Verdict {
+    ("Ready", is, reason.to_owned(), message)
 }
 
 fn running(is: bool, reason: &str, message: String) -> Verdict {

@@ -2,7 +2,7 @@
 //! them.
 
 use longshore_crds::DataVolumeSpec;
-use longshore_crds::data_volume::{ClaimSpec, ContentType, DataVolumeSource};
+use longshore_crds::data_volume::{ClaimSpec, ContentType, DataVolumeSource, RegistrySource};
 
 const MIB: u64 = 1 << 20;
 const LONGEST_NAME: usize = 253;
@@ -14,7 +14,7 @@ pub(super) fn validate(name: &str, spec: &DataVolumeSpec) -> Result<(), String> 
             "Name cannot be longer than {LONGEST_NAME} characters"
         ));
     }
-    let claim = match (&spec.pvc, &spec.storage) {
+    let (claim, section) = match (&spec.pvc, &spec.storage) {
         (None, None) => return Err("Missing Data volume PVC".to_owned()),
         (Some(_), Some(_)) => {
             return Err(
@@ -22,37 +22,34 @@ pub(super) fn validate(name: &str, spec: &DataVolumeSpec) -> Result<(), String> 
                     .to_owned(),
             );
         }
-        (Some(claim), None) => {
-            access_modes(claim)?;
-            claim
-        }
-        (None, Some(claim)) => claim,
+        (Some(claim), None) => (claim, "PVC"),
+        (None, Some(claim)) => (claim, "Storage"),
     };
-    size(claim, spec)?;
-    let external = claim.data_source.is_some() || claim.data_source_ref.is_some();
+    size(claim, spec, section)?;
+    access_modes(claim, spec.pvc.is_some())?;
+    if let Some(class) = &claim.storage_class_name
+        && class.len() > LONGEST_NAME
+    {
+        return Err(format!(
+            "Storage class name cannot be longer than {LONGEST_NAME} characters"
+        ));
+    }
+    if claim.data_source.is_some() || claim.data_source_ref.is_some() {
+        return external(claim, spec);
+    }
     match (&spec.source, &spec.source_ref) {
-        (None, None) if external => Ok(()),
-        (None, None) => Err(
+        (Some(_), Some(_)) | (None, None) => Err(
             "Data volume should have either Source or SourceRef, or be externally populated"
                 .to_owned(),
         ),
-        (Some(_), Some(_)) => Err("Multiple Data volume sources".to_owned()),
-        (_, _) if external => {
-            Err("External population is incompatible with Source and SourceRef".to_owned())
-        }
-        (None, Some(reference)) => {
-            if reference.kind != "DataSource" {
-                return Err(format!(
-                    "Source ref kind \"{}\" is not supported",
-                    reference.kind
-                ));
-            }
-            if reference.name.is_empty() {
-                Err("Source ref name is empty".to_owned())
-            } else {
-                Ok(())
-            }
-        }
+        (None, Some(reference)) => match (reference.kind.as_str(), reference.name.as_str()) {
+            ("", _) => Err("Missing sourceRef kind".to_owned()),
+            ("DataSource", "") => Err("Missing sourceRef name".to_owned()),
+            ("DataSource", _) => Ok(()),
+            (kind, _) => Err(format!(
+                "Unsupported sourceRef kind {kind}, currently only DataSource is supported"
+            )),
+        },
         (Some(source), None) => {
             match source.kinds().len() {
                 0 => return Err("Missing Data volume source".to_owned()),
@@ -64,30 +61,32 @@ pub(super) fn validate(name: &str, spec: &DataVolumeSpec) -> Result<(), String> 
     }
 }
 
-fn access_modes(claim: &ClaimSpec) -> Result<(), String> {
+/// `pvc` takes exactly one; `storage` may leave it to the profile, or name several.
+fn access_modes(claim: &ClaimSpec, exactly_one: bool) -> Result<(), String> {
+    let known = [
+        "ReadOnlyMany",
+        "ReadWriteMany",
+        "ReadWriteOnce",
+        "ReadWriteOncePod",
+    ];
     match claim.access_modes.as_slice() {
-        [] => Err("Required value: at least 1 access mode is required".to_owned()),
-        [mode] => {
-            let known = [
-                "ReadWriteOnce",
-                "ReadOnlyMany",
-                "ReadWriteMany",
-                "ReadWriteOncePod",
-            ];
-            if known.contains(&mode.as_str()) {
-                Ok(())
-            } else {
-                Err(format!(
-                    "Unsupported value: \"{mode}\": supported values: {}",
-                    known.join(", ")
-                ))
-            }
+        [] if exactly_one => {
+            return Err("Required value: at least 1 access mode is required".to_owned());
         }
-        _ => Err("PVC multiple accessModes".to_owned()),
+        [_, _, ..] if exactly_one => return Err("PVC multiple accessModes".to_owned()),
+        _ => {}
+    }
+    let mut modes = claim.access_modes.iter();
+    match modes.find(|mode| !known.contains(&mode.as_str())) {
+        Some(mode) => Err(format!(
+            "Unsupported value: \"{mode}\": supported values: {}",
+            known.map(|mode| format!("\"{mode}\"")).join(", ")
+        )),
+        None => Ok(()),
     }
 }
 
-fn size(claim: &ClaimSpec, spec: &DataVolumeSpec) -> Result<(), String> {
+fn size(claim: &ClaimSpec, spec: &DataVolumeSpec, section: &str) -> Result<(), String> {
     let requests = claim
         .resources
         .as_ref()
@@ -100,19 +99,52 @@ fn size(claim: &ClaimSpec, spec: &DataVolumeSpec) -> Result<(), String> {
         if spec.storage.is_some() && (clones || spec.source_ref.is_some()) {
             return Ok(());
         }
-        return Err("PVC size is missing".to_owned());
+        return Err(format!("{section} size is missing"));
     };
     if size.nanos() <= 0 {
-        return Err("PVC size can't be equal or less than zero".to_owned());
+        return Err(format!("{section} size can't be equal or less than zero"));
     }
     if size.to_u64().is_some_and(|bytes| bytes < MIB) {
-        return Err("PVC size should be at least 1MiB".to_owned());
+        return Err(format!("{section} size should be at least 1MiB"));
+    }
+    Ok(())
+}
+
+/// Somebody else fills the claim, from an object that its spec names.
+fn external(claim: &ClaimSpec, spec: &DataVolumeSpec) -> Result<(), String> {
+    if spec.source.is_some() || spec.source_ref.is_some() {
+        return Err("External population is incompatible with Source and SourceRef".to_owned());
+    }
+    if let (Some(one), Some(other)) = (&claim.data_source, &claim.data_source_ref)
+        && one != other
+    {
+        return Err("DataSourceRef and DataSource must match".to_owned());
+    }
+    for (field, reference) in [
+        ("dataSource", &claim.data_source),
+        ("dataSourceRef", &claim.data_source_ref),
+    ] {
+        let Some(reference) = reference else { continue };
+        let part = |name: &str| reference.get(name).and_then(serde_json::Value::as_str);
+        for name in ["name", "kind", "apiGroup"] {
+            // Claims are of no group.
+            let may_lack = name == "apiGroup" && part("kind") == Some("PersistentVolumeClaim");
+            if part(name).unwrap_or_default().is_empty() && !may_lack {
+                return Err(format!("Required value: {field}.{name}"));
+            }
+        }
+        if part("namespace").is_some_and(|namespace| !namespace.is_empty()) {
+            return Err(format!(
+                "Forbidden: {field}.namespace: cross-namespace population is not supported"
+            ));
+        }
     }
     Ok(())
 }
 
 fn one_source(source: &DataVolumeSource, content: Option<ContentType>) -> Result<(), String> {
     let archive = content == Some(ContentType::Archive);
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     if source.blank.is_some() && archive {
         return Err("SourceType cannot be blank and the contentType be archive".to_owned());
     }
@@ -120,55 +152,104 @@ fn one_source(source: &DataVolumeSource, content: Option<ContentType>) -> Result
         return Err("ContentType must be kubevirt when Source is Registry".to_owned());
     }
     if let Some(http) = &source.http {
-        scheme("http", &http.url, &["http", "https"])?;
+        scheme(&http.url, &["http", "https"])?;
         if let Some(checksum) = &http.checksum {
             self::checksum(checksum)?;
         }
     }
     if let Some(s3) = &source.s3 {
-        scheme("s3", &s3.url, &["http", "https", "s3"])?;
+        scheme(&s3.url, &["http", "https", "s3"])?;
     }
     if let Some(gcs) = &source.gcs {
-        scheme("gcs", &gcs.url, &["http", "https", "gs"])?;
+        scheme(&gcs.url, &["http", "https", "gs"])?;
     }
     if let Some(registry) = &source.registry {
-        match (&registry.url, &registry.image_stream) {
-            (Some(url), None) => scheme("registry", url, &["docker", "oci-archive"])?,
-            (None, Some(_)) if registry.pull_method.as_deref() == Some("node") => {}
-            (None, Some(_)) => {
-                return Err(
-                    "Source registry imageStream is supported only with node pull".to_owned(),
-                );
-            }
-            _ => return Err("Source registry should have either URL or ImageStream".to_owned()),
+        self::registry(registry)?;
+    }
+    if let Some(imageio) = &source.imageio {
+        let trusts = given(&imageio.cert_config_map) || imageio.insecure_skip_verify == Some(true);
+        if !given(&imageio.secret_ref) || imageio.disk_id.is_empty() || !trusts {
+            return Err("spec.source.Imageio source Imageio is not valid: it takes secretRef, diskId, and certConfigMap or insecureSkipVerify".to_owned());
         }
-        if let Some(method) = &registry.pull_method
-            && !["pod", "node"].contains(&method.as_str())
+        scheme(&imageio.url, &["http", "https"])?;
+    }
+    if let Some(vddk) = &source.vddk {
+        let parts = [
+            &vddk.secret_ref,
+            &vddk.uuid,
+            &vddk.backing_file,
+            &vddk.thumbprint,
+        ];
+        if !parts.into_iter().all(given) {
+            return Err("spec.source.VDDK source VDDK is not valid: it takes secretRef, uuid, backingFile and thumbprint".to_owned());
+        }
+        scheme(vddk.url.as_deref().unwrap_or_default(), &["http", "https"])?;
+    }
+    for (name, object) in [("PVC", &source.pvc), ("Snapshot", &source.snapshot)] {
+        if let Some(object) = object
+            && (object.namespace.is_empty() || object.name.is_empty())
         {
             return Err(format!(
-                "ImportMethod {method} is neither pod, node nor \"\""
+                "spec.source.{name} source {name} is not valid: it takes namespace and name"
             ));
         }
     }
     Ok(())
 }
 
-fn scheme(source: &str, url: &str, allowed: &[&str]) -> Result<(), String> {
-    let Some((scheme, rest)) = url.split_once(':') else {
-        return Err(format!("Invalid {source} source URL: it has no scheme"));
-    };
-    if rest.trim_start_matches('/').is_empty() {
+fn registry(registry: &RegistrySource) -> Result<(), String> {
+    let by_node = registry.pull_method.as_deref() == Some("node");
+    match (&registry.url, &registry.image_stream) {
+        (Some(_), Some(_)) | (None, None) => {
+            return Err("Source registry should have either URL or ImageStream".to_owned());
+        }
+        (Some(url), None) => {
+            let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+            if !["docker", "oci-archive"].contains(&scheme.unwrap_or_default()) {
+                return Err(format!(
+                    "Illegal registry source URL scheme {}: it is docker or oci-archive",
+                    scheme.unwrap_or("(none)")
+                ));
+            }
+        }
+        (None, Some(_)) => {}
+    }
+    if let Some(method) = &registry.pull_method
+        && !["pod", "node", ""].contains(&method.as_str())
+    {
         return Err(format!(
-            "Invalid {source} source URL: there is nothing behind its scheme"
+            "ImportMethod {method} is neither pod, node or \"\""
         ));
     }
-    if allowed.iter().any(|one| scheme.eq_ignore_ascii_case(one)) {
-        return Ok(());
+    match registry.image_stream.as_deref() {
+        Some("") => Err("Source registry ImageStream is not valid".to_owned()),
+        Some(_) if !by_node => Err(
+            "Source registry ImageStream is supported only with node pull import method".to_owned(),
+        ),
+        _ => Ok(()),
     }
-    Err(format!(
-        "Invalid {source} source URL scheme: {scheme} is none of {}",
-        allowed.join(", ")
-    ))
+}
+
+/// Addresses may hold passwords, so only the scheme is shown.
+fn scheme(url: &str, allowed: &[&str]) -> Result<(), String> {
+    if url.is_empty() {
+        return Err("spec.source source URL is empty".to_owned());
+    }
+    let Some((scheme, rest)) = url.split_once(':') else {
+        return Err("spec.source Invalid source URL: it has no scheme".to_owned());
+    };
+    if !allowed.iter().any(|one| scheme.eq_ignore_ascii_case(one)) {
+        return Err(format!(
+            "spec.source Invalid source URL scheme: {scheme} is none of {}",
+            allowed.join(", ")
+        ));
+    }
+    if rest.trim_start_matches('/').is_empty() {
+        return Err(
+            "spec.source Invalid source URL: there is nothing behind its scheme".to_owned(),
+        );
+    }
+    Ok(())
 }
 
 fn checksum(text: &str) -> Result<(), String> {
@@ -247,11 +328,11 @@ mod tests {
             ),
             (
                 json!({"source": {"http": {"url": "ftp://h/x"}}, "pvc": claim()}),
-                "Invalid http source URL scheme",
+                "Invalid source URL scheme",
             ),
             (
                 json!({"source": {"http": {"url": "http://"}}, "pvc": claim()}),
-                "Invalid http source URL",
+                "Invalid source URL",
             ),
             (
                 json!({"source": http(), "pvc": {"resources": {"requests": {"storage": "1Gi"}}}}),
@@ -265,7 +346,10 @@ mod tests {
                 json!({"source": http(), "storage": {"resources": {"requests": {"storage": "1023Ki"}}}}),
                 "at least 1MiB",
             ),
-            (json!({"source": http(), "storage": {}}), "size is missing"),
+            (
+                json!({"source": http(), "storage": {}}),
+                "Storage size is missing",
+            ),
             (
                 json!({"source": {"blank": {}}, "contentType": "archive", "pvc": claim()}),
                 "cannot be blank",
@@ -280,7 +364,7 @@ mod tests {
             ),
             (
                 json!({"sourceRef": {"kind": "Other", "name": "x"}, "storage": {}}),
-                "is not supported",
+                "Unsupported sourceRef kind Other",
             ),
         ] {
             let refused = verdict(spec.clone()).unwrap();

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject};
 use longshore_crds::DataVolumeSpec;
+use longshore_crds::names::object::fnv64a;
 use serde::{Deserialize, Serialize};
 
 /// How the server calls them.
@@ -22,6 +23,8 @@ pub(crate) struct Volume {
     pub(crate) meta: ObjectMeta,
     /// `None` if it is not what the schema says, which only somebody else's schema lets happen.
     pub(crate) spec: Option<DataVolumeSpec>,
+    /// What tells it from other specs.
+    pub(crate) spec_hash: String,
     pub(crate) status: Status,
 }
 
@@ -61,7 +64,9 @@ pub(crate) struct Condition {
 impl Volume {
     pub(crate) fn of(object: DynamicObject) -> Self {
         let part = |name: &str| object.data.get(name).cloned();
+        let text = part("spec").map(|spec| spec.to_string());
         Self {
+            spec_hash: format!("{:016x}", fnv64a(text.unwrap_or_default().as_bytes())),
             spec: part("spec").and_then(|spec| serde_json::from_value(spec).ok()),
             status: part("status")
                 .and_then(|status| serde_json::from_value(status).ok())

@@ -2,25 +2,41 @@
 //!
 //! ```text
 //! wants no import ------------------------------> nothing
+//! ending, or its volume is ---------------------> pod away, at once
 //! filled ---------------------------------------> pod away (unless kept)
-//! ending ---------------------------------------> pod away
+//! failed for good ------------------------------> nothing
 //! source not of ours ---------------------------> say so
-//! not bound, and nobody may bind it ------------> wait
-//! no pod: somebody else mounts the claim -------> wait, and say so
+//! no pod: not bound, and nobody may bind it ----> wait
+//!         somebody else mounts the claim -------> wait, and say so
+//!         it was filled before -----------------> say that it is
 //!         else ---------------------------------> make the pod
-//! a pod:  tell what it does; done means done
+//! a pod:  somebody else's ----------------------> say so
+//!         tell what it does; done means done
+//!         failed as a whole --------------------> pod away after a while: another one follows
 //! ```
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use longshore_crds::names::{annotation, object, reason};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::jiff::Timestamp;
+use longshore_crds::names::{annotation, object, reason};
 use serde_json::{Value, json};
 
 use super::said::{Said, said};
 use super::scrape::Reading;
 use super::source::{Request, request};
-use crate::claim::{Changes, Claim, missing};
-use crate::event::Note;
+use crate::claim::{Changes, Claim, age, missing};
+use crate::event::{Note, Trouble};
+
+/// How soon to look again at a claim that somebody else uses: their pods are not watched.
+const USERS_PAUSE: Duration = Duration::from_secs(5);
+/// How soon to ask a pod again how far it is.
+const SCRAPE_PAUSE: Duration = Duration::from_secs(2);
+/// How soon to look again for what keeps a pod from starting.
+const PENDING_PAUSE: Duration = Duration::from_secs(5);
+/// A pod that failed as a whole makes way for another one when it is as old as this.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
 /// All that a plan depends on.
 #[derive(Debug)]
@@ -28,155 +44,258 @@ pub(crate) struct Observed {
     pub(crate) claim: PersistentVolumeClaim,
     /// The pod of the claim's importer, whoever made it.
     pub(crate) pod: Option<Pod>,
+    /// What keeps it from starting, as the cluster tells it.
+    pub(crate) trouble: Option<Trouble>,
     /// What it says of its progress.
     pub(crate) reading: Option<Reading>,
     /// Pods besides it that mount the claim and have not ended.
     pub(crate) users: Vec<String>,
-    /// The volume is made only once somebody uses the claim.
+    /// The volume is made only once somebody uses the claim, and imports wait for that.
     pub(crate) binds_late: bool,
+    /// The claim's volume remembers that it was filled.
+    pub(crate) was_filled: bool,
 }
 
-/// What there is to do, in this order.
+/// What there is to do, and when to look again if nothing happens.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) actions: Vec<Action>,
+    pub(crate) again: Option<Duration>,
+}
+
+/// One thing to do. A plan changes the claim at most once: the change carries the version seen.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Change annotations of the claim.
-    Annotate(Changes),
     /// Tell people.
     Tell(Note),
+    /// Change annotations and labels of the claim.
+    Mark(Marks),
     /// Make the importer's pod.
     CreatePod(Box<Request>),
     /// Take the pod of this uid away.
-    DeletePod(String),
+    DeletePod {
+        uid: String,
+        /// Without giving it time to end.
+        at_once: bool,
+    },
+}
+
+/// Changes of a claim.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Marks {
+    pub(crate) annotations: Changes,
+    /// Added, never taken away.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl From<Vec<Action>> for Plan {
+    fn from(actions: Vec<Action>) -> Self {
+        Self {
+            actions,
+            again: None,
+        }
+    }
+}
+
+impl Plan {
+    fn and_look_after(self, pause: Duration) -> Self {
+        Self {
+            again: Some(pause),
+            ..self
+        }
+    }
 }
 
 /// Decides.
-pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
+pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let claim = &observed.claim;
     let ours = observed.pod.as_ref().filter(|pod| belongs(pod, claim));
-    if claim.is_ending() {
+    if claim.is_ending() || claim.annotation(annotation::CANCELLED) == Some("true") {
         // A claim stays as long as a pod uses it, so its own pod must not.
-        return ours.and_then(delete).into_iter().collect();
+        return ours.and_then(end).into_iter().collect::<Vec<_>>().into();
     }
     let Some(request) = request(claim) else {
-        return Vec::new();
+        return Plan::default();
     };
     if claim.is_filled() {
         return match ours {
-            Some(pod) if claim.annotation(annotation::POD_RETAIN) != Some("true") => {
-                delete(pod).into_iter().collect()
-            }
-            _ => Vec::new(),
+            Some(pod) if !is_kept(claim) => delete(pod).into_iter().collect::<Vec<_>>().into(),
+            _ => Plan::default(),
         };
     }
     if claim.annotation(annotation::FATAL_ERROR) == Some("true") {
-        return Vec::new();
+        return Plan::default();
     }
     let request = match request {
         Ok(request) => request,
-        Err(refusal) => return stopped(claim, reason::UNSUPPORTED_SOURCE, &refusal.to_string()),
+        Err(refusal) => return stopped(claim, refusal.reason(), &refusal.to_string()).into(),
     };
     match (&observed.pod, ours) {
-        (Some(_), Some(pod)) => follow(claim, pod, observed.reading),
+        (Some(_), Some(pod)) => follow(observed, pod, now),
         (Some(pod), None) => {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let message =
                 format!("the pod {name} is not of this claim: remove it, or rename the claim");
-            stopped(claim, reason::ERR_RESOURCE_EXISTS, &message)
+            // It is not watched.
+            Plan::from(stopped(claim, reason::ERR_RESOURCE_EXISTS, &message))
+                .and_look_after(USERS_PAUSE)
         }
         (None, _) => begin(observed, request),
     }
 }
 
 /// No pod yet.
-fn begin(observed: &Observed, request: Request) -> Vec<Action> {
+fn begin(observed: &Observed, request: Request) -> Plan {
     let claim = &observed.claim;
     if claim.is_lost() {
-        return stopped(claim, reason::CLAIM_LOST, "the claim has lost its volume");
+        return stopped(claim, reason::CLAIM_LOST, "the claim has lost its volume").into();
     }
-    if !claim.is_bound() && (!observed.binds_late || !request.immediately) {
+    let waits = observed.binds_late && !request.immediately;
+    if !claim.is_bound() && (!observed.binds_late || waits) {
         // Whoever makes volumes does so without us, or when a consumer comes.
-        return Vec::new();
+        return Plan::default();
     }
     if let Some(user) = observed.users.first() {
         let message =
             format!("pod {user} uses the claim: its disk is not written to until it has ended");
         let mut actions = stopped(claim, reason::IMPORT_TARGET_IN_USE, &message);
-        actions.push(Action::Tell(Note::warning(
-            reason::IMPORT_TARGET_IN_USE,
-            message,
-        )));
-        return actions;
+        if !actions.is_empty() {
+            let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+            let name = claim.named();
+            let text = format!("pod {namespace}/{user} using PersistentVolumeClaim {name}");
+            let note = Note::warning(reason::IMPORT_TARGET_IN_USE, text);
+            actions.insert(0, Action::Tell(note));
+        }
+        return Plan::from(actions).and_look_after(USERS_PAUSE);
+    }
+    if observed.was_filled {
+        let filled = [(annotation::POD_PHASE, "Succeeded")];
+        return mark(claim, changes(filled), BTreeMap::new()).into();
     }
     let pod = object::importer(claim.named());
-    let named = Changes::from([(annotation::IMPORT_POD.to_owned(), Some(pod))]);
-    let mut actions = annotate(claim, named);
+    let mut actions = mark(
+        claim,
+        changes([(annotation::IMPORT_POD, pod.as_str())]),
+        BTreeMap::new(),
+    );
+    if !actions.is_empty() && request.pulled_by_node {
+        let message = "nodes do not pull yet: the importer's pod pulls the image itself, with the claim's secret and not the node's".to_owned();
+        let note = Note::warning(reason::NODE_PULL_NOT_SUPPORTED, message);
+        actions.insert(0, Action::Tell(note));
+    }
     actions.push(Action::CreatePod(Box::new(request)));
+    actions.into()
+}
+
+/// The server did not take the pod, and this is what it said.
+pub(crate) fn refused(claim: &PersistentVolumeClaim, said: &str) -> Vec<Action> {
+    let reason = if said.contains("exceeded quota") {
+        reason::ERR_EXCEEDED_QUOTA
+    } else {
+        reason::ERR_STARTING_POD
+    };
+    let pod = object::importer(claim.named());
+    let message = format!("Error starting pod {pod}: {said}");
+    let mut actions = stopped(claim, reason, &message);
+    if !actions.is_empty() {
+        actions.insert(0, Action::Tell(Note::warning(reason, message)));
+    }
     actions
 }
 
 /// Hands on what the pod says.
-fn follow(claim: &PersistentVolumeClaim, pod: &Pod, reading: Option<Reading>) -> Vec<Action> {
-    let Said {
-        phase,
-        running,
-        reason,
-        message,
-        restarts,
-        schedulable,
-        fatal,
-        preallocated,
-        failure,
-    } = said(pod);
-    let known: u32 = claim
-        .annotation(annotation::POD_RESTARTS)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
-    let mut wanted = Changes::from(
-        [
-            (annotation::POD_PHASE, Some(phase.to_owned())),
-            (annotation::RUNNING, Some(running.to_string())),
-            (annotation::RUNNING_REASON, Some(reason.clone())),
-            (annotation::RUNNING_MESSAGE, Some(message.clone())),
-            // A pod that was made anew starts to count from 0; what people see does not.
-            (
-                annotation::POD_RESTARTS,
-                Some(restarts.max(known).to_string()),
-            ),
-            (
-                annotation::POD_SCHEDULABLE,
-                (!schedulable).then(|| "false".to_owned()),
-            ),
-        ]
-        .map(|(name, value)| (name.to_owned(), value)),
-    );
-    if let Some(done) = preallocated {
-        wanted.insert(annotation::PREALLOCATION.to_owned(), Some(done.to_string()));
-    }
-    if let Some(reading) = reading {
+fn follow(observed: &Observed, pod: &Pod, now: Timestamp) -> Plan {
+    let claim = &observed.claim;
+    let said = said(pod, observed.trouble.as_ref());
+    let mut notes = Vec::new();
+    let mut wanted = wanted(claim, &said);
+    if let Some(reading) = observed.reading {
         wanted.insert(annotation::PROGRESS.to_owned(), progress(claim, reading));
     }
-    let mut notes = Vec::new();
-    if fatal {
+    let mut labels = BTreeMap::new();
+    let mut removal = None;
+    let mut again = None;
+    if said.fatal {
         wanted.insert(annotation::FATAL_ERROR.to_owned(), Some("true".to_owned()));
         wanted.insert(annotation::POD_PHASE.to_owned(), Some("Failed".to_owned()));
-        notes.push(Note::warning(reason::ERR_IMPORT_FAILED, message));
-    } else if phase == "Succeeded" {
-        wanted.insert(annotation::IMPORT_POD.to_owned(), None);
+        notes.push(Note::warning(
+            reason::ERR_IMPORT_FAILED,
+            said.message.clone(),
+        ));
+    } else if said.phase == "Succeeded" {
+        if !is_kept(claim) {
+            wanted.insert(annotation::IMPORT_POD.to_owned(), None);
+        }
+        labels.clone_from(&said.labels);
         notes.push(Note::normal(
             reason::IMPORT_SUCCEEDED,
             "Import Successful".to_owned(),
         ));
-    } else if let Some(failure) = failure {
-        notes.push(Note::warning(reason::ERR_IMPORT_FAILED, failure));
+    } else {
+        if let Some(failure) = &said.failure {
+            notes.push(Note::warning(reason::ERR_IMPORT_FAILED, failure.clone()));
+        }
+        if said.phase == "Failed" {
+            // Whatever made it fail may do so again: not in a hurry.
+            let rest = FAILED_PAUSE.saturating_sub(age(&pod.metadata, now));
+            if rest.is_zero() {
+                removal = delete(pod);
+            } else {
+                again = Some(rest);
+            }
+        } else {
+            again = Some(if said.running {
+                SCRAPE_PAUSE
+            } else {
+                PENDING_PAUSE
+            });
+        }
     }
-    let changes = missing(claim, wanted);
-    if changes.is_empty() {
-        return Vec::new();
+    let marks = mark(claim, wanted, labels);
+    let mut actions = Vec::new();
+    if !marks.is_empty() {
+        // Told with the change that it is about, and before it: rather twice than not at all.
+        actions.extend(notes.into_iter().map(Action::Tell));
+        actions.extend(marks);
     }
-    // Told once: with the change that it is about.
-    let mut actions = vec![Action::Annotate(changes)];
-    actions.extend(notes.into_iter().map(Action::Tell));
-    actions
+    actions.extend(removal);
+    Plan { actions, again }
+}
+
+/// Annotations that go with what the pod says.
+fn wanted(claim: &PersistentVolumeClaim, said: &Said) -> Changes {
+    let known: u32 = claim
+        .annotation(annotation::POD_RESTARTS)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    // A pod that was made anew starts to count from 0; what people see does not.
+    let restarts = said.restarts.max(known).to_string();
+    let mut wanted = changes([
+        (annotation::POD_PHASE, said.phase),
+        (
+            annotation::RUNNING,
+            if said.running { "true" } else { "false" },
+        ),
+        (annotation::RUNNING_REASON, said.reason.as_str()),
+        (annotation::RUNNING_MESSAGE, said.message.as_str()),
+        (annotation::POD_RESTARTS, restarts.as_str()),
+    ]);
+    let schedulable = (!said.schedulable).then(|| "false".to_owned());
+    wanted.insert(annotation::POD_SCHEDULABLE.to_owned(), schedulable);
+    if let Some(done) = said.preallocated {
+        wanted.insert(annotation::PREALLOCATION.to_owned(), Some(done.to_string()));
+    }
+    if let Some(info) = &said.vddk {
+        for (name, value) in [
+            (annotation::VDDK_VERSION, &info.version),
+            (annotation::VDDK_HOST, &info.host),
+        ] {
+            if !value.is_empty() {
+                wanted.insert(name.to_owned(), Some(value.clone()));
+            }
+        }
+    }
+    wanted
 }
 
 /// The share that people see: written anew when it has grown by one percent, and never taken back.
@@ -209,28 +328,59 @@ fn stopped(claim: &PersistentVolumeClaim, reason: &str, message: &str) -> Vec<Ac
         (annotation::RUNNING_REASON, reason),
         (annotation::RUNNING_MESSAGE, message),
     ];
-    annotate(
-        claim,
-        wanted
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
-            .collect(),
-    )
+    mark(claim, changes(wanted), BTreeMap::new())
 }
 
-fn annotate(claim: &PersistentVolumeClaim, wanted: Changes) -> Vec<Action> {
-    let changes = missing(claim, wanted);
-    if changes.is_empty() {
+fn changes<const N: usize>(wanted: [(&str, &str); N]) -> Changes {
+    wanted
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
+        .collect()
+}
+
+/// What of this the claim does not have yet, if anything. Labels that are there stay as they are.
+fn mark(
+    claim: &PersistentVolumeClaim,
+    wanted: Changes,
+    mut labels: BTreeMap<String, String>,
+) -> Vec<Action> {
+    let annotations = missing(claim, wanted);
+    if let Some(known) = &claim.metadata.labels {
+        labels.retain(|name, _| !known.contains_key(name));
+    }
+    if annotations.is_empty() && labels.is_empty() {
         return Vec::new();
     }
-    vec![Action::Annotate(changes)]
+    vec![Action::Mark(Marks {
+        annotations,
+        labels,
+    })]
 }
 
+fn is_kept(claim: &PersistentVolumeClaim) -> bool {
+    claim.annotation(annotation::POD_RETAIN) == Some("true")
+}
+
+/// With the time that it takes to end well.
 fn delete(pod: &Pod) -> Option<Action> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    pod.metadata.uid.clone().map(Action::DeletePod)
+    let uid = pod.metadata.uid.clone()?;
+    Some(Action::DeletePod {
+        uid,
+        at_once: false,
+    })
+}
+
+/// At once, even if it was to end by and by.
+fn end(pod: &Pod) -> Option<Action> {
+    let ends_already = pod.metadata.deletion_timestamp.is_some();
+    if ends_already && pod.metadata.deletion_grace_period_seconds == Some(0) {
+        return None;
+    }
+    let uid = pod.metadata.uid.clone()?;
+    Some(Action::DeletePod { uid, at_once: true })
 }
 
 /// Whether a pod was made for this claim, and not for another one of the same name before it.

@@ -1,21 +1,21 @@
 //! The importer's pod.
 
+mod mounts;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-    EnvVar, EnvVarSource, LocalObjectReference, PersistentVolumeClaim,
-    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements,
-    SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext, Toleration, Volume,
-    VolumeDevice, VolumeMount,
+    Affinity, Capabilities, Container, ContainerPort, EnvVar, LocalObjectReference,
+    PersistentVolumeClaim, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+    SecurityContext, Toleration, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use longshore_crds::contract::{Credentials, Overhead, Proxy, Source, variables};
+use longshore_crds::contract::{Overhead, Proxy, Source, variables};
 use longshore_crds::names::{annotation, label, object};
 
+use self::mounts::Mounts;
 use super::source::Request;
-use crate::claim::{Claim, DEVICE, DISK_FOLDER};
+use crate::claim::Claim;
 
 /// What an installation decides about its pods.
 #[derive(Debug, Clone, Default)]
@@ -42,30 +42,22 @@ const GOOGLE: &str = "/google";
 const JOURNAL: &str = "/journal";
 /// Much more than a journal ever has.
 const JOURNAL_ROOM: &str = "32Mi";
+const CREDENTIALS: &str = "/credentials";
+const HEADERS: &str = "/extraheaders";
+/// Where an image with VMware's library puts it.
+const VDDK: &str = "/opt";
+pub(super) const VDDK_LIBRARY: &str = "/opt/vmware-vix-disklib-distrib";
+const VDDK_ARGUMENTS_FOLDER: &str = "/vddk-args";
+pub(super) const VDDK_ARGUMENTS: &str = "/vddk-args/vddk-config-file";
 
 /// The pod that does `request` for `claim`. The same every time.
 pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &Workload) -> Pod {
     let name = object::importer(claim.named());
-    let mut mounts = Mounts::default();
-    mounts.claim(claim);
-    if keeps_journal_in_pod(claim, request) {
-        mounts.own("journal", JOURNAL, JOURNAL_ROOM);
-    }
-    if let Some(map) = &request.certificates {
-        mounts.config_map("certs", map, CERTIFICATES);
-    }
-    for (number, secret) in request.secret_headers.iter().enumerate() {
-        let path = format!("/extraheaders/{number}");
-        mounts.secret(&format!("headers-{number}"), secret, &path);
-    }
-    if let (Source::Gcs { .. }, Some(secret)) = (&request.import.source, &request.secret) {
-        mounts.secret("google", secret, GOOGLE);
-    }
     let Mounts {
         volumes,
         paths,
         devices,
-    } = mounts;
+    } = Mounts::of(claim, request);
     let is_block = claim.is_block();
     let annotations = annotations(claim);
     Pod {
@@ -99,6 +91,7 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
                 }),
                 ..PodSecurityContext::default()
             }),
+            init_containers: vddk_library(request, workload).map(|container| vec![container]),
             containers: vec![Container {
                 name: "importer".to_owned(),
                 image: Some(workload.image.clone()),
@@ -111,15 +104,7 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
                     ..ContainerPort::default()
                 }]),
                 resources: Some(workload.resources.clone()),
-                security_context: Some(SecurityContext {
-                    allow_privilege_escalation: Some(false),
-                    capabilities: Some(Capabilities {
-                        drop: Some(vec!["ALL".to_owned()]),
-                        add: None,
-                    }),
-                    run_as_non_root: Some(true),
-                    ..SecurityContext::default()
-                }),
+                security_context: Some(restricted()),
                 termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
                 volume_mounts: some(paths),
                 volume_devices: some(devices),
@@ -210,113 +195,59 @@ fn environment(
         value_from: None,
     });
     let mut all: Vec<EnvVar> = plain.collect();
-    match (&request.secret, &request.import.source) {
-        (Some(_), Source::Gcs { .. }) => all.push(EnvVar {
-            name: variables::GOOGLE_CREDENTIALS.to_owned(),
-            value: Some(format!("{GOOGLE}/credentials.json")),
+    let mut path = |name: &str, value: &str| {
+        all.push(EnvVar {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
             value_from: None,
-        }),
-        (Some(secret), _) => {
-            for (name, key) in [
-                (variables::ACCESS_KEY_ID, Credentials::ACCESS_KEY_ID_FILE),
-                (variables::SECRET_KEY, Credentials::SECRET_KEY_FILE),
-                (variables::SESSION_TOKEN, Credentials::SESSION_TOKEN_FILE),
-            ] {
-                all.push(from_secret(name, secret, key));
-            }
+        });
+    };
+    match (&request.secret, &request.import.source) {
+        (Some(_), Source::Gcs { .. }) => {
+            path(
+                variables::GOOGLE_CREDENTIALS,
+                &format!("{GOOGLE}/credentials.json"),
+            );
         }
+        (Some(_), _) => path(variables::CREDENTIALS_DIR, CREDENTIALS),
         (None, _) => {}
+    }
+    if !request.secret_headers.is_empty() {
+        path(variables::SECRET_HEADERS_DIR, HEADERS);
     }
     all
 }
 
-/// The value never passes through us.
-fn from_secret(name: &str, secret: &str, key: &str) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            secret_key_ref: Some(SecretKeySelector {
-                name: secret.to_owned(),
-                key: key.to_owned(),
-                optional: Some(true),
-            }),
-            ..EnvVarSource::default()
-        }),
-    }
-}
-
-#[derive(Default)]
-struct Mounts {
-    volumes: Vec<Volume>,
-    paths: Vec<VolumeMount>,
-    devices: Vec<VolumeDevice>,
-}
-
-impl Mounts {
-    /// The claim itself, as a folder or as a device.
-    fn claim(&mut self, claim: &PersistentVolumeClaim) {
-        let name = "cdi-data-vol".to_owned();
-        self.volumes.push(Volume {
-            name: name.clone(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.named().to_owned(),
-                read_only: Some(false),
-            }),
-            ..Volume::default()
-        });
-        if claim.is_block() {
-            self.devices.push(VolumeDevice {
-                name,
-                device_path: DEVICE.to_owned(),
-            });
-        } else {
-            self.mount(name, DISK_FOLDER);
-        }
-    }
-
-    /// Room on the node, as long as the pod is there.
-    fn own(&mut self, name: &str, path: &str, most: &str) {
-        self.volumes.push(Volume {
-            name: name.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity(most.to_owned())),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        });
-        self.mount(name.to_owned(), path);
-    }
-
-    fn config_map(&mut self, name: &str, map: &str, path: &str) {
-        self.volumes.push(Volume {
-            name: name.to_owned(),
-            config_map: Some(ConfigMapVolumeSource {
-                name: map.to_owned(),
-                ..ConfigMapVolumeSource::default()
-            }),
-            ..Volume::default()
-        });
-        self.mount(name.to_owned(), path);
-    }
-
-    fn secret(&mut self, name: &str, secret: &str, path: &str) {
-        self.volumes.push(Volume {
-            name: name.to_owned(),
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(secret.to_owned()),
-                ..SecretVolumeSource::default()
-            }),
-            ..Volume::default()
-        });
-        self.mount(name.to_owned(), path);
-    }
-
-    fn mount(&mut self, name: String, path: &str) {
-        self.paths.push(VolumeMount {
-            name,
-            mount_path: path.to_owned(),
+/// Copies VMware's library to where the importer finds it: that is what such images do when they run.
+fn vddk_library(request: &Request, workload: &Workload) -> Option<Container> {
+    let Source::Vddk { .. } = &request.import.source else {
+        return None;
+    };
+    Some(Container {
+        name: "vddk-side-car".to_owned(),
+        image: request.vddk_image.clone(),
+        image_pull_policy: Some(workload.pull_policy.clone()),
+        resources: Some(workload.resources.clone()),
+        security_context: Some(restricted()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![VolumeMount {
+            name: "vddk".to_owned(),
+            mount_path: VDDK.to_owned(),
             ..VolumeMount::default()
-        });
+        }]),
+        ..Container::default()
+    })
+}
+
+/// What the pod security standard of that name asks of a container.
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            add: None,
+        }),
+        run_as_non_root: Some(true),
+        ..SecurityContext::default()
     }
 }

@@ -1,12 +1,16 @@
 //! What a claim's annotations ask an importer for.
 
+use std::path::PathBuf;
+
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use longshore_crds::contract::{
-    ContentType, Headers, Import, Overhead, Proxy, Pull, Resume, Secret, Source, Tls,
+    CacheMode, ContentType, Headers, Import, Overhead, Proxy, Pull, Resume, Secret, Source, Tls,
+    Vmware,
 };
-use longshore_crds::names::annotation;
+use longshore_crds::names::{annotation, reason};
 
-use crate::claim::Claim;
+use super::pod::{VDDK_ARGUMENTS, VDDK_LIBRARY};
+use crate::claim::{Claim, controller};
 
 /// An import, and which objects its pod mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,17 +22,47 @@ pub(crate) struct Request {
     pub(crate) certificates: Option<String>,
     /// Secrets with header lines.
     pub(crate) secret_headers: Vec<String>,
+    /// Image with the vddk library.
+    pub(crate) vddk_image: Option<String>,
+    /// `ConfigMap` with arguments for its plug-in.
+    pub(crate) vddk_arguments: Option<String>,
+    /// The node was to pull the image.
+    pub(crate) pulled_by_node: bool,
     /// Do not wait for somebody who uses the claim.
     pub(crate) immediately: bool,
 }
 
-/// A source that cannot be imported from yet.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "this version does not import from source {word}; it imports from http, s3, gcs, glance, registry and none (blank)"
-)]
-pub(crate) struct Refusal {
-    word: String,
+/// Why there is no pod for a claim that asks for one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(
+        "this version does not import from image streams: name the image in the annotation {} instead",
+        annotation::IMPORT_ENDPOINT
+    )]
+    ImageStream,
+    #[error("this version does not import checkpoints by claim: import the whole disk")]
+    Checkpoint,
+    #[error("source {source_kind} needs the annotation {annotation}")]
+    Incomplete {
+        source_kind: &'static str,
+        annotation: &'static str,
+    },
+    #[error(
+        "VMware's library is not part of this: name an image that has it in the annotation {}",
+        annotation::VDDK_IMAGE
+    )]
+    NoVddk,
+}
+
+impl Refusal {
+    /// The word for it.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::ImageStream | Self::Incomplete { .. } => reason::UNSUPPORTED_SOURCE,
+            Self::Checkpoint => reason::CHECKPOINTS_NOT_SUPPORTED,
+            Self::NoVddk => reason::AWAITING_VDDK,
+        }
+    }
 }
 
 /// Reads a claim; `None` if it wants no import at all.
@@ -38,30 +72,69 @@ pub(crate) fn request(claim: &PersistentVolumeClaim) -> Option<Result<Request, R
     if word.is_none() && address.is_none() {
         return None;
     }
-    let endpoint = Secret::from(address.unwrap_or_default());
-    let source = match word.unwrap_or("http") {
-        "s3" => Source::S3 { endpoint },
-        "gcs" => Source::Gcs { endpoint },
-        "glance" => Source::Glance { endpoint },
+    Some(source(claim, word.unwrap_or("http")).map(|source| whole(claim, source)))
+}
+
+fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> {
+    let endpoint = |source_kind| {
+        let endpoint = needed(claim, source_kind, annotation::IMPORT_ENDPOINT)?;
+        Ok(Secret::from(endpoint))
+    };
+    if claim.annotation(annotation::CHECKPOINT).is_some() {
+        return Err(Refusal::Checkpoint);
+    }
+    Ok(match word {
+        "s3" => Source::S3 {
+            endpoint: endpoint("s3")?,
+        },
+        "gcs" => Source::Gcs {
+            endpoint: endpoint("gcs")?,
+        },
+        "glance" => Source::Glance {
+            endpoint: endpoint("glance")?,
+        },
+        "registry" if is_true(claim, annotation::IMPORT_IMAGE_STREAM) => {
+            return Err(Refusal::ImageStream);
+        }
         "registry" => Source::Registry {
-            endpoint,
+            endpoint: endpoint("registry")?,
             architecture: owned(claim, annotation::IMPORT_ARCHITECTURE),
             pull: Pull::Pod,
         },
-        "none" => Source::Blank,
-        word @ ("imageio" | "vddk") => {
-            return Some(Err(Refusal {
-                word: word.to_owned(),
-            }));
+        "imageio" => Source::Imageio {
+            endpoint: endpoint("imageio")?,
+            disk_id: needed(claim, "imageio", annotation::IMPORT_DISK_ID)?,
+            checkpoint: None,
+        },
+        "vddk" => {
+            if owned(claim, annotation::VDDK_IMAGE).is_none() {
+                return Err(Refusal::NoVddk);
+            }
+            let arguments = owned(claim, annotation::VDDK_ARGS);
+            Source::Vddk {
+                endpoint: endpoint("vddk")?,
+                disk: Vmware {
+                    uuid: needed(claim, "vddk", annotation::IMPORT_UUID)?,
+                    backing_file: needed(claim, "vddk", annotation::IMPORT_BACKING_FILE)?,
+                    thumbprint: needed(claim, "vddk", annotation::IMPORT_THUMBPRINT)?,
+                    library: Some(PathBuf::from(VDDK_LIBRARY)),
+                    arguments: arguments.map(|_| PathBuf::from(VDDK_ARGUMENTS)),
+                },
+                checkpoint: None,
+            }
         }
+        "none" => Source::Blank,
         // As upstream: what is missing or unknown is a web server.
-        _ => Source::Http { endpoint },
-    };
-    let is_true = |name| claim.annotation(name) == Some("true");
+        _ => Source::Http {
+            endpoint: endpoint("http")?,
+        },
+    })
+}
+
+fn whole(claim: &PersistentVolumeClaim, source: Source) -> Request {
     let extra = numbered(claim, annotation::IMPORT_EXTRA_HEADER);
-    Some(Ok(Request {
+    Request {
         import: Import {
-            source,
             content: match claim.annotation(annotation::CONTENT_TYPE) {
                 Some("archive") => ContentType::Archive,
                 _ => ContentType::Kubevirt,
@@ -70,33 +143,56 @@ pub(crate) fn request(claim: &PersistentVolumeClaim) -> Option<Result<Request, R
             // What the installation decides is filled in by whoever makes the pod.
             filesystem_overhead: Overhead::default(),
             proxy: Proxy::default(),
-            preallocation: is_true(annotation::PREALLOCATION_REQUESTED),
+            preallocation: is_true(claim, annotation::PREALLOCATION_REQUESTED),
             checksum: owned(claim, annotation::IMPORT_CHECKSUM),
             owner_uid: owner_uid(claim).to_owned(),
             resume: Resume {
                 claim_uid: Some(claim.uid().to_owned()),
                 journal_dir: None,
             },
-            cache: longshore_crds::contract::CacheMode::default(),
+            cache: if is_true(claim, annotation::REQUIRES_DIRECT_IO) {
+                CacheMode::TryNone
+            } else {
+                CacheMode::default()
+            },
             tls: Tls {
-                insecure: is_true(annotation::IMPORT_INSECURE),
+                insecure: is_true(claim, annotation::IMPORT_INSECURE),
                 cert_dir: None,
             },
             headers: Headers {
                 extra: extra.into_iter().map(Secret::from).collect(),
                 secret_dir: None,
             },
+            source,
         },
         secret: owned(claim, annotation::IMPORT_SECRET),
         certificates: owned(claim, annotation::IMPORT_CERTIFICATES),
         secret_headers: numbered(claim, annotation::IMPORT_SECRET_HEADER),
+        vddk_image: owned(claim, annotation::VDDK_IMAGE),
+        vddk_arguments: owned(claim, annotation::VDDK_ARGS),
+        pulled_by_node: claim.annotation(annotation::IMPORT_METHOD) == Some("node"),
         immediately: claim.annotation(annotation::BIND_IMMEDIATE).is_some(),
-    }))
+    }
+}
+
+fn is_true(claim: &PersistentVolumeClaim, name: &str) -> bool {
+    claim.annotation(name) == Some("true")
 }
 
 fn owned(claim: &PersistentVolumeClaim, name: &str) -> Option<String> {
     let text = claim.annotation(name)?;
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn needed(
+    claim: &PersistentVolumeClaim,
+    source_kind: &'static str,
+    annotation: &'static str,
+) -> Result<String, Refusal> {
+    owned(claim, annotation).ok_or(Refusal::Incomplete {
+        source_kind,
+        annotation,
+    })
 }
 
 /// The values of annotations that are numbered from 0.
@@ -109,8 +205,6 @@ fn numbered(claim: &PersistentVolumeClaim, prefix: &str) -> Vec<String> {
 
 /// Whose progress it is: the data volume's, if there is one.
 fn owner_uid(claim: &PersistentVolumeClaim) -> &str {
-    let owners = claim.metadata.owner_references.as_deref();
-    let mut owners = owners.unwrap_or_default().iter();
-    let owner = owners.find(|owner| owner.kind == "DataVolume");
+    let owner = controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume");
     owner.map_or_else(|| claim.uid(), |owner| owner.uid.as_str())
 }

@@ -4,12 +4,13 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
-use super::plan::{Action, Observed, plan};
+use super::plan::{self, Action, Marks, Observed};
 use super::pod::{Workload, pod};
 use super::scrape::Reading;
 use super::source::request;
 use crate::claim::Changes;
 
+const NOW: &str = "2026-11-21T10:00:00Z";
 const URL: &str = "https://h/disk.qcow2";
 
 fn claim(phase: &str, annotations: &Value) -> PersistentVolumeClaim {
@@ -40,10 +41,16 @@ fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
     Observed {
         claim,
         pod,
+        trouble: None,
         reading: None,
         users: Vec::new(),
         binds_late: true,
+        was_filled: false,
     }
+}
+
+fn plan(observed: &Observed) -> Vec<Action> {
+    plan::plan(observed, NOW.parse().unwrap()).actions
 }
 
 fn creates(actions: &[Action]) -> bool {
@@ -56,8 +63,8 @@ fn creates(actions: &[Action]) -> bool {
 fn written(actions: &[Action]) -> Changes {
     let mut all = Changes::new();
     for action in actions {
-        if let Action::Annotate(changes) = action {
-            all.extend(changes.clone());
+        if let Action::Mark(Marks { annotations, .. }) = action {
+            all.extend(annotations.clone());
         }
     }
     all
@@ -159,7 +166,7 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"},
     ]});
     let no_image = json!({"phase": "Pending", "containerStatuses": [{
-        "name": "importer", "restartCount": 0, "ready": false, "image": "", "imageID": "",
+        "name": "importer", "restartCount": 0, "ready": false, "image": "importer:1", "imageID": "",
         "state": {"waiting": {"reason": "ErrImagePull", "message": "not there"}},
     }]});
     for (status, phase, runs, why, message) in [
@@ -176,8 +183,8 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
             killed,
             "Running",
             "false",
-            "Error",
-            "the importer ended with OOMKilled, exit code 137",
+            "OOMKilled",
+            "the importer was killed for its memory (OOMKilled): give its pod a higher limit if this goes on",
         ),
         (ended, "Running", "false", "Completed", "Import Complete"),
         (
@@ -187,7 +194,13 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
             "Unschedulable",
             "Importer pod cannot be scheduled: no node",
         ),
-        (no_image, "Pending", "false", "ImagePullFailed", "not there"),
+        (
+            no_image,
+            "Pending",
+            "false",
+            "ImagePullFailed",
+            "failed to pull image: importer:1: not there",
+        ),
         (
             json!({"phase": "Succeeded"}),
             "Succeeded",
@@ -214,7 +227,7 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
         assert!(
             again
                 .iter()
-                .all(|action| matches!(action, Action::DeletePod(_))),
+                .all(|action| matches!(action, Action::DeletePod { .. })),
             "{phase} {why}: {again:?}"
         );
     }
@@ -285,7 +298,10 @@ fn a_wrong_checksum_is_the_end() {
 fn a_filled_claim_keeps_its_disk_and_loses_its_pod() {
     let filled = json!({annotation::POD_PHASE: "Succeeded"});
     let pod = importer(&json!({"phase": "Succeeded"}));
-    let away = vec![Action::DeletePod("pod-1".to_owned())];
+    let away = vec![Action::DeletePod {
+        uid: "pod-1".to_owned(),
+        at_once: false,
+    }];
     assert_eq!(
         plan(&seen(claim("Bound", &filled), Some(pod.clone()))),
         away
@@ -301,25 +317,28 @@ fn a_claim_that_ends_takes_its_pod_with_it() {
     ending.metadata.deletion_timestamp =
         Some(serde_json::from_value(json!("2026-11-21T00:00:00Z")).unwrap());
     let pod = importer(&json!({"phase": "Running"}));
-    let away = vec![Action::DeletePod("pod-1".to_owned())];
+    let away = vec![Action::DeletePod {
+        uid: "pod-1".to_owned(),
+        at_once: true,
+    }];
     assert_eq!(plan(&seen(ending.clone(), Some(pod))), away);
     assert_eq!(plan(&seen(ending, None)), []);
 }
 
 #[test]
-fn sources_that_are_not_read_yet_are_refused_by_name() {
+fn what_a_source_lacks_is_named() {
     let vddk = claim("Bound", &json!({annotation::IMPORT_SOURCE: "vddk"}));
     let actions = plan(&seen(vddk, None));
     assert!(!creates(&actions));
     let changes = written(&actions);
     assert_eq!(
         value(&changes, annotation::RUNNING_REASON),
-        Some(reason::UNSUPPORTED_SOURCE)
+        Some(reason::AWAITING_VDDK)
     );
     assert!(
         value(&changes, annotation::RUNNING_MESSAGE)
             .unwrap()
-            .contains("vddk")
+            .contains("vddk.initimageurl")
     );
 }
 
@@ -357,9 +376,13 @@ fn the_pod_runs_under_the_restricted_profile_and_has_no_secrets_in_its_spec() {
     assert_eq!(of("IMPORTER_ENDPOINT")["value"], URL);
     assert_eq!(of("IMPORTER_IMAGE_SIZE")["value"], "1Gi");
     assert_eq!(of("IMPORTER_EXTRA_HEADER_0")["value"], "X-A: b");
-    let secret = of("IMPORTER_SECRET_KEY");
-    assert_eq!(secret["value"], Value::Null);
-    assert_eq!(secret["valueFrom"]["secretKeyRef"]["key"], "secretKey");
+    assert_eq!(of("IMPORTER_CREDENTIALS_DIR")["value"], "/credentials");
+    let volumes = spec["volumes"].as_array().unwrap();
+    assert!(
+        volumes
+            .iter()
+            .any(|volume| volume["secret"]["secretName"] == "keys")
+    );
 }
 
 #[test]

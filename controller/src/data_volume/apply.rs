@@ -1,0 +1,131 @@
+//! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
+
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use super::plan::{Action, Observed, refused};
+use super::volume::{Status, Volume, resource};
+use super::{about, render};
+use crate::claim::Claim as _;
+use crate::context::Context;
+use crate::error::{Error, Result, Trying as _};
+use crate::event;
+
+const COMPONENT: &str = "datavolume-import-controller";
+
+/// Does one thing about a volume.
+pub(super) async fn apply(
+    context: &Context,
+    observed: &Observed,
+    action: &Action,
+    now: &str,
+) -> Result<()> {
+    let volume = &observed.volume;
+    let about = about(volume);
+    let namespace = volume.meta.namespace.as_deref().unwrap_or_default();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+    match action {
+        Action::Tell(note) => {
+            event::tell(context, COMPONENT, &reference(volume), note).await;
+            Ok(())
+        }
+        Action::MarkVolume(annotations) => {
+            let patch = json!({"metadata": {"uid": volume.uid(), "annotations": annotations}});
+            volumes(context, namespace)
+                .patch(volume.name(), &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .trying("annotate", &about)
+                .map(drop)
+        }
+        Action::MarkClaim(annotations) => {
+            let Some(claim) = &observed.claim else {
+                return Ok(());
+            };
+            let patch = json!({"metadata": {
+                "uid": claim.uid(),
+                "resourceVersion": claim.metadata.resource_version,
+                "annotations": annotations,
+            }});
+            claims
+                .patch(claim.named(), &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .trying("annotate the claim of", &about)
+                .map(drop)
+        }
+        Action::CreateClaim(claim) => {
+            let outcome = claims.create(&PostParams::default(), claim).await;
+            match outcome.trying("create the claim of", &about) {
+                Err(error) => told(context, observed, error, now).await,
+                Ok(_) => Ok(()),
+            }
+        }
+        Action::Adopt => {
+            let Some(claim) = &observed.claim else {
+                return Ok(());
+            };
+            let patch = Patch::Merge(render::adoption(volume, claim));
+            claims
+                .patch(volume.name(), &PatchParams::default(), &patch)
+                .await
+                .trying("adopt the claim of", &about)
+                .map(drop)
+        }
+    }
+}
+
+/// People shall see why the server does not take a claim: a quota, say. It is tried again later.
+async fn told(context: &Context, observed: &Observed, error: Error, now: &str) -> Result<()> {
+    let Some(said) = error.refusal() else {
+        return Err(error);
+    };
+    let (notes, status) = refused(&observed.volume, said, now);
+    for note in notes {
+        event::tell(context, COMPONENT, &reference(&observed.volume), &note).await;
+    }
+    if let Some(status) = status {
+        write_status(context, &observed.volume, &status).await?;
+    }
+    Err(error)
+}
+
+/// Writes a status, unless the volume has changed since it was decided on.
+pub(super) async fn write_status(
+    context: &Context,
+    volume: &Volume,
+    status: &Status,
+) -> Result<()> {
+    let namespace = volume.meta.namespace.as_deref().unwrap_or_default();
+    // Conditions are a list without keys, and fields that go must be said to go.
+    let whole = json!({
+        "metadata": {"uid": volume.uid(), "resourceVersion": volume.meta.resource_version},
+        "status": {
+            "claimName": status.claim_name,
+            "phase": status.phase,
+            "progress": status.progress,
+            "restartCount": status.restart_count,
+            "conditions": status.conditions,
+        },
+    });
+    let params = PatchParams::default();
+    volumes(context, namespace)
+        .patch_status(volume.name(), &params, &Patch::Merge(whole))
+        .await
+        .trying("write the status of", &about(volume))
+        .map(drop)
+}
+
+fn volumes(context: &Context, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(context.client.clone(), namespace, &resource())
+}
+
+fn reference(volume: &Volume) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("cdi.kubevirt.io/v1beta1".to_owned()),
+        kind: Some("DataVolume".to_owned()),
+        name: volume.meta.name.clone(),
+        namespace: volume.meta.namespace.clone(),
+        uid: volume.meta.uid.clone(),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,48 @@
+//! What a plan depends on, fetched.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Api;
+
+use super::about;
+use super::plan::Observed;
+use super::volume::Volume;
+use crate::claim::{Claim as _, age};
+use crate::context::Context;
+use crate::error::{Result, Trying as _};
+use crate::event;
+
+/// A claim that is not bound by then is asked about.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything about `volume`.
+pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -> Result<Observed> {
+    let namespace = volume.meta.namespace.clone().unwrap_or_default();
+    let about = about(&volume);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+    let claim = claims
+        .get_opt(volume.name())
+        .await
+        .trying("read the claim of", &about)?;
+    let wanted = volume.spec.as_ref().and_then(|spec| {
+        let claim = spec.pvc.as_ref().or(spec.storage.as_ref())?;
+        claim.storage_class_name.clone()
+    });
+    let class = context.class(wanted.as_deref()).await?;
+    let trouble = match &claim {
+        Some(claim) if claim.is_pending() && age(&claim.metadata, now) >= PATIENCE => {
+            event::trouble(&context.client, &namespace, claim).await?
+        }
+        _ => None,
+    };
+    Ok(Observed {
+        volume,
+        claim,
+        trouble,
+        profile: context.profile(class.as_ref()),
+        binds_late: class.is_some_and(|class| class.binds_late),
+        adoption: context.settings.adoption,
+    })
+}

@@ -1,0 +1,88 @@
+//! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
+
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use longshore_crds::names::object;
+use serde_json::json;
+
+use super::plan::{Action, Marks, refused};
+use super::{about, pod};
+use crate::claim::Claim as _;
+use crate::context::Context;
+use crate::error::{Error, Result, Trying as _};
+use crate::event;
+
+const COMPONENT: &str = "import-controller";
+
+/// Does one thing about `claim`.
+pub(super) async fn apply(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    action: Action,
+) -> Result<()> {
+    let about = about(claim);
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    match action {
+        Action::Tell(note) => {
+            event::tell(context, COMPONENT, &reference(claim), &note).await;
+            Ok(())
+        }
+        Action::Mark(Marks {
+            annotations,
+            labels,
+        }) => {
+            let claims: Api<PersistentVolumeClaim> =
+                Api::namespaced(context.client.clone(), namespace);
+            let patch = json!({"metadata": {
+                "uid": claim.uid(),
+                "resourceVersion": claim.metadata.resource_version,
+                "annotations": annotations,
+                "labels": labels,
+            }});
+            claims
+                .patch(claim.named(), &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .trying("annotate", &about)
+                .map(drop)
+        }
+        Action::CreatePod(request) => {
+            let pod = pod::pod(claim, &request, &context.settings.workload);
+            let outcome = pods.create(&PostParams::default(), &pod).await;
+            let outcome = outcome.trying("create the pod of", &about).map(drop);
+            if let Some(said) = outcome.as_ref().err().and_then(Error::refusal) {
+                // Of these none makes a pod.
+                for action in refused(claim, said) {
+                    Box::pin(apply(context, claim, action)).await?;
+                }
+            }
+            outcome
+        }
+        Action::DeletePod { uid, at_once } => {
+            let params = DeleteParams {
+                grace_period_seconds: at_once.then_some(0),
+                preconditions: Some(Preconditions {
+                    uid: Some(uid),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            let name = object::importer(claim.named());
+            match pods.delete(&name, &params).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                outcome => outcome.trying("delete the pod of", &about).map(drop),
+            }
+        }
+    }
+}
+
+fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        name: claim.metadata.name.clone(),
+        namespace: claim.metadata.namespace.clone(),
+        uid: claim.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,125 @@
+//! What a plan depends on, fetched.
+//!
+//! The claim is read anew: what a watch brings may be older than what was written since, and to a claim
+//! that seems not to be filled its disk would be written once more.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DynamicObject, ListParams};
+use longshore_crds::names::{annotation, object};
+
+use super::about;
+use super::plan::Observed;
+use crate::claim::{Claim as _, age, controller};
+use crate::context::Context;
+use crate::data_volume::volume::resource;
+use crate::error::{Result, Trying as _};
+use crate::event;
+
+/// A pod that has not started by then is asked about.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything about `seen`; `None` if it is there no more.
+pub(super) async fn observe(
+    context: &Context,
+    seen: &PersistentVolumeClaim,
+    now: Timestamp,
+) -> Result<Option<Observed>> {
+    let namespace = seen.metadata.namespace.as_deref().unwrap_or_default();
+    let about = about(seen);
+    let client = || context.client.clone();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client(), namespace);
+    let claim = claims.get_opt(seen.named()).await.trying("read", &about)?;
+    let Some(claim) = claim.filter(|claim| claim.metadata.uid == seen.metadata.uid) else {
+        return Ok(None);
+    };
+    let pods: Api<Pod> = Api::namespaced(client(), namespace);
+    let name = object::importer(claim.named());
+    let pod = pods.get_opt(&name).await;
+    let pod = pod.trying("read the pod of", &about)?;
+    let mut observed = Observed {
+        claim,
+        pod,
+        trouble: None,
+        reading: None,
+        users: Vec::new(),
+        binds_late: false,
+        was_filled: false,
+    };
+    let claim = &observed.claim;
+    match &observed.pod {
+        Some(pod) => match phase(pod) {
+            Some("Running") => {
+                let address = pod.status.as_ref().and_then(|it| it.pod_ip.as_deref());
+                if let (Some(scraper), Some(address)) = (&context.scraper, address) {
+                    observed.reading = scraper.read(address).await;
+                }
+            }
+            Some("Succeeded" | "Failed") => {}
+            _ if age(&pod.metadata, now) < PATIENCE => {}
+            _ => observed.trouble = event::trouble(&context.client, namespace, pod).await?,
+        },
+        // Who else is there matters only before there is a pod: afterwards it is too late to ask.
+        None if !claim.is_filled() && !claim.is_ending() => {
+            let all = pods.list(&ListParams::default()).await;
+            let all = all.trying("list the pods beside", &about)?;
+            observed.users = all
+                .items
+                .iter()
+                .filter(|pod| uses(pod, claim.named()))
+                .filter_map(|pod| pod.metadata.name.clone())
+                .collect();
+            observed.was_filled = was_filled(context, claim).await?;
+            if !claim.is_bound() {
+                observed.binds_late = binds_late(context, claim).await?;
+            }
+        }
+        None => {}
+    }
+    Ok(Some(observed))
+}
+
+async fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> Result<bool> {
+    let spec = claim.spec.as_ref();
+    let class = spec.and_then(|spec| spec.storage_class_name.as_deref());
+    let class = context.class(class).await?;
+    Ok(class.is_some_and(|class| class.binds_late))
+}
+
+/// Whether the volume that controls the claim remembers that it was filled.
+async fn was_filled(context: &Context, claim: &PersistentVolumeClaim) -> Result<bool> {
+    let owner = controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume");
+    let Some(owner) = owner else {
+        return Ok(false);
+    };
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let volumes: Api<DynamicObject> =
+        Api::namespaced_with(context.client.clone(), namespace, &resource());
+    let volume = volumes.get_opt(&owner.name).await;
+    let volume = volume.trying("read the volume of", &about(claim))?;
+    Ok(volume.is_some_and(|volume| {
+        let known = volume.metadata.annotations.unwrap_or_default();
+        volume.metadata.uid.as_ref() == Some(&owner.uid)
+            && known.get(annotation::FILLED_CLAIM).map(String::as_str) == Some(claim.uid())
+    }))
+}
+
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
+}
+
+/// Whether a pod that has not ended mounts the claim.
+pub(super) fn uses(pod: &Pod, claim: &str) -> bool {
+    if matches!(phase(pod), Some("Succeeded" | "Failed")) {
+        return false;
+    }
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+    volumes.unwrap_or_default().iter().any(|volume| {
+        let named = volume.persistent_volume_claim.as_ref();
+        named.is_some_and(|named| named.claim_name == claim)
+            || volume.ephemeral.is_some() && claim == format!("{name}-{}", volume.name)
+    })
+}

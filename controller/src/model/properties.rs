@@ -1,0 +1,148 @@
+//! What holds for every history of a cluster.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tokio::runtime::{Builder, Runtime};
+
+use super::world::{Kind, Step, Turn, World, foreign_things};
+
+/// Histories of each property; `PROPTEST_CASES` asks for more.
+const CASES: u32 = 32;
+
+fn cases() -> ProptestConfig {
+    let more = std::env::var("PROPTEST_CASES").ok();
+    ProptestConfig {
+        // A history that failed is printed; none is kept.
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(more.and_then(|n| n.parse().ok()).unwrap_or(CASES))
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        3 => Just(Kind::Http),
+        1 => Just(Kind::Blank),
+        2 => Just(Kind::Immediate),
+        1 => Just(Kind::Nonsense),
+        1 => Just(Kind::Clone),
+        1 => Just(Kind::Populator),
+        2 => Just(Kind::Adopting),
+    ]
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        1 => Just(Turn::Run),
+        1 => Just(Turn::Crash),
+        4 => Just(Turn::Complete),
+        1 => Just(Turn::WrongChecksum),
+        1 => Just(Turn::Evict),
+        1 => Just(Turn::Gone),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let at = any::<bool>;
+    prop_oneof![
+        6 => (at(), kind()).prop_map(|(at, kind)| Step::Volume(at, kind)),
+        1 => at().prop_map(Step::DeleteVolume),
+        1 => at().prop_map(Step::EditVolume),
+        3 => at().prop_map(Step::Claim),
+        1 => at().prop_map(Step::ForeignClaim),
+        2 => at().prop_map(Step::DeleteClaim),
+        3 => at().prop_map(Step::Strip),
+        3 => at().prop_map(Step::StartMachine),
+        2 => at().prop_map(Step::StopMachine),
+        1 => at().prop_map(Step::ForeignPod),
+        1 => at().prop_map(Step::DeletePod),
+        9 => (at(), turn()).prop_map(|(at, turn)| Step::Pod(at, turn)),
+        1 => at().prop_map(Step::Quota),
+        1 => Just(Step::Wait),
+    ]
+}
+
+/// What the controllers do between two steps: rounds of either order, over what is or what was.
+fn rounds() -> impl Strategy<Value = Vec<(bool, bool)>> {
+    vec(any::<(bool, bool)>(), 0..4)
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Whatever happens in whatever order, with watches that lag: no worker beside a pod that mounts the
+    /// claim or for a disk that is filled, nothing foreign touched, and in the end there is peace.
+    #[test]
+    fn any_history_ends_in_peace_and_harms_nobody(
+        history in vec((step(), rounds(), any::<bool>()), 1..24),
+    ) {
+        runtime().block_on(async {
+            let mut world = World::new();
+            for (step, rounds, housekeeping) in history {
+                world.step(step);
+                for (claims_first, old) in rounds {
+                    world.round(claims_first, old).await;
+                }
+                if housekeeping {
+                    world.housekeeping();
+                }
+            }
+            let foreign = foreign_things(&world.server);
+            prop_assert!(world.settle(true).await.is_some(), "no end of it");
+            let faults = world.server.store().faults.clone();
+            prop_assert!(faults.is_empty(), "{faults:#?}");
+            // Binding and deletion are others' work on it.
+            prop_assert!(foreign_things(&world.server).len() <= foreign.len());
+            Ok(())
+        })?;
+    }
+
+    /// A controller that dies between any two writes, again and again, leaves nothing that one which
+    /// never does would not.
+    #[test]
+    fn a_crash_between_any_two_writes_changes_nothing(
+        history in vec((step(), vec((any::<bool>(), 0_u32..5), 0..4)), 1..16),
+    ) {
+        runtime().block_on(async {
+            let (mut whole, mut killed) = (World::new(), World::new());
+            for (step, crashes) in history {
+                for world in [&whole, &killed] {
+                    world.step(step);
+                }
+                for (claims_first, life) in crashes {
+                    killed.killed_round(claims_first, life).await;
+                }
+                for world in [&mut whole, &mut killed] {
+                    prop_assert!(world.settle(true).await.is_some(), "no end of it");
+                }
+                prop_assert_eq!(whole.state(), killed.state(), "after {:?}", step);
+            }
+            let told = killed.ends_told();
+            for event in whole.ends_told() {
+                prop_assert!(told.contains(&event), "{event} was not told: {told:#?}");
+            }
+            let faults = killed.server.store().faults.clone();
+            prop_assert!(faults.is_empty(), "{faults:#?}");
+            Ok(())
+        })?;
+    }
+
+    /// Where a history ends does not depend on which controller is faster.
+    #[test]
+    fn the_order_of_the_controllers_does_not_matter(history in vec(step(), 1..16)) {
+        runtime().block_on(async {
+            let (mut one, mut other) = (World::new(), World::new());
+            for step in history {
+                for (world, claims_first) in [(&mut one, true), (&mut other, false)] {
+                    world.step(step);
+                    prop_assert!(world.settle(claims_first).await.is_some(), "no end of it");
+                }
+                prop_assert_eq!(one.state(), other.state(), "after {:?}", step);
+            }
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,483 @@
+//! Everybody else in the cluster: who binds claims, runs pods, collects garbage; and people.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use longshore_crds::names::{annotation, object};
+use serde_json::{Value, json};
+
+use super::server::{Key, NAMESPACE, Server, Store, key, noted, text, used_by};
+use crate::context::Context;
+use crate::import::pod::Workload;
+use crate::settings::Settings;
+use crate::{data_volume, import};
+
+const CLAIMS: &str = "persistentvolumeclaims";
+const VOLUMES: &str = "datavolumes";
+
+thread_local! {
+    static NOW: Cell<i64> = const { Cell::new(0) };
+}
+
+fn clock() -> Timestamp {
+    Timestamp::from_second(NOW.get()).unwrap()
+}
+
+/// What a volume is made with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Http,
+    Blank,
+    Immediate,
+    Nonsense,
+    Clone,
+    Populator,
+    Adopting,
+}
+
+/// How a pod goes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Turn {
+    Run,
+    Crash,
+    Complete,
+    WrongChecksum,
+    Evict,
+    Gone,
+}
+
+/// Something that happens besides the controllers. Names are one of two.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    Volume(bool, Kind),
+    DeleteVolume(bool),
+    EditVolume(bool),
+    /// A claim with annotations, and no volume.
+    Claim(bool),
+    /// A claim that has nothing to do with any of this.
+    ForeignClaim(bool),
+    DeleteClaim(bool),
+    /// The mark that says that a disk is complete is lost.
+    Strip(bool),
+    /// A machine that uses the claim.
+    StartMachine(bool),
+    StopMachine(bool),
+    /// A pod with the name of an importer, and nobody's.
+    ForeignPod(bool),
+    DeletePod(bool),
+    Pod(bool, Turn),
+    Quota(bool),
+    Wait,
+}
+
+fn name(second: bool) -> &'static str {
+    if second { "b" } else { "a" }
+}
+
+/// A cluster.
+pub(super) struct World {
+    pub(super) server: Server,
+    context: Arc<Context>,
+    /// What a watch brought last, which may be old.
+    seen: Vec<(Key, Value)>,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let server = Server::default();
+        let context = Context {
+            client: server.client(),
+            settings: Settings {
+                workload: Workload::default(),
+                namespace: "cdi".to_owned(),
+                identity: "model".to_owned(),
+                adoption: false,
+            },
+            scraper: None,
+            clock,
+        };
+        NOW.set(1_000_000_000);
+        let world = Self {
+            server,
+            context: Arc::new(context),
+            seen: Vec::new(),
+        };
+        {
+            let mut store = world.server.store();
+            store.now = NOW.get();
+            for (name, mode) in [("late", "WaitForFirstConsumer"), ("now", "Immediate")] {
+                let class = json!({"metadata": {"name": name}, "provisioner": "p", "volumeBindingMode": mode});
+                drop(store.create("storageclasses", &class));
+            }
+        }
+        world
+    }
+
+    /// One round of both controllers over all that there is, in this order or the other. `old` uses what
+    /// was seen before, as a watch that lags would.
+    pub(super) async fn round(&mut self, claims_first: bool, old: bool) {
+        let fresh: Vec<(Key, Value)> = {
+            let store = self.server.store();
+            let known = store.objects.iter();
+            known.map(|(key, it)| (key.clone(), it.clone())).collect()
+        };
+        let seen = if old {
+            std::mem::replace(&mut self.seen, fresh)
+        } else {
+            self.seen.clone_from(&fresh);
+            fresh
+        };
+        let order = if claims_first {
+            [CLAIMS, VOLUMES]
+        } else {
+            [VOLUMES, CLAIMS]
+        };
+        for plural in order {
+            for ((kind, _), object) in &seen {
+                if kind == plural {
+                    self.reconcile(plural, object.clone()).await;
+                }
+            }
+        }
+    }
+
+    /// A failed round is made again, as the queue would; here by whoever calls.
+    async fn reconcile(&self, plural: &str, object: Value) {
+        let context = Arc::clone(&self.context);
+        if plural == CLAIMS {
+            let claim = serde_json::from_value(object).unwrap();
+            drop(import::reconcile(Arc::new(claim), context).await);
+        } else {
+            let mut object = object;
+            object["apiVersion"] = json!("cdi.kubevirt.io/v1beta1");
+            object["kind"] = json!("DataVolume");
+            let volume = serde_json::from_value(object).unwrap();
+            drop(data_volume::reconcile(Arc::new(volume), context).await);
+        }
+    }
+
+    /// A controller that dies before its write number `life`, wherever it is then.
+    pub(super) async fn killed_round(&mut self, claims_first: bool, life: u32) {
+        self.server.store().life = Some(life);
+        self.round(claims_first, false).await;
+        self.server.store().life = None;
+    }
+
+    /// Lets everybody work until nothing changes any more, even as time goes by. `None` if that never is.
+    pub(super) async fn settle(&mut self, claims_first: bool) -> Option<()> {
+        let mut quiet = 0;
+        for _ in 0..60 {
+            let before = self.server.store().version;
+            self.round(claims_first, false).await;
+            self.housekeeping();
+            if self.server.store().version == before {
+                quiet += 1;
+                self.pass(40);
+            } else {
+                quiet = 0;
+            }
+            if quiet == 2 {
+                return Some(());
+            }
+        }
+        None
+    }
+
+    fn pass(&self, seconds: i64) {
+        NOW.set(NOW.get() + seconds);
+        self.server.store().now = NOW.get();
+    }
+
+    /// Binder, pvc-protection, collector of garbage, and the kubelet's part in deletions.
+    pub(super) fn housekeeping(&self) {
+        let mut store = self.server.store();
+        loop {
+            let before = store.version;
+            store.end_pods();
+            store.collect();
+            store.release_claims();
+            store.bind();
+            if store.version == before {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn step(&self, step: Step) {
+        let mut store = self.server.store();
+        match step {
+            Step::Volume(at, kind) => {
+                drop(store.create(VOLUMES, &volume(name(at), kind)));
+            }
+            Step::DeleteVolume(at) => store.remove(&key(VOLUMES, name(at)), false),
+            Step::EditVolume(at) => store.change(&key(VOLUMES, name(at)), |volume| {
+                volume["spec"]["priorityClassName"] = json!("high");
+            }),
+            Step::Claim(at) => {
+                let asks = json!({annotation::IMPORT_ENDPOINT: "https://h/disk"});
+                drop(store.create(CLAIMS, &claim(name(at), &asks)));
+            }
+            Step::ForeignClaim(at) => {
+                drop(store.create(CLAIMS, &claim(name(at), &json!({"keep": "me"}))));
+            }
+            Step::DeleteClaim(at) => store.remove(&key(CLAIMS, name(at)), false),
+            Step::Strip(at) => store.change(&key(CLAIMS, name(at)), |claim| {
+                if let Some(all) = claim["metadata"]["annotations"].as_object_mut() {
+                    all.remove(annotation::POD_PHASE);
+                }
+            }),
+            Step::StartMachine(at) => {
+                let mounts =
+                    json!([{"name": "d", "persistentVolumeClaim": {"claimName": name(at)}}]);
+                let pod = json!({
+                    "metadata": {"name": format!("vm-{}", name(at))},
+                    "spec": {"containers": [], "volumes": mounts},
+                });
+                drop(store.create("pods", &pod));
+            }
+            Step::StopMachine(at) => {
+                store.remove(&key("pods", &format!("vm-{}", name(at))), true);
+            }
+            Step::ForeignPod(at) => {
+                let pod = json!({
+                    "metadata": {"name": object::importer(name(at))}, "spec": {"containers": []},
+                });
+                drop(store.create("pods", &pod));
+            }
+            Step::DeletePod(at) => store.remove(&key("pods", &object::importer(name(at))), false),
+            Step::Pod(at, turn) => store.turn(&object::importer(name(at)), turn),
+            Step::Quota(used_up) => store.quota_is_used_up = used_up,
+            Step::Wait => {
+                drop(store);
+                self.pass(40);
+            }
+        }
+    }
+
+    /// What of the cluster's state does not depend on when it came about.
+    pub(super) fn state(&self) -> Value {
+        let store = self.server.store();
+        let mut objects = Vec::new();
+        for ((plural, name), object) in &store.objects {
+            if plural == "events" {
+                continue;
+            }
+            let mut object = object.clone();
+            let meta = object["metadata"].as_object_mut().unwrap();
+            for field in ["resourceVersion", "creationTimestamp", "deletionTimestamp"] {
+                if let Some(value) = meta.get_mut(field) {
+                    *value = json!("");
+                }
+            }
+            let conditions = object.pointer_mut("/status/conditions");
+            for condition in conditions
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                condition["lastTransitionTime"] = json!("");
+                condition["lastHeartbeatTime"] = json!("");
+            }
+            objects.push(json!([plural, name, object]));
+        }
+        Value::Array(objects)
+    }
+
+    /// What was told of ends: these must not be lost.
+    pub(super) fn ends_told(&self) -> Vec<String> {
+        let store = self.server.store();
+        let events = store
+            .objects
+            .iter()
+            .filter(|((kind, _), _)| kind == "events");
+        events
+            .filter(|(_, event)| {
+                let ends = [
+                    "ImportSucceeded",
+                    "ImportFailed",
+                    "ErrImportFailed",
+                    "ImportTargetInUse",
+                ];
+                ends.contains(&text(event, "/reason"))
+            })
+            .map(|(_, event)| {
+                let about = text(event, "/involvedObject/uid");
+                format!(
+                    "{about} {} {}",
+                    text(event, "/reason"),
+                    text(event, "/message")
+                )
+            })
+            .collect()
+    }
+}
+
+impl Store {
+    fn change(&mut self, key: &Key, how: impl FnOnce(&mut Value)) {
+        if let Some(known) = self.objects.get(key) {
+            let mut next = known.clone();
+            how(&mut next);
+            if next != *known {
+                self.put(key.clone(), next);
+            }
+        }
+    }
+
+    fn of(&self, plural: &str) -> Vec<(Key, Value)> {
+        let all = self.objects.iter().filter(|((kind, _), _)| kind == plural);
+        all.map(|(key, object)| (key.clone(), object.clone()))
+            .collect()
+    }
+
+    /// Pods that were to end have.
+    fn end_pods(&mut self) {
+        for (key, pod) in self.of("pods") {
+            if !text(&pod, "/metadata/deletionTimestamp").is_empty() {
+                self.remove(&key, true);
+            }
+        }
+    }
+
+    /// What nobody owns any more goes.
+    fn collect(&mut self) {
+        for plural in [CLAIMS, "pods"] {
+            for (key, object) in self.of(plural) {
+                let owners = object["metadata"]["ownerReferences"].as_array().cloned();
+                let owners = owners.unwrap_or_default();
+                let gone = !owners.is_empty()
+                    && owners.iter().all(|owner| {
+                        let mut all = self.objects.values();
+                        !all.any(|it| text(it, "/metadata/uid") == text(owner, "/uid"))
+                    });
+                if gone {
+                    self.remove(&key, false);
+                }
+            }
+        }
+    }
+
+    /// Claims that were to go, and that no pod uses, have.
+    fn release_claims(&mut self) {
+        let pods = self.of("pods");
+        for (key, claim) in self.of(CLAIMS) {
+            let ends = !text(&claim, "/metadata/deletionTimestamp").is_empty();
+            if ends
+                && !pods
+                    .iter()
+                    .any(|(_, pod)| used_by(pod).contains(&key.1.as_str()))
+            {
+                self.version += 1;
+                self.objects.remove(&key);
+            }
+        }
+    }
+
+    fn bind(&mut self) {
+        let pods = self.of("pods");
+        for (key, claim) in self.of(CLAIMS) {
+            let late = text(&claim, "/spec/storageClassName") == "late";
+            let used = pods
+                .iter()
+                .any(|(_, pod)| used_by(pod).contains(&key.1.as_str()));
+            if text(&claim, "/status/phase") == "Pending" && (!late || used) {
+                self.change(&key, |claim| claim["status"]["phase"] = json!("Bound"));
+            }
+        }
+    }
+
+    /// A kubelet's word about an importer that it runs.
+    fn turn(&mut self, pod: &str, turn: Turn) {
+        let key = key("pods", pod);
+        let Some(known) = self.objects.get(&key).cloned() else {
+            return;
+        };
+        let phase = text(&known, "/status/phase");
+        if ["Succeeded", "Failed"].contains(&phase) {
+            return;
+        }
+        let restarts = known.pointer("/status/containerStatuses/0/restartCount");
+        let restarts = restarts.and_then(Value::as_u64).unwrap_or(0);
+        let container = |restarts: u64, state: Value, last: Value| {
+            json!([{"name": "importer", "image": "i", "imageID": "", "ready": true,
+                "restartCount": restarts, "state": state, "lastState": last}])
+        };
+        let ended = |code: i32, message: &Value| json!({"terminated": {"exitCode": code, "message": message.to_string()}});
+        let status = match turn {
+            Turn::Run => json!({"phase": "Running",
+                "containerStatuses": container(restarts, json!({"running": {}}), json!({}))}),
+            Turn::Crash => {
+                let last = ended(1, &json!({"message": "h answered 503"}));
+                let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+                json!({"phase": "Running", "containerStatuses": container(restarts + 1, waits, last)})
+            }
+            Turn::Complete => {
+                let uid = text(&known, "/metadata/ownerReferences/0/uid").to_owned();
+                self.filled.insert(uid);
+                let state = ended(0, &json!({"message": "Import Complete"}));
+                json!({"phase": "Succeeded", "containerStatuses": container(restarts, state, json!({}))})
+            }
+            Turn::WrongChecksum => {
+                let end = json!({"message": "wrong", "reason": "ChecksumMismatch"});
+                json!({"phase": "Succeeded",
+                    "containerStatuses": container(restarts, ended(0, &end), json!({}))})
+            }
+            Turn::Evict => {
+                json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"})
+            }
+            Turn::Gone => {
+                let state = json!({"running": {}});
+                json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}],
+                    "containerStatuses": container(restarts, state, json!({}))})
+            }
+        };
+        self.change(&key, |pod| pod["status"] = status);
+    }
+}
+
+fn claim(name: &str, annotations: &Value) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
+        "spec": {
+            "storageClassName": "now", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    })
+}
+
+fn volume(name: &str, kind: Kind) -> Value {
+    let http = json!({"http": {"url": "https://h/disk"}});
+    let (source, class, annotations) = match kind {
+        Kind::Http | Kind::Nonsense => (http, "now", json!({})),
+        Kind::Blank => (json!({"blank": {}}), "late", json!({})),
+        Kind::Immediate => (http, "late", json!({annotation::BIND_IMMEDIATE: ""})),
+        Kind::Clone => (
+            json!({"pvc": {"namespace": "n", "name": "c"}}),
+            "now",
+            json!({}),
+        ),
+        Kind::Populator => (http, "now", json!({annotation::USE_POPULATOR: "true"})),
+        Kind::Adopting => (http, "now", json!({annotation::ALLOW_ADOPTION: "true"})),
+    };
+    let size = if matches!(kind, Kind::Nonsense) {
+        "1"
+    } else {
+        "1Gi"
+    };
+    json!({
+        "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
+        "spec": {"source": source, "pvc": {
+            "storageClassName": class, "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
+        }},
+    })
+}
+
+/// Whether nobody has touched what is not ours.
+pub(super) fn foreign_things(server: &Server) -> Vec<Value> {
+    let store = server.store();
+    let foreign = store.objects.values().filter(|object| {
+        noted(object, "keep").is_some() && noted(object, annotation::CREATED_FOR).is_none()
+    });
+    foreign.cloned().collect()
+}

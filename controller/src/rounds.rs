@@ -1,0 +1,46 @@
+//! What is the same around every controller's rounds: how failures are told, and when to come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use kube::runtime::controller::Action as Next;
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// Somebody was faster: what they wrote is on its way to us.
+const SOON: Duration = Duration::from_millis(200);
+
+/// The server refused, or did not answer.
+const LATER: Duration = Duration::from_secs(5);
+
+/// When to look again at what could not be reconciled.
+pub(crate) fn again<K>(_: Arc<K>, error: &Error, _: Arc<Context>) -> Next {
+    match error.status() {
+        Some(409) => Next::requeue(SOON),
+        _ => Next::requeue(LATER),
+    }
+}
+
+/// Drives a controller, and logs what was not reconciled. `what` it is about, in a word.
+pub(crate) async fn drive<T, E>(what: &'static str, rounds: impl Stream<Item = Result<T, E>>)
+where
+    E: std::error::Error + 'static,
+{
+    rounds
+        .for_each(async |outcome| {
+            if let Err(error) = outcome {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a {what} was not reconciled"
+                );
+            }
+        })
+        .await;
+}
+
+/// Back after a while, or when something changes.
+pub(crate) fn after(pause: Option<Duration>) -> Next {
+    pause.map_or_else(Next::await_change, Next::requeue)
+}
