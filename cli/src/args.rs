@@ -162,8 +162,9 @@ checked; credentials for it are --user's or those of --authfile.
 
 A disk on an NBD server is nbd://host:port/export or nbd+unix:///export?socket=PATH. It is raw, whatever it
 looks like, unless --from says otherwise; what the server says is zero is not read. A disk of a VMware machine is
-vddk://USER@SERVER/?vm=MOREF&file=[DATASTORE] PATH&thumbprint=AA:BB:..., with the password in
-LONGSHORE_PASSWORD, and takes nbdkit with its vddk plugin and VMware's own library (libdir=DIR). A disk of
+vddk://USER@SERVER/?uuid=UUID&file=[DATASTORE] PATH&thumbprint=AA:BB:..., with the password in
+LONGSHORE_PASSWORD, and takes nbdkit with its vddk plugin and VMware's own library (libdir=DIR); with
+&snapshot=ID it is what it was then, and &snapshot=ID&previous=ID (or a changeId) applies what changed. A disk of
 oVirt is imageio://USER@ENGINE/DISK-ID, or with ?snapshot=ID what it was then; ?snapshot=ID&previous=ID and
 ?backup=ID apply what changed to an OUT that has the rest.
 

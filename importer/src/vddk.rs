@@ -5,12 +5,15 @@
 //! Longshore, nothing here was ever tried against the real ones, and the tests put nbdkit's file plugin in
 //! the plugin's place. Without them the error is one of its own ([`VddkError::reason`]: `AwaitingVDDK`).
 //!
-//! What changed between two checkpoints is told by a [`ChangedBlocks`]; only that is read, and applied in
-//! place.
+//! What vSphere itself has to be asked for, it is asked for by [`vsphere`]: which machine has a uuid, what a
+//! disk's file was called in a snapshot, and what changed between two checkpoints. Of changes only they are
+//! read, and applied in place; a [`ChangedBlocks`] of one's own can tell them, too.
 
 mod address;
 mod child;
 mod error;
+mod lookup;
+mod vsphere;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,6 +24,9 @@ use longshore_transfer::Source;
 
 use self::child::Child;
 pub use self::error::VddkError;
+use self::lookup::Tracked;
+use self::vsphere::Vsphere;
+pub use self::vsphere::VsphereError;
 use crate::nbd::areas::ChangedBlocks;
 use crate::nbd::{Address, Keeper, NbdSource, Place};
 use crate::{BasicAuth, Error, Result, SourceOptions};
@@ -39,14 +45,18 @@ pub struct VddkDisk {
     pub port: Option<u16>,
     /// Name and password for it.
     pub auth: BasicAuth,
-    /// SHA-1 fingerprint of its certificate, `AA:BB:...`.
+    /// SHA-1 (or SHA-256) fingerprint of its certificate, `AA:BB:...`. With it nobody needs to have signed
+    /// the certificate.
     pub thumbprint: Option<String>,
-    /// The machine's managed object reference, such as `vm-123`.
+    /// The machine's managed object reference, such as `vm-123`, or its uuid.
     pub vm: String,
     /// The disk, such as `[datastore1] web/web.vmdk`.
     pub file: String,
-    /// A snapshot's managed object reference, if the disk is to be read as it was then.
+    /// A snapshot's managed object reference, or its name, if the disk is to be read as it was then.
     pub snapshot: Option<String>,
+    /// What the target has already, if only what changed up to `snapshot` is to be read: an earlier
+    /// snapshot, or the `changeId` that the disk had in one.
+    pub previous: Option<String>,
     /// Ways to read it, such as `nbdssl:nbd`.
     pub transports: Option<String>,
     /// How the library compresses what it sends: `none`, `zlib`, `fastlz` or `skipz`.
@@ -72,6 +82,7 @@ impl VddkDisk {
             vm: vm.to_owned(),
             file: file.to_owned(),
             snapshot: None,
+            previous: None,
             transports: None,
             compression: None,
             config: None,
@@ -92,6 +103,7 @@ impl fmt::Debug for VddkDisk {
         f.debug_struct("VddkDisk")
             .field("name", &self.name())
             .field("snapshot", &self.snapshot)
+            .field("previous", &self.previous)
             .finish_non_exhaustive()
     }
 }
@@ -107,7 +119,10 @@ pub fn vddk_source(
         name: disk.name(),
         source,
     };
-    let child = Arc::new(Child::start(disk, &options.cancel).map_err(fail)?);
+    child::has_library(&disk.libdir).map_err(fail)?;
+    let (disk, tracked) = resolved(disk, options)?;
+    let changes = changes.or(tracked);
+    let child = Arc::new(Child::start(&disk, &options.cancel).map_err(fail)?);
     let address = Address {
         place: Place::Unix(child.socket()),
         export: String::new(),
@@ -125,6 +140,47 @@ pub fn vddk_source(
         Some(changes) => source.with_changes(changes),
         None => source,
     }))
+}
+
+/// The disk as VMware's library wants it told, and what changed of it, if that is asked for.
+fn resolved(
+    disk: &VddkDisk,
+    options: &SourceOptions,
+) -> Result<(VddkDisk, Option<Box<dyn ChangedBlocks>>)> {
+    let mut resolved = disk.clone();
+    if !lookup::is_needed(disk) {
+        return Ok((resolved, None));
+    }
+    let vsphere = Vsphere::log_in(disk, options)?;
+    let found = lookup::look_up(&vsphere, disk).map_err(|e| Error::Vddk {
+        name: disk.name(),
+        source: e.into(),
+    })?;
+    tracing::info!(
+        machine = found.machine.value,
+        file = found.file,
+        snapshot = found.snapshot.as_ref().map(|s| s.value.as_str()),
+        since = found.since,
+        "vSphere knows the disk"
+    );
+    resolved.vm.clone_from(&found.machine.value);
+    resolved.file = found.file;
+    resolved.snapshot = found.snapshot.as_ref().map(|s| s.value.clone());
+    let tracked = match (found.snapshot, found.since) {
+        (Some(snapshot), Some(since)) => {
+            let tracked = Tracked {
+                vsphere,
+                machine: found.machine,
+                snapshot,
+                key: found.key,
+                since,
+            };
+            let tracked: Box<dyn ChangedBlocks> = Box::new(tracked);
+            Some(tracked)
+        }
+        _ => None,
+    };
+    Ok((resolved, tracked))
 }
 
 /// The same for a `vddk://` address.

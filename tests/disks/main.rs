@@ -8,6 +8,7 @@
 mod imageio;
 mod nbd;
 mod vddk;
+mod vsphere;
 
 use std::error::Error as StdError;
 use std::os::unix::fs::FileExt;

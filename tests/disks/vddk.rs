@@ -10,45 +10,49 @@ use longshore_importer::{
     BasicAuth, ChangedBlocks, Changes, NbdError, SourceOptions, VddkDisk, VddkError, vddk_source,
 };
 use longshore_tests::program::{have, longshore, said};
+use longshore_tests::vsphere::{PASSWORD, USER};
 
 use super::{MIB, Place, chain, import_to, options, same};
 
 /// Takes the arguments apart as the plugin would, and refuses what it would refuse. What it was called with
-/// is in `called`; `$FILTER` and `$MORE` are for nbdkit.
+/// is in `called`; `$FILTER` and `$MORE` are for nbdkit. What a snapshot has is in `states`, if it is there.
 const STAND_IN: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 printf '%s\n' "$@" > "$here/called"
 env > "$here/environment"
-args= disk= password= plugin=
+args= disk= password= plugin= snapshot=
 for arg; do
   case "$arg" in
     vddk) plugin=yes ;;
     file=*) disk=${arg#file=} ;;
     password=+*) read -r password < "${arg#password=+}" ;;
-    server=*|user=*|vm=moref=*|thumbprint=*|snapshot=*|transports=*|compression=*|libdir=*|port=*) ;;
+    snapshot=*) snapshot=${arg#snapshot=} ;;
+    server=*|user=*|vm=moref=*|thumbprint=*|transports=*|compression=*|libdir=*|port=*) ;;
     -*) args="$args $arg" ;;
     *=*) echo "nbdkit: error: unknown parameter $arg" >&2; exit 1 ;;
     *) args="$args $arg" ;;
   esac
 done
 test "$plugin" = yes || exit 1
-if test "$password" != "open sesame"; then
+if test "$password" != "open <&> sesame"; then
   echo "nbdkit: vddk[1]: error: login with password $password failed" >&2
   exit 1
 fi
 . "$here/how"
 echo $$ > "$here/running"
-exec nbdkit $args $FILTER file "$here/$disk" $MORE
+served=$here/$disk
+if test -n "$snapshot" -a -e "$here/states/$snapshot"; then served=$here/states/$snapshot; fi
+exec nbdkit $args $FILTER file "$served" $MORE
 "#;
 
-struct Stand {
-    place: Place,
-    disk: VddkDisk,
+pub(super) struct Stand {
+    pub(super) place: Place,
+    pub(super) disk: VddkDisk,
 }
 
 impl Stand {
     /// A disk behind a stand-in for the plugin, with these filters and parameters of nbdkit.
-    fn new(seed: u64, filter: &str, more: &str) -> Self {
+    pub(super) fn new(seed: u64, filter: &str, more: &str) -> Self {
         let place = Place::new();
         place.disk("web.vmdk", seed);
         let nbdkit = place.path("nbdkit");
@@ -60,8 +64,8 @@ impl Stand {
         std::fs::create_dir_all(&library).unwrap();
         std::fs::write(library.join("libvixDiskLib.so.8"), "not really").unwrap();
         let auth = BasicAuth {
-            user: "administrator@vsphere.local".into(),
-            password: "open sesame".into(),
+            user: USER.into(),
+            password: PASSWORD.into(),
         };
         let mut disk = VddkDisk::new("vcenter.example.org", auth, "vm-9", "web.vmdk");
         disk.nbdkit = nbdkit;
@@ -70,16 +74,36 @@ impl Stand {
         Self { place, disk }
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(super) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.place.path(name)).unwrap()
     }
 
-    fn out(&self) -> PathBuf {
+    pub(super) fn out(&self) -> PathBuf {
         self.place.path("out.raw")
     }
 
+    /// A `PATH` with the stand-in in front, which leaves itself out when it starts the real nbdkit.
+    pub(super) fn path(&self) -> String {
+        std::fs::create_dir(self.place.path("bin")).unwrap();
+        let real = Command::new("sh")
+            .args(["-c", "command -v nbdkit"])
+            .output()
+            .unwrap();
+        let real = String::from_utf8(real.stdout).unwrap();
+        let script = format!(
+            "#!/bin/sh\nsed 's#exec nbdkit#exec {}#' {1}/nbdkit > {1}/real && chmod +x {1}/real && exec {1}/real \"$@\"\n",
+            real.trim(),
+            self.place.path("").display()
+        );
+        let shim = self.place.path("bin/nbdkit");
+        std::fs::write(&shim, script).unwrap();
+        std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        format!("{}:{path}", self.place.path("bin").display())
+    }
+
     #[track_caller]
-    fn refused(&self, options: &SourceOptions) -> VddkError {
+    pub(super) fn refused(&self, options: &SourceOptions) -> VddkError {
         match vddk_source(&self.disk, None, options) {
             Err(longshore_importer::Error::Vddk { source, .. }) => source,
             Err(e) => panic!("{}", chain(&e)),
@@ -89,7 +113,7 @@ impl Stand {
 
     /// The stand-in became an nbdkit, which has ended.
     #[track_caller]
-    fn is_gone(&self) {
+    pub(super) fn is_gone(&self) {
         let pid = self.read("running");
         let alive = PathBuf::from("/proc").join(pid.trim()).join("fd");
         assert!(!alive.exists(), "nbdkit {} still runs", pid.trim());
@@ -348,32 +372,14 @@ fn the_command_imports_a_disk_and_ends_nbdkit_however_it_ends() {
         "vddk://administrator@vcenter.example.org/?vm=vm-9&file=web.vmdk&libdir={}",
         stand.disk.libdir.display()
     );
-    let path = std::env::var("PATH").unwrap();
+    let path = stand.path();
     let command = || {
         let mut command = longshore();
         command.args(["import", &url]).arg(stand.out());
-        // The stand-in leaves itself out when it starts the real one.
-        command.env(
-            "PATH",
-            format!("{}:{path}", stand.place.path("bin").display()),
-        );
-        command.env("LONGSHORE_PASSWORD", "open sesame");
+        command.env("PATH", &path);
+        command.env("LONGSHORE_PASSWORD", PASSWORD);
         command
     };
-    std::fs::create_dir(stand.place.path("bin")).unwrap();
-    let real = Command::new("sh")
-        .args(["-c", "command -v nbdkit"])
-        .output()
-        .unwrap();
-    let real = String::from_utf8(real.stdout).unwrap();
-    let script = format!(
-        "#!/bin/sh\nsed 's#exec nbdkit#exec {}#' {1}/nbdkit > {1}/real && chmod +x {1}/real && exec {1}/real \"$@\"\n",
-        real.trim(),
-        stand.place.path("").display()
-    );
-    let shim = stand.place.path("bin/nbdkit");
-    std::fs::write(&shim, script).unwrap();
-    std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
     let done = command().output().unwrap();
     assert!(done.status.success(), "{}", said(&done));
     same(&stand.out(), &stand.place.path("web.vmdk"));

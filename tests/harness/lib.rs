@@ -21,3 +21,4 @@ pub mod imageio;
 pub mod nbd;
 pub mod program;
 pub mod stores;
+pub mod vsphere;

@@ -115,6 +115,17 @@ pub(crate) const STORES: Module = Module {
     ],
 };
 
+/// The vCenter that the importer's tests ask.
+pub(crate) const VSPHERE: Module = Module {
+    folder: "vsphere",
+    ldflags: "",
+    programs: &[program(
+        "vsphere-simulator",
+        "longshore.test/tools/vsphere",
+        "0.52.0",
+    )],
+};
+
 /// Beyond what the largest takes on two busy cores.
 const LIMIT: Duration = Duration::from_mins(45);
 
@@ -208,12 +219,16 @@ fn built(module: &Module, program: &Program) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The same for the same sources, flags and compiler.
+/// The same for the same sources, flags and compiler. What has no source of its own has no `main.go`.
 fn key(module: &Module, source: &Path) -> Result<u64> {
     // Not the hasher of maps: this one has no secret, and gives the same every time.
     let mut hasher = DefaultHasher::new();
     for file in ["go.mod", "go.sum"] {
         paths::read(&source.join(file))?.hash(&mut hasher);
+    }
+    let own = source.join("main.go");
+    if own.exists() {
+        paths::read(&own)?.hash(&mut hasher);
     }
     module.ldflags.hash(&mut hasher);
     if let Ok(version) = Run::new("go").arg("version").quiet().capture() {

@@ -23,7 +23,7 @@ use super::pipe::{Feed, Unwanted};
 use super::random::Fetch;
 
 pub(crate) use self::gauge::Gauge;
-use self::queue::{LEAST_PART, Next, Part, Queue};
+use self::queue::{Asker, LEAST_PART, Next, Part, Queue};
 
 mod gauge;
 mod queue;
@@ -36,6 +36,8 @@ const WORTH_IT: u64 = 8 << 20;
 const PIECE: usize = 128 << 10;
 /// A lap is no shorter, or it would tell of chance.
 const LAP: Duration = Duration::from_millis(200);
+/// How often somebody without work looks for what others are slow with.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
 /// From this delay on a connection takes its time to show what it can do.
 pub(crate) const LONG_LINE: Duration = Duration::from_millis(40);
 
@@ -129,6 +131,7 @@ impl Shared {
             let mut parcel = Parcel {
                 shared: &self,
                 name: part.name,
+                start: part.start,
                 bytes: BytesMut::new(),
                 brought: 0,
             };
@@ -189,14 +192,20 @@ impl Shared {
             // Whatever happens from here on is heard of.
             work.as_mut().enable();
             if number < self.width.load(Ordering::Relaxed) {
-                if let Some(part) = self.queue().take(most, *warm) {
+                let asker = Asker {
+                    most,
+                    warm: *warm,
+                    now: Instant::now(),
+                };
+                if let Some(part) = self.queue().take(asker) {
                     return part;
                 }
             } else {
                 // Others must not leave work to it.
                 self.set_warm(warm, false);
             }
-            work.await;
+            // Somebody may have become slow meanwhile.
+            let _ = tokio::time::timeout(LOOK_AROUND, work).await;
         }
     }
 
@@ -213,6 +222,7 @@ impl Shared {
 struct Parcel<'a> {
     shared: &'a Shared,
     name: u64,
+    start: u64,
     bytes: BytesMut,
     brought: u64,
 }
@@ -239,9 +249,10 @@ impl Parcel<'_> {
             return;
         }
         let n = bytes.len() as u64;
+        let start = self.start + self.brought;
         self.brought += n;
         self.shared.came.fetch_add(n, Ordering::Relaxed);
-        if self.shared.queue().put(self.name, bytes) {
+        if self.shared.queue().put(self.name, start, bytes) {
             self.shared.news.notify_one();
         }
     }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
+use rustls::ClientConfig;
 use url::Url;
 
+use super::agent::USER_AGENT;
 use crate::{Error, Result, SourceOptions};
 
 /// A bundle of every authority there is has a quarter of a megabyte.
@@ -15,38 +17,69 @@ const LARGEST_BUNDLE: u64 = 16 << 20;
 
 /// Builds the client that asks for `url`.
 pub(crate) fn client(url: &Url, options: &SourceOptions, agent: &str) -> Result<Client> {
-    // Another part of the process may have chosen a provider already; any will do.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let certificates = authorities(&options.ca)?;
-    let builder = || {
-        Client::builder()
-            .user_agent(agent)
-            .referer(false)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(options.connect_timeout)
-            // Each part of a fleet finds a connection that is warm.
-            .pool_max_idle_per_host(options.connections.max(2))
-            .pool_idle_timeout(Duration::from_secs(30))
-            .tcp_keepalive(Duration::from_secs(30))
-            .tls_danger_accept_invalid_certs(options.insecure)
-    };
     if options.insecure && url.scheme() == "https" {
         tracing::warn!("certificates are not checked: anyone on the way can change the image");
     }
-    let build = |builder: ClientBuilder| {
-        builder.build().map_err(|e| Error::Client {
-            source: e.without_url(),
-        })
-    };
-    match build(builder().tls_certs_merge(certificates.clone())) {
+    built(url, certificates, || builder(options, agent))
+}
+
+/// A client that asks `url` itself, whatever proxies the environment names. With `tls` that says whose
+/// certificates are believed.
+pub(crate) fn direct(
+    url: &Url,
+    options: &SourceOptions,
+    tls: Option<ClientConfig>,
+) -> Result<Client> {
+    match tls {
+        None => built(url, authorities(&options.ca)?, || {
+            builder(options, USER_AGENT).no_proxy()
+        }),
+        Some(tls) => builder(options, USER_AGENT)
+            .no_proxy()
+            .tls_backend_preconfigured(tls)
+            .build()
+            .map_err(unbuilt),
+    }
+}
+
+/// A client that believes these authorities besides the system's.
+fn built(
+    url: &Url,
+    certificates: Vec<Certificate>,
+    builder: impl Fn() -> ClientBuilder,
+) -> Result<Client> {
+    match builder().tls_certs_merge(certificates.clone()).build() {
         // A container without ca-certificates has no authorities. That is no obstacle to http, nor
         // where the right one was given.
         Err(error) if url.scheme() == "http" || !certificates.is_empty() => {
             tracing::debug!(%error, "the system has no certificates");
-            build(builder().tls_certs_only(certificates))
+            let only = builder().tls_certs_only(certificates);
+            only.build().map_err(unbuilt)
         }
-        client => client,
+        client => client.map_err(unbuilt),
     }
+}
+
+fn unbuilt(error: reqwest::Error) -> Error {
+    Error::Client {
+        source: error.without_url(),
+    }
+}
+
+fn builder(options: &SourceOptions, agent: &str) -> ClientBuilder {
+    // Another part of the process may have chosen a provider already; any will do.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Client::builder()
+        .user_agent(agent)
+        .referer(false)
+        .redirect(redirect::Policy::none())
+        .connect_timeout(options.connect_timeout)
+        // Each part of a fleet finds a connection that is warm.
+        .pool_max_idle_per_host(options.connections.max(2))
+        .pool_idle_timeout(Duration::from_secs(30))
+        .tcp_keepalive(Duration::from_secs(30))
+        .tls_danger_accept_invalid_certs(options.insecure)
 }
 
 /// A client for services of this machine, which have no certificates and are not behind a proxy.

@@ -125,8 +125,7 @@ fn ovirt(
     imageio_source(&wanted, options)
 }
 
-/// A disk of vSphere: all of it, as it is or as it was at a checkpoint. What changed between two of them
-/// takes a query that is not made yet, and so does finding a machine by its uuid.
+/// A disk of vSphere: as it is, as it was at a checkpoint, or what changed since the one before.
 fn vmware(
     endpoint: &str,
     disk: &Vmware,
@@ -141,15 +140,10 @@ fn vmware(
     };
     let url = Url::parse(endpoint).map_err(|e| refuse(&e.to_string()))?;
     let server = url.host_str().ok_or_else(|| refuse("it names no server"))?;
-    let reference = disk.uuid.strip_prefix("moref=").unwrap_or(&disk.uuid);
-    if !reference.starts_with("vm-") {
-        return Err(refuse(
-            "machines can't be found by their uuid yet: give the managed object reference (vm-123) in its place",
-        ));
-    }
+    let machine = disk.uuid.strip_prefix("moref=").unwrap_or(&disk.uuid);
     let auth = options.basic_auth.clone();
     let auth = auth.ok_or_else(|| refuse("there are no user and password for it"))?;
-    let mut wanted = VddkDisk::new(server, auth, reference, &disk.backing_file);
+    let mut wanted = VddkDisk::new(server, auth, machine, &disk.backing_file);
     wanted.port = url.port();
     wanted.thumbprint = Some(disk.thumbprint.clone());
     wanted.config.clone_from(&disk.arguments);
@@ -157,12 +151,8 @@ fn vmware(
         wanted.libdir.clone_from(library);
     }
     if let Some(checkpoint) = checkpoint {
-        if checkpoint.previous.is_some() {
-            return Err(refuse(
-                "changes between two checkpoints are not asked for yet",
-            ));
-        }
         wanted.snapshot = Some(checkpoint.current.clone());
+        wanted.previous.clone_from(&checkpoint.previous);
     }
     vddk_source(&wanted, None, options)
 }

@@ -1,6 +1,8 @@
 //! Addresses of disks on the command line:
 //! `vddk://USER@SERVER[:PORT]/?vm=vm-123&file=[datastore1] web/web.vmdk&thumbprint=AA:BB...`, and further
 //! `snapshot`, `transports`, `compression`, `config` and `libdir`, all as nbdkit-vddk-plugin(1) has them.
+//! The machine's uuid in place of its reference (`vm=`, or `uuid=`), a snapshot's name in place of its
+//! reference, and `previous` (apply what changed since that snapshot or changeId) take asking vSphere.
 //! The password is not part of it: it would show in the list of processes.
 
 use percent_encoding::percent_decode_str;
@@ -39,20 +41,21 @@ pub(super) fn parse(spec: &str, options: &SourceOptions) -> Result<VddkDisk, Vdd
     for (key, value) in url.query_pairs() {
         let value = value.into_owned();
         match &*key {
-            "vm" => value
+            "vm" | "uuid" => value
                 .strip_prefix("moref=")
                 .unwrap_or(&value)
                 .clone_into(&mut disk.vm),
             "file" => disk.file = value,
             "thumbprint" => disk.thumbprint = Some(value),
             "snapshot" => disk.snapshot = Some(value),
+            "previous" => disk.previous = Some(value),
             "transports" => disk.transports = Some(value),
             "compression" => disk.compression = Some(value),
             "config" => disk.config = Some(value.into()),
             "libdir" => disk.libdir = value.into(),
             key => {
                 return Err(refuse(&format!(
-                    "it has {key:?}, which is none of vm, file, thumbprint, snapshot, transports, compression, config and libdir"
+                    "it has {key:?}, which is none of vm, uuid, file, thumbprint, snapshot, previous, transports, compression, config and libdir"
                 )));
             }
         }
@@ -64,6 +67,11 @@ pub(super) fn parse(spec: &str, options: &SourceOptions) -> Result<VddkDisk, Vdd
         if value.is_empty() {
             return Err(refuse(&format!("it has no {what}")));
         }
+    }
+    if disk.previous.is_some() && disk.snapshot.is_none() {
+        return Err(refuse(
+            "it has previous= and no snapshot=: changes are told between two snapshots",
+        ));
     }
     Ok(disk)
 }
@@ -110,6 +118,7 @@ mod tests {
             "vddk://u:p@h/?vm=a&file=b",
             "vddk://u@h/?vm=a",
             "vddk://u@h/?file=b",
+            "vddk://u@h/?vm=a&file=b&previous=c",
             "vddk://u@h/?vm=a&file=b&password=c",
         ] {
             let refused = parse(spec, &options);

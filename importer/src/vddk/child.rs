@@ -40,7 +40,6 @@ pub(super) struct Child {
 impl Child {
     /// Starts it, and waits until it listens.
     pub(super) fn start(disk: &VddkDisk, cancel: &Cancel) -> Result<Self, VddkError> {
-        has_library(&disk.libdir)?;
         let directory = Private::new()?;
         let password = &disk.auth.password;
         if password.len() > LINE || password.contains(['\0', '\n']) {
@@ -197,7 +196,7 @@ fn spawn(mut command: Command, said: &Arc<Said>) -> io::Result<Process> {
 }
 
 /// The library is where it should be: it is loaded late, and nbdkit's message for that says little.
-fn has_library(libdir: &Path) -> Result<(), VddkError> {
+pub(super) fn has_library(libdir: &Path) -> Result<(), VddkError> {
     let there = std::fs::read_dir(libdir.join("lib64")).is_ok_and(|files| {
         files.flatten().any(|file| {
             file.file_name()

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Retry;
 use crate::nbd::NbdError;
+use crate::{HttpError, Retry, VsphereError};
 
 /// Why a disk of a VMware machine could not be read. `said` is what nbdkit said last, without secrets.
 #[derive(Debug, thiserror::Error)]
@@ -81,9 +81,24 @@ pub enum VddkError {
         /// What came of that.
         source: NbdError,
     },
+    /// vSphere did not tell what it takes.
+    #[error(transparent)]
+    Vsphere(VsphereError),
     /// Somebody asked to stop.
     #[error("interrupted")]
     Cancelled,
+}
+
+impl From<VsphereError> for VddkError {
+    fn from(error: VsphereError) -> Self {
+        match error {
+            VsphereError::Http {
+                source: HttpError::Cancelled,
+                ..
+            } => Self::Cancelled,
+            error => Self::Vsphere(error),
+        }
+    }
 }
 
 fn told(said: &str) -> String {
@@ -107,6 +122,7 @@ impl VddkError {
             Self::Start { .. } | Self::Slow { .. } => "NbdkitNotStarted",
             Self::Ended { .. } => "NbdkitFailed",
             Self::Server { source, .. } => source.reason(),
+            Self::Vsphere(source) => source.reason(),
             Self::Cancelled => "Interrupted",
         }
     }
@@ -116,6 +132,7 @@ impl VddkError {
         match self {
             Self::Slow { .. } | Self::Ended { .. } => Retry::Transient,
             Self::Server { source, .. } => source.retry(),
+            Self::Vsphere(source) => source.retry(),
             _ => Retry::Permanent,
         }
     }

@@ -166,7 +166,9 @@ fn integration(count: &mut Count) -> Result<()> {
         .args(SUITES.iter().flat_map(|suite| ["--test", suite]))
         .env(guest::VARIABLE, guest::make()?);
     let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
+    let [vsphere] = gotools::build(&gotools::VSPHERE, ["vsphere-simulator"])?;
     let run = run
+        .env("LONGSHORE_VSPHERE_SIMULATOR", vsphere)
         .env("LONGSHORE_VERSITYGW", s3)
         .env("LONGSHORE_FAKE_GCS_SERVER", gcs);
     tests(run, count)

@@ -2,13 +2,15 @@
 //!
 //! The content is handed out in parts, in order, as long as there is memory for all that is under way or
 //! waits for the reader. What a broken request leaves is handed out again before anything new is, in
-//! smaller parts: the reader waits for it, and whoever is free next takes a share of it.
+//! smaller parts: the reader waits for it, and whoever is free next takes a share of it. Who has nothing
+//! else to do asks again for what a slow connection was asked for, and the bytes that come first count.
 //!
 //! It neither asks nor waits, and knows nothing of requests but how often a part has failed.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use crate::http::error::HttpError;
 use crate::http::retry::Attempts;
@@ -36,6 +38,19 @@ pub(super) enum Next {
     End,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    /// The bytes of a new part.
+    pub(super) most: u64,
+    /// The connection has brought what it was asked for last.
+    pub(super) warm: bool,
+    pub(super) now: Instant,
+}
+
+/// A part is made to take a second.
+const LATE: Duration = Duration::from_secs(3);
+
 #[derive(Debug)]
 struct Slot {
     name: u64,
@@ -46,6 +61,9 @@ struct Slot {
     /// What came and was not passed on.
     bytes: VecDeque<Bytes>,
     state: State,
+    /// How many were asked, and who was first.
+    asked: u32,
+    first: Option<Asker>,
 }
 
 #[derive(Debug)]
@@ -58,18 +76,32 @@ enum State {
 
 impl Slot {
     /// The part, if it waits for somebody to ask for it.
-    fn ask(&mut self) -> Option<Part> {
+    fn ask(&mut self, asker: Asker) -> Option<Part> {
         let State::Waits(attempts) = &self.state else {
             return None;
         };
         let attempts = attempts.clone();
         self.state = State::Asked;
-        Some(Part {
+        self.first = Some(asker);
+        Some(self.part(attempts))
+    }
+
+    /// What is still to come of the part, if whoever was asked for it is slow.
+    fn ask_twice(&mut self, asker: Asker, attempts: &Attempts) -> Option<Part> {
+        let first = self.first?;
+        let slow = !first.warm || asker.now.duration_since(first.now) > LATE;
+        let alone = matches!(self.state, State::Asked) && self.asked == 1;
+        (alone && slow && self.came < self.len).then(|| self.part(attempts.clone()))
+    }
+
+    fn part(&mut self, attempts: Attempts) -> Part {
+        self.asked += 1;
+        Part {
             name: self.name,
-            start: self.start,
-            len: self.len,
+            start: self.start + self.came,
+            len: self.len - self.came,
             attempts,
-        })
+        }
     }
 }
 
@@ -128,6 +160,8 @@ impl Queue {
             came: 0,
             bytes: VecDeque::new(),
             state: State::Waits(self.attempts.clone()),
+            asked: 0,
+            first: None,
         }
     }
 
@@ -140,16 +174,23 @@ impl Queue {
     ///
     /// What a broken request left is for a connection that is `warm`, if there are any: the reader will
     /// soon wait for it, and the first bytes of a new connection take many round trips.
-    pub(super) fn take(&mut self, most: u64, warm: bool) -> Option<Part> {
+    pub(super) fn take(&mut self, asker: Asker) -> Option<Part> {
+        if !asker.warm && self.warm > 0 {
+            self.hand_out(asker.most)?;
+            return self.slots.back_mut().and_then(|slot| slot.ask(asker));
+        }
         let waits = |slot: &Slot| matches!(slot.state, State::Waits(_));
-        if !warm && self.warm > 0 {
-            self.hand_out(most)?;
-            return self.slots.back_mut().and_then(Slot::ask);
+        if self.slots.iter().any(waits) || self.hand_out(asker.most).is_some() {
+            return self.slots.iter_mut().find_map(|slot| slot.ask(asker));
         }
-        if !self.slots.iter().any(waits) {
-            self.hand_out(most)?;
+        if !asker.warm {
+            return None;
         }
-        self.slots.iter_mut().find_map(Slot::ask)
+        let Self {
+            slots, attempts, ..
+        } = self;
+        let mut slots = slots.iter_mut();
+        slots.find_map(|slot| slot.ask_twice(asker, attempts))
     }
 
     fn hand_out(&mut self, most: u64) -> Option<()> {
@@ -169,15 +210,24 @@ impl Queue {
         self.slots.iter().position(|slot| slot.name == name)
     }
 
-    /// `bytes` are the next ones of part `name`. Whether the reader waits for just these.
-    pub(super) fn put(&mut self, name: u64, bytes: Bytes) -> bool {
+    /// `bytes` from `start` on came, of part `name`. Whether the reader waits for just these.
+    pub(super) fn put(&mut self, name: u64, start: u64, mut bytes: Bytes) -> bool {
         let Some(index) = self.index(name) else {
             return false;
         };
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.came += bytes.len() as u64;
-            slot.bytes.push_back(bytes);
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
+        // Somebody else may have brought some of it.
+        let known = (slot.start + slot.came).saturating_sub(start);
+        let room = slot.len - slot.came;
+        bytes.advance(usize::try_from(known).map_or(bytes.len(), |n| n.min(bytes.len())));
+        bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        if bytes.is_empty() {
+            return false;
         }
+        slot.came += bytes.len() as u64;
+        slot.bytes.push_back(bytes);
         index == 0
     }
 
@@ -189,6 +239,10 @@ impl Queue {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
+        slot.asked = slot.asked.saturating_sub(1);
+        if slot.asked > 0 {
+            return;
+        }
         let (start, end) = (slot.start + slot.came, slot.start + slot.len);
         slot.len = slot.came;
         let share = (end - start).div_ceil(shares.max(1) as u64).max(LEAST_PART);
@@ -216,7 +270,10 @@ impl Queue {
         if let Some(index) = self.index(name)
             && let Some(slot) = self.slots.get_mut(index)
         {
-            slot.state = State::Failed(error);
+            slot.asked = slot.asked.saturating_sub(1);
+            if slot.asked == 0 {
+                slot.state = State::Failed(error);
+            }
         }
     }
 
@@ -245,8 +302,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::http::retry::Policy;
 
@@ -264,9 +319,17 @@ mod tests {
         Queue::new(0, end * KIB, memory * KIB, attempts())
     }
 
+    fn asker(most: u64, warm: bool) -> Asker {
+        Asker {
+            most: most * KIB,
+            warm,
+            now: Instant::now(),
+        }
+    }
+
     /// Starts and lengths of all that can be taken now, in KiB.
     fn taken(queue: &mut Queue, part: u64) -> Vec<(u64, u64)> {
-        let parts = std::iter::from_fn(|| queue.take(part * KIB, true));
+        let parts = std::iter::from_fn(|| queue.take(asker(part, true)));
         parts
             .map(|part| (part.start / KIB, part.len / KIB))
             .collect()
@@ -281,7 +344,7 @@ mod tests {
         let mut queue = queue(2000, 1100);
         assert_eq!(taken(&mut queue, 500), [(0, 500), (500, 500)]);
         // What has come still needs its room until it is passed on.
-        assert!(queue.put(1, zeros(500)));
+        assert!(queue.put(1, 0, zeros(500)));
         assert_eq!(taken(&mut queue, 500), []);
         assert!(matches!(queue.next(), Next::Bytes(_)));
         assert_eq!(taken(&mut queue, 500), [(1000, 500)]);
@@ -292,11 +355,11 @@ mod tests {
     fn one_part_is_handed_out_however_little_memory_there_is() {
         let mut queue = queue(1000, 1);
         assert_eq!(taken(&mut queue, 600), [(0, 600)]);
-        queue.put(1, zeros(600));
+        queue.put(1, 0, zeros(600));
         assert!(matches!(queue.next(), Next::Bytes(_)));
         assert!(matches!(queue.next(), Next::Nothing));
         assert_eq!(taken(&mut queue, 600), [(600, 400)]);
-        queue.put(2, zeros(400));
+        queue.put(2, 600 * KIB, zeros(400));
         assert!(matches!(queue.next(), Next::Bytes(_)));
         assert!(matches!(queue.next(), Next::End));
     }
@@ -304,8 +367,8 @@ mod tests {
     #[test]
     fn what_a_broken_request_leaves_comes_before_anything_new_and_in_shares() {
         let mut queue = queue(9000, 100_000);
-        let first = queue.take(3000 * KIB, true).unwrap();
-        assert!(queue.put(first.name, zeros(1000)));
+        let first = queue.take(asker(3000, true)).unwrap();
+        assert!(queue.put(first.name, 0, zeros(1000)));
         queue.broke(first.name, &first.attempts, 4);
         let expected = [
             (1000, 500),
@@ -318,9 +381,9 @@ mod tests {
         assert_eq!(taken(&mut queue, 3000), expected);
         // The shares come in any order, and are passed on in theirs.
         assert!(matches!(queue.next(), Next::Bytes(_)));
-        assert!(!queue.put(4, zeros(500)));
+        assert!(!queue.put(4, 1500 * KIB, zeros(500)));
         assert!(matches!(queue.next(), Next::Nothing));
-        assert!(queue.put(2, zeros(500)));
+        assert!(queue.put(2, 1000 * KIB, zeros(500)));
         assert!(matches!(queue.next(), Next::Bytes(_)));
         assert!(matches!(queue.next(), Next::Nothing));
     }
@@ -329,39 +392,72 @@ mod tests {
     fn the_reader_hears_of_the_first_share_of_what_it_waits_for() {
         for came in [0, 100] {
             let mut queue = queue(1000, 5000);
-            let first = queue.take(1000 * KIB, true).unwrap();
+            let first = queue.take(asker(1000, true)).unwrap();
             if came > 0 {
-                queue.put(first.name, zeros(came));
+                queue.put(first.name, 0, zeros(came));
                 assert!(matches!(queue.next(), Next::Bytes(_)));
             }
             assert!(matches!(queue.next(), Next::Nothing));
             queue.broke(first.name, &first.attempts, 2);
-            let share = queue.take(1000 * KIB, true).unwrap();
-            assert!(queue.put(share.name, zeros(1)));
+            let share = queue.take(asker(1000, true)).unwrap();
+            assert!(queue.put(share.name, share.start, zeros(1)));
         }
     }
 
     #[test]
     fn a_new_connection_leaves_what_others_left_to_those_that_are_warm() {
         let mut queue = queue(3000, 5000);
-        let first = queue.take(1000 * KIB, false).unwrap();
+        let first = queue.take(asker(1000, false)).unwrap();
         queue.broke(first.name, &first.attempts, 1);
         // Somebody has to.
-        let again = queue.take(1000 * KIB, false).unwrap();
+        let again = queue.take(asker(1000, false)).unwrap();
         assert_eq!(again.start, 0);
         queue.broke(again.name, &again.attempts, 1);
         queue.set_warm(true);
-        assert_eq!(queue.take(1000 * KIB, false).unwrap().start, 1000 * KIB);
-        assert_eq!(queue.take(1000 * KIB, true).unwrap().start, 0);
-        assert_eq!(queue.take(1000 * KIB, true).unwrap().start, 2000 * KIB);
-        let last = queue.take(1000 * KIB, true);
-        assert!(last.is_none(), "{last:?}");
+        assert_eq!(queue.take(asker(1000, false)).unwrap().start, 1000 * KIB);
+        assert_eq!(queue.take(asker(1000, true)).unwrap().start, 0);
+        assert_eq!(queue.take(asker(1000, true)).unwrap().start, 2000 * KIB);
+    }
+
+    #[test]
+    fn what_a_slow_connection_is_at_is_asked_for_again_by_who_has_nothing_to_do() {
+        let mut queue = queue(2000, 5000);
+        let slow = queue.take(asker(1000, false)).unwrap();
+        let quick = queue.take(asker(1000, true)).unwrap();
+        queue.put(slow.name, 0, zeros(300));
+        let again = queue.take(asker(1000, true)).unwrap();
+        assert_eq!((again.start, again.len), (300 * KIB, 700 * KIB));
+        // Once is enough, and a connection that is not slow is left alone.
+        assert!(queue.take(asker(1000, true)).is_none());
+        let late = Asker {
+            now: Instant::now() + LATE * 2,
+            ..asker(1000, true)
+        };
+        assert_eq!(queue.take(late).unwrap().start, quick.start);
+
+        // The bytes that come first count, and each of them once.
+        assert!(queue.put(again.name, 300 * KIB, zeros(500)));
+        assert!(!queue.put(slow.name, 300 * KIB, zeros(400)));
+        // One of the two breaks: the other goes on.
+        queue.broke(again.name, &again.attempts, 4);
+        assert!(
+            queue
+                .take(asker(1000, true))
+                .is_some_and(|p| p.start == 800 * KIB)
+        );
+        assert!(queue.put(slow.name, 700 * KIB, zeros(300)));
+        let bytes = std::iter::from_fn(|| match queue.next() {
+            Next::Bytes(bytes) => Some(bytes.len() as u64),
+            _ => None,
+        });
+        assert_eq!(bytes.sum::<u64>(), 1000 * KIB);
+        assert!(!queue.put(slow.name, 0, zeros(10)));
     }
 
     #[test]
     fn shares_are_not_smaller_than_parts_may_be() {
         let mut queue = queue(600, 1000);
-        let first = queue.take(600 * KIB, true).unwrap();
+        let first = queue.take(asker(600, true)).unwrap();
         queue.broke(first.name, &first.attempts, 16);
         assert_eq!(taken(&mut queue, 600), [(0, 256), (256, 256), (512, 88)]);
     }
@@ -372,7 +468,7 @@ mod tests {
         taken(&mut queue, 1000);
         let error = HttpError::Overlong { expected: 7 };
         queue.fail(2, error);
-        queue.put(1, zeros(1000));
+        queue.put(1, 0, zeros(1000));
         assert!(matches!(queue.next(), Next::Bytes(_)));
         let failed = queue.next();
         assert!(matches!(failed, Next::Failed(HttpError::Overlong { .. })));
@@ -385,9 +481,9 @@ mod tests {
         queue.add_front(100 * KIB, 300 * KIB);
         queue.add_front(5, 5);
         assert_eq!(taken(&mut queue, 300), [(100, 200)]);
-        queue.put(1, zeros(300));
+        queue.put(1, 300 * KIB, zeros(300));
         assert!(matches!(queue.next(), Next::Nothing));
-        queue.put(2, zeros(200));
+        queue.put(2, 100 * KIB, zeros(200));
         assert!(matches!(queue.next(), Next::Bytes(b) if b.len() == 200 << 10));
     }
 }
