@@ -436,6 +436,9 @@ pub(crate) struct RemoteArgs {
     /// Certificates to trust in addition, as PEM (may be given more than once)
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Vec<PathBuf>,
+    /// The same for a proxy, and for what it shows in the name of servers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proxy_ca: Vec<PathBuf>,
     /// Most connections to a server at the same time [default: 16]; with 1 all comes as one stream
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) connections: Option<u16>,

@@ -389,6 +389,7 @@ fn gate(
 fn remote(args: RemoteArgs, options: &mut SourceOptions) -> Result<(), UsageError> {
     let RemoteArgs {
         ca,
+        proxy_ca,
         connections,
         header,
         user,
@@ -396,6 +397,7 @@ fn remote(args: RemoteArgs, options: &mut SourceOptions) -> Result<(), UsageErro
         objects,
     } = args;
     options.ca = ca;
+    options.proxy_ca = proxy_ca;
     options.registry = registry_options(registry);
     objects.into_options(&mut options.objects);
     if let Some(most) = connections {

@@ -16,6 +16,9 @@ pub const MOST_CONNECTIONS: usize = 16;
 pub struct SourceOptions {
     /// PEM files of authorities to trust besides the system's, or directories of such files.
     pub ca: Vec<PathBuf>,
+    /// The same for authorities that vouch for proxies, and for what proxies show in the name of servers.
+    /// Whoever is asked without a proxy is not believed on their word.
+    pub proxy_ca: Vec<PathBuf>,
     /// Extra request headers. Values are secrets: they are never shown, and never leave the host of
     /// the URL.
     pub headers: Vec<(String, String)>,
@@ -49,6 +52,7 @@ impl Default for SourceOptions {
     fn default() -> Self {
         Self {
             ca: Vec::new(),
+            proxy_ca: Vec::new(),
             headers: Vec::new(),
             basic_auth: None,
             insecure: false,
@@ -71,6 +75,7 @@ impl fmt::Debug for SourceOptions {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("SourceOptions")
             .field("ca", &self.ca)
+            .field("proxy_ca", &self.proxy_ca)
             .field("headers", &names)
             .field("basic_auth", &self.basic_auth)
             .field("insecure", &self.insecure)

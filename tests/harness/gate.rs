@@ -258,7 +258,7 @@ fn connection(
                 wire.get_mut().write_all((head + &body).as_bytes())?;
                 wire.get_mut().flush()?;
             }
-            Reply::Pass(passing) => pass(&mut wire, &asked.head, &passing, state)?,
+            Reply::Pass(passing) => pass(&mut wire, &asked, &passing, state)?,
         }
     }
     Ok(())
@@ -310,10 +310,11 @@ fn length(headers: &Headers) -> Option<u64> {
 
 fn pass<W: Wire + ?Sized>(
     wire: &mut BufReader<Box<W>>,
-    asked: &Request,
+    asked: &Asked,
     passing: &Passing,
     state: &State,
 ) -> io::Result<()> {
+    let Asked { head: asked, body } = asked;
     let mut far: Box<dyn Wire> = match state.upstream() {
         Upstream::Tcp(address) => Box::new(TcpStream::connect(address)?),
         Upstream::Unix(path) => Box::new(UnixStream::connect(path)?),
@@ -331,6 +332,7 @@ fn pass<W: Wire + ?Sized>(
         "connection: close\r\n",
     );
     far.write_all(head_there.as_bytes())?;
+    far.write_all(body.as_bytes())?;
     far.flush()?;
     let mut far = BufReader::new(far);
     let (start, headers) = read_head(&mut far)?.ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -26,7 +26,7 @@ pub const DOMAIN: &str = "objects.test";
 
 /// A program that a variable of the environment names (`cargo xtask test` sets it), or that is on the path. One
 /// that is missing is a failure in CI, elsewhere a skip that names itself.
-pub(crate) fn find(variable: &str, name: &str) -> Option<PathBuf> {
+pub fn find(variable: &str, name: &str) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return Some(path.into());
     }

@@ -360,6 +360,43 @@ fn an_object_that_is_replaced_leaves_no_disk() {
 }
 
 #[test]
+fn a_generation_that_is_gone_is_the_end_at_once() {
+    // What Google answers; the store behind knows the precondition by another header.
+    let precondition = r"<?xml version='1.0'?><Error><Code>PreconditionFailed</Code><Message>At least one of the pre-conditions you specified did not hold.</Message><Details>http_x_goog_if_generation_match</Details></Error>";
+    let Some(store) = Store::with(move |_, number| match number {
+        0 => Reply::Pass(Passing {
+            cut: Some(500_000),
+            ..Passing::default()
+        }),
+        _ => Reply::say(412, precondition).with("Content-Type", "application/xml"),
+    }) else {
+        return;
+    };
+    store.gcs.put("disk.raw", &disk(2_000_000, 9));
+    let import = Import::of(open("gs://disks/disk.raw", &store.options(&[])).as_mut());
+    let error = import.failed();
+    assert!(
+        matches!(
+            error,
+            HttpError::Changed {
+                what: "its generation",
+                ..
+            }
+        ),
+        "{}",
+        chain(error)
+    );
+    assert_eq!(error.retry(), Retry::Permanent);
+    // Asked for that generation, and not again.
+    let asked = store.gate.asked();
+    let wanted = asked[1].header("x-goog-if-generation-match").unwrap();
+    assert!(chain(error).contains(wanted), "{}", chain(error));
+    let refused = asked.len() - 1;
+    assert!(refused <= longshore_importer::MOST_CONNECTIONS, "{refused}");
+    assert!(import.directory.path().read_dir().unwrap().next().is_none());
+}
+
+#[test]
 fn a_slow_store_is_asked_for_several_parts_at_once() {
     let slow = |_: &Asked, _: usize| {
         Reply::Pass(Passing {

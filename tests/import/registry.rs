@@ -3,6 +3,7 @@
 
 mod choice;
 mod files;
+mod foreign;
 mod hostile;
 mod image;
 mod memory;
@@ -10,6 +11,7 @@ mod papers;
 mod pod;
 mod real;
 mod server;
+mod tokens;
 
 use longshore_importer::{Error, RegistryError, RegistryImage, SourceOptions, registry_image};
 use longshore_tests::http::{Page, Server};

@@ -126,6 +126,17 @@ pub(crate) const VSPHERE: Module = Module {
     )],
 };
 
+/// The giver of tokens for the tests of registries. It does not tell its version.
+pub(crate) const TOKENS: Module = Module {
+    folder: "tokens",
+    ldflags: "",
+    programs: &[program(
+        "token-server",
+        "github.com/docker/distribution/contrib/token-server",
+        "2.8.3",
+    )],
+};
+
 /// Beyond what the largest takes on two busy cores.
 const LIMIT: Duration = Duration::from_mins(45);
 

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use longshore_transfer::Tally;
+use reqwest::Response;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
     HeaderValue, IF_RANGE, LOCATION, RANGE,
 };
-use reqwest::{Client, Response};
 use url::Url;
 
 use super::answer::{Answer, text};
@@ -22,7 +22,7 @@ use super::call::wait_of;
 use super::error::HttpError;
 use super::location::{Location, host, is_web, same_origin, without_user};
 use super::passport::{MOST_SAID, Passport, Refusal, Verdict};
-use super::trust;
+use super::trust::Clients;
 use crate::{BasicAuth, Error, Result, SourceOptions};
 
 /// The first word is what upstream's importer sends: proxies and servers have rules for it, and its
@@ -50,7 +50,7 @@ const OURS: [&str; 11] = [
 /// Asks for one URL, or a part of what is there.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    client: Client,
+    clients: Clients,
     url: Url,
     /// Only for the origin of `url`.
     secrets: HeaderMap,
@@ -97,7 +97,7 @@ impl Agent {
     ) -> Result<Self> {
         let auth = options.basic_auth.as_ref().or(location.basic_auth.as_ref());
         Ok(Self {
-            client: trust::client(&location.url, options, USER_AGENT)?,
+            clients: Clients::new(&location.url, options, USER_AGENT)?,
             secrets: secrets(&options.headers, auth)?,
             passport,
             url: location.url,
@@ -190,8 +190,8 @@ impl Agent {
         asked: Option<Asked>,
         if_range: Option<&HeaderValue>,
     ) -> Result<(Response, HeaderMap), HttpError> {
-        let mut request = self
-            .client
+        let client = self.clients.of(&hop.url);
+        let mut request = client
             .get(hop.url.clone())
             .header(ACCEPT_ENCODING, "identity");
         if hop.at_home {
@@ -212,7 +212,7 @@ impl Agent {
             request.headers_mut().extend(papers.clone());
         }
         let asked = Instant::now();
-        match tokio::time::timeout(self.stall, self.client.execute(request)).await {
+        match tokio::time::timeout(self.stall, client.execute(request)).await {
             Ok(Ok(response)) => {
                 let micros = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.delay.fetch_min(micros, Ordering::Relaxed);

@@ -1,10 +1,14 @@
 //! The client itself, and whose certificates it believes.
+//!
+//! Authorities that vouch for a proxy may be those of one that looks inside and signs for every server in
+//! its own name, so they count for all that a proxy is asked for. They do not count without it.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
 use rustls::ClientConfig;
 use url::Url;
@@ -15,13 +19,67 @@ use crate::{Error, Result, SourceOptions};
 /// A bundle of every authority there is has a quarter of a megabyte.
 const LARGEST_BUNDLE: u64 = 16 << 20;
 
+/// Clients for a URL and wherever it redirects to.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    /// For all, if nothing is said of proxies' authorities; otherwise for what no proxy is asked for.
+    plain: Client,
+    proxied: Option<Proxied>,
+}
+
+/// Believes proxies' authorities too: in what it asks a proxy for, and nothing else.
+#[derive(Debug)]
+struct Proxied {
+    client: Client,
+    /// Which URLs these are, by the same rules as the client's own.
+    proxies: Matcher,
+}
+
+impl Clients {
+    pub(crate) fn new(url: &Url, options: &SourceOptions, agent: &str) -> Result<Self> {
+        let mut certificates = authorities(&options.ca)?;
+        if options.insecure && url.scheme() == "https" {
+            tracing::warn!("certificates are not checked: anyone on the way can change the image");
+        }
+        if options.proxy_ca.is_empty() {
+            return Ok(Self {
+                plain: built(url, certificates, || builder(options, agent))?,
+                proxied: None,
+            });
+        }
+        let plain = built(url, certificates.clone(), || {
+            builder(options, agent).no_proxy()
+        })?;
+        certificates.extend(authorities(&options.proxy_ca)?);
+        let proxied = Proxied {
+            client: built(url, certificates, || builder(options, agent))?,
+            proxies: Matcher::from_system(),
+        };
+        Ok(Self {
+            plain,
+            proxied: Some(proxied),
+        })
+    }
+
+    /// The one that asks for `url`.
+    pub(crate) fn of(&self, url: &Url) -> &Client {
+        match &self.proxied {
+            Some(proxied) if proxied.takes(url) => &proxied.client,
+            _ => &self.plain,
+        }
+    }
+}
+
+impl Proxied {
+    fn takes(&self, url: &Url) -> bool {
+        let url = url.as_str().parse();
+        url.is_ok_and(|url| self.proxies.intercept(&url).is_some())
+    }
+}
+
 /// Builds the client that asks for `url`.
 pub(crate) fn client(url: &Url, options: &SourceOptions, agent: &str) -> Result<Client> {
-    let certificates = authorities(&options.ca)?;
-    if options.insecure && url.scheme() == "https" {
-        tracing::warn!("certificates are not checked: anyone on the way can change the image");
-    }
-    built(url, certificates, || builder(options, agent))
+    Ok(Clients::new(url, options, agent)?.of(url).clone())
 }
 
 /// A client that asks `url` itself, whatever proxies the environment names. With `tls` that says whose

@@ -257,9 +257,8 @@ fn options(
         tally: access.retries.clone(),
         ..SourceOptions::default()
     };
-    for directory in [&import.tls.cert_dir, &import.proxy.cert_dir] {
-        options.ca.extend(directory.clone());
-    }
+    options.ca.extend(import.tls.cert_dir.clone());
+    options.proxy_ca.extend(import.proxy.cert_dir.clone());
     if let From::Registry {
         endpoint,
         architecture,

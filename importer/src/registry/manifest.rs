@@ -35,6 +35,13 @@ pub(super) struct Descriptor {
     pub(super) annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// What buildkit puts beside an image: who built it, and of what.
+    pub(super) fn is_about_another(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.digest")
+    }
+}
+
 /// What a manifest is.
 #[derive(Debug)]
 pub(super) enum Manifest {

@@ -108,7 +108,9 @@ impl Platform {
             .min_by_key(|(distance, _)| *distance);
         match best {
             Some((_, entry)) => Some(entry),
-            None => entries.iter().find(|entry| entry.platform.is_none()),
+            None => entries
+                .iter()
+                .find(|entry| entry.platform.is_none() && !entry.is_about_another()),
         }
     }
 

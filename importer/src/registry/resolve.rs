@@ -158,7 +158,21 @@ fn disk(name: &str, store: &dyn Store, layers: &[Descriptor]) -> Result<DiskLaye
             break;
         }
         refuse_kind(descriptor)?;
-        let layer = DiskLayer::new(name, store.layer(descriptor)?, descriptor, hidden.clone())?;
+        let layer = match store.layer(descriptor) {
+            // Whoever pushed the image may have been allowed to push these, too.
+            Err(error) if is_foreign(descriptor) => {
+                tracing::debug!(%error, "a foreign layer is not there");
+                return Err(RegistryError::Unsupported {
+                    what: format!(
+                        "the foreign layer {}, which the registry does not have,",
+                        descriptor.digest
+                    ),
+                    next: "its bytes are at addresses that the image names, and images are not followed elsewhere: push it again with --allow-nondistributable-artifacts",
+                });
+            }
+            layer => layer?,
+        };
+        let layer = DiskLayer::new(name, layer, descriptor, hidden.clone())?;
         if at == 0 {
             return Ok(layer);
         }
@@ -178,6 +192,12 @@ fn disk(name: &str, store: &dyn Store, layers: &[Descriptor]) -> Result<DiskLaye
         ));
     }
     Err(none("it has no layers".to_owned()))
+}
+
+/// Layers that may not be given away by everybody.
+fn is_foreign(descriptor: &Descriptor) -> bool {
+    let kind = &descriptor.media_type;
+    kind.contains(".foreign.") || kind.contains(".nondistributable.")
 }
 
 /// Layers that are no tar, by what they say they are.

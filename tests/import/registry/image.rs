@@ -31,7 +31,7 @@ impl Packing {
         output.stdout
     }
 
-    fn media_type(self) -> String {
+    pub(super) fn media_type(self) -> String {
         let suffix = match self {
             Self::Plain => "",
             Self::Gzip => "+gzip",
@@ -43,7 +43,10 @@ impl Packing {
 
 /// A tar in the making.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tar(Vec<u8>);
+pub(super) struct Tar {
+    bytes: Vec<u8>,
+    owner: u32,
+}
 
 impl Tar {
     pub(super) fn file(self, path: &str, bytes: &[u8]) -> Self {
@@ -52,8 +55,14 @@ impl Tar {
 
     pub(super) fn entry(mut self, path: &str, kind: u8, link: &str, bytes: &[u8]) -> Self {
         self.header(path, kind, link, bytes.len() as u64);
-        self.0.extend_from_slice(bytes);
-        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+
+    /// What follows belongs to this user and group.
+    pub(super) fn owned(mut self, by: u32) -> Self {
+        self.owner = by;
         self
     }
 
@@ -65,8 +74,8 @@ impl Tar {
         };
         put(0, path);
         put(100, "0000644\0");
-        put(108, "0000000\0");
-        put(116, "0000000\0");
+        put(108, &format!("{:07o}\0", self.owner));
+        put(116, &format!("{:07o}\0", self.owner));
         put(124, &format!("{size:011o}\0"));
         put(136, "00000000000\0");
         put(148, "        ");
@@ -75,18 +84,18 @@ impl Tar {
         block[156] = kind;
         let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        self.0.extend(block);
+        self.bytes.extend(block);
     }
 
     /// Ended as it should be.
     pub(super) fn done(mut self) -> Vec<u8> {
-        self.0.extend([0; 1024]);
-        self.0
+        self.bytes.extend([0; 1024]);
+        self.bytes
     }
 
     /// Not ended at all.
     pub(super) fn cut(self) -> Vec<u8> {
-        self.0
+        self.bytes
     }
 }
 

@@ -167,7 +167,9 @@ fn integration(count: &mut Count) -> Result<()> {
         .env(guest::VARIABLE, guest::make()?);
     let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
     let [vsphere] = gotools::build(&gotools::VSPHERE, ["vsphere-simulator"])?;
+    let [tokens] = gotools::build(&gotools::TOKENS, ["token-server"])?;
     let run = run
+        .env("LONGSHORE_TOKEN_SERVER", tokens)
         .env("LONGSHORE_VSPHERE_SIMULATOR", vsphere)
         .env("LONGSHORE_VERSITYGW", s3)
         .env("LONGSHORE_FAKE_GCS_SERVER", gcs);

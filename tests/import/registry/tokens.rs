@@ -1,0 +1,185 @@
+//! Identity tokens, exchanged with the token server of the registry's own project, which a gate in front of it
+//! watches, and shown to Debian's docker-registry.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use longshore_importer::SourceOptions;
+use longshore_tests::data::disk;
+use longshore_tests::gate::{Gate, Passing, Reply, Upstream};
+use longshore_tests::program::{have, run};
+use longshore_tests::stores::find;
+use serde_json::Value;
+
+use super::image::{Images, Packing};
+use super::server::{Access, Registry, have_all, shown};
+use super::{gives, insecure, pulled, refusal};
+use crate::Import;
+
+/// The server, ended when dropped.
+struct TokenServer(Child);
+
+impl Drop for TokenServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl TokenServer {
+    /// Starts it with a key of its own; its certificate is `cert.pem`. `None` if it is not there.
+    fn start(directory: &Path) -> Option<(Self, Upstream)> {
+        let program = find("LONGSHORE_TOKEN_SERVER", "token-server")?;
+        Some(Self::run(&program, directory))
+    }
+
+    fn run(program: &Path, directory: &Path) -> (Self, Upstream) {
+        let at = |name: &str| directory.join(name);
+        run(Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj"])
+            .args(["/CN=tokens", "-keyout", shown(&at("key.pem")), "-out"])
+            .arg(at("cert.pem"))
+            .stderr(Stdio::null()));
+        // It reads keys of this form only.
+        run(Command::new("openssl")
+            .args(["rsa", "-traditional", "-in", shown(&at("key.pem")), "-out"])
+            .arg(at("old.pem"))
+            .stderr(Stdio::null()));
+        // bcrypt of s3cret, with the least work there is.
+        let line = "ann:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
+        std::fs::write(at("htpasswd"), line).unwrap();
+        // It takes no port of its own choice.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let child = Command::new(program)
+            .args(["-issuer", "longshore-issuer", "-realm", "r"])
+            .args(["-addr", &address.to_string()])
+            .args(["-key", shown(&at("old.pem"))])
+            .args(["-passwd", shown(&at("htpasswd"))])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Self(child);
+        let until = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(address).is_err() {
+            assert!(server.0.try_wait().unwrap().is_none(), "it ended");
+            assert!(Instant::now() < until, "it does not listen");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        (server, Upstream::Tcp(address))
+    }
+}
+
+fn with_identity(registry: &Registry, file: &Path, token: &str) -> SourceOptions {
+    let address = registry.address();
+    let text = format!(r#"{{"auths":{{"{address}":{{"identitytoken":"{token}"}}}}}}"#);
+    std::fs::write(file, text).unwrap();
+    let mut options = insecure(&[address]);
+    options.registry.auth_file = Some(file.to_owned());
+    options
+}
+
+#[test]
+fn an_identity_token_becomes_a_token_for_the_repository() {
+    if !have_all() || !have("openssl") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let Some((_server, upstream)) = TokenServer::start(directory.path()) else {
+        return;
+    };
+    let gate = Gate::listen(Some(upstream), None, |_, _| Reply::Pass(Passing::default()));
+    let expected = disk(700_000, 71);
+    let open = Registry::start();
+    let images = Images::of_disk("t", &expected, Packing::Gzip);
+    // This server lets people have what is below their names.
+    open.push(&images, "t", "ann/a:t");
+    open.push(&images, "t", "bob/a:t");
+    let access = Access::Token(gate.url("/token/"), directory.path().join("cert.pem"));
+    let registry = Registry::over(open.stop(), &access, None);
+    // `docker login`: for the password there is a token that lasts.
+    let login = gate.url("/token/?service=longshore-test&offline_token=true&client_id=docker");
+    let answer =
+        run(Command::new("curl").args(["--silent", "--fail", "--user", "ann:s3cret", &login]));
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    let identity = answer["refresh_token"].as_str().unwrap();
+
+    let file = directory.path().join("auth.json");
+    let options = with_identity(&registry, &file, identity);
+    let mut image = pulled(&registry.name("ann/a:t"), &options);
+    Import::of(image.source.as_mut()).made(&expected);
+    let asked = gate.asked();
+    assert_eq!(asked.len(), 2, "one exchange is enough");
+    let exchange = &asked[1];
+    assert_eq!(exchange.head.method, "POST");
+    assert_eq!(exchange.header("authorization"), None);
+    let fields: Vec<_> = url::form_urlencoded::parse(exchange.body.as_bytes()).collect();
+    for (name, value) in [
+        ("grant_type", "refresh_token"),
+        ("service", "longshore-test"),
+        ("scope", "repository:ann/a:pull"),
+        ("refresh_token", identity),
+    ] {
+        assert!(
+            fields.contains(&(name.into(), value.into())),
+            "{name}: {fields:?}"
+        );
+    }
+    // It says nothing of what somebody else has.
+    refusal(&registry.name("bob/a:t"), &options).says("401");
+    let wrong = with_identity(&registry, &file, "n0t-the-token");
+    let refused = refusal(&registry.name("ann/a:t"), &wrong).says("a token from");
+    assert!(!refused.text.contains("n0t-the-token"), "{}", refused.text);
+    assert_eq!(refused.at_once.unwrap().reason(), "Unauthorized");
+}
+
+#[test]
+fn a_token_that_ran_out_on_the_way_is_exchanged_for_anew() {
+    // A fake giver of tokens: the real one's last a quarter of an hour.
+    let giver = Gate::alone(|asked, number| {
+        if asked.body.contains("refresh_token=it") {
+            Reply::say(
+                200,
+                format!(r#"{{"access_token":"t{number}","expires_in":60}}"#),
+            )
+        } else {
+            Reply::say(400, r#"{"error":"invalid_grant"}"#)
+        }
+    });
+    let expected = disk(2 << 20, 72);
+    let images = Images::of_disk("t", &expected, Packing::Gzip);
+    let layer = images.top_layer("t");
+    let (server, mut options) = super::fake(&images);
+    let challenge = format!(r#"Bearer realm="{}",service="s""#, giver.url("/t"));
+    for (path, page) in images.pages("r") {
+        let page = page.auth("Bearer t0").challenge(&challenge);
+        server.set(&path, page);
+    }
+    // The layer's connection breaks, and by then only another token will do.
+    let page = |token: &str| {
+        longshore_tests::http::Page::of(images.bytes(&layer).to_vec())
+            .auth(token)
+            .challenge(&challenge)
+    };
+    let then = longshore_tests::http::Fault::Become(Box::new(page("Bearer t1")));
+    let cut = longshore_tests::http::Fault::Cut(300_000);
+    server.set(
+        &format!("/v2/r/blobs/{layer}"),
+        page("Bearer t0").fault(cut).fault(then),
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        r#"{{"auths":{{"{}":{{"identitytoken":"it"}}}}}}"#,
+        server.address()
+    );
+    std::fs::write(file.path(), text).unwrap();
+    options.registry.auth_file = Some(file.path().to_owned());
+    gives(&super::name(&server, "t"), &options, &expected);
+    let asked = giver.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.head.method == "POST"));
+}

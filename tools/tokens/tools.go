@@ -1,0 +1,8 @@
+//go:build tools
+
+// Package tools names the programs that are built here, so that go.mod keeps what they need.
+package tools
+
+import (
+	_ "github.com/docker/distribution/contrib/token-server"
+)
