@@ -19,6 +19,7 @@ use crate::versus::{compare_files, describe_machine, nginx_configuration};
 
 mod net;
 pub(crate) mod relay;
+mod stores;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// The web server; xtask unpacks it
     #[arg(long, env = "LONGSHORE_BENCH_NGINX", value_name = "PATH")]
     nginx: PathBuf,
+    /// The store of objects; xtask builds it
+    #[arg(long, env = "LONGSHORE_BENCH_VERSITYGW", value_name = "PATH")]
+    versitygw: Option<PathBuf>,
 }
 
 /// What Linux lets a connection have under way, by default, at the most.
@@ -51,12 +55,15 @@ const FULL_WINDOW: usize = 4 << 20;
 /// What is left of it where one packet of a thousand is lost.
 const LOSSY_WINDOW: usize = 56_000;
 const NGINX_PORT: u16 = 8080;
+const S3_PORT: u16 = 8081;
+const REGISTRY_PORT: u16 = 8082;
 const FIRST_PORT: u16 = 9000;
 
 /// A line, and how much is fetched over it.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     name: &'static str,
+    server: Server,
     delay: u64,
     window: usize,
     cut: u64,
@@ -64,6 +71,33 @@ struct Case {
     /// What one stream fetches: a part of it, where it would take minutes.
     one_stream: u64,
     goal: Goal,
+}
+
+/// Who serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    Web,
+    S3,
+    Registry,
+}
+
+impl Server {
+    fn port(self) -> u16 {
+        match self {
+            Self::Web => NGINX_PORT,
+            Self::S3 => S3_PORT,
+            Self::Registry => REGISTRY_PORT,
+        }
+    }
+
+    /// What longshore is told to import.
+    fn source(self, address: &str) -> Vec<String> {
+        match self {
+            Self::Web => vec![format!("http://{address}/disk.raw")],
+            Self::S3 => stores::s3_source(address),
+            Self::Registry => stores::registry_source(address),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +113,7 @@ const MIB: u64 = 1 << 20;
 const CASES: &[Case] = &[
     Case {
         name: "20ms",
+        server: Server::Web,
         delay: 20,
         window: FULL_WINDOW,
         cut: 0,
@@ -88,6 +123,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "100ms",
+        server: Server::Web,
         delay: 100,
         window: FULL_WINDOW,
         cut: 0,
@@ -97,6 +133,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "20ms+cuts",
+        server: Server::Web,
         delay: 20,
         window: FULL_WINDOW,
         cut: 32 * MIB,
@@ -106,6 +143,27 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "100ms+cuts",
+        server: Server::Web,
+        delay: 100,
+        window: FULL_WINDOW,
+        cut: 32 * MIB,
+        size: 2048 * MIB,
+        one_stream: 0,
+        goal: Goal::Share(80.0),
+    },
+    Case {
+        name: "S3 100ms+cuts",
+        server: Server::S3,
+        delay: 100,
+        window: FULL_WINDOW,
+        cut: 32 * MIB,
+        size: 2048 * MIB,
+        one_stream: 0,
+        goal: Goal::Share(80.0),
+    },
+    Case {
+        name: "registry 100ms+cuts",
+        server: Server::Registry,
         delay: 100,
         window: FULL_WINDOW,
         cut: 32 * MIB,
@@ -115,6 +173,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "20ms+loss",
+        server: Server::Web,
         delay: 20,
         window: LOSSY_WINDOW,
         cut: 0,
@@ -124,6 +183,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "100ms+loss",
+        server: Server::Web,
         delay: 100,
         window: LOSSY_WINDOW,
         cut: 0,
@@ -187,12 +247,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     server.arg("-p").arg(&scratch.0).arg("-e").arg(&log);
     let _server = Running::start(server.arg("-c").arg(&config))?;
     let mut runs = Vec::new();
+    let mut store: Option<(Server, Running)> = None;
     for (case, port) in cases.iter().zip(FIRST_PORT..) {
         let address = format!("{THERE}:{port}");
         let own = std::env::current_exe().context("finding this program")?;
         let mut relay = line.command(&own);
         relay.arg("relay").args(["--listen", &address]);
-        relay.args(["--to", &format!("127.0.0.1:{NGINX_PORT}")]);
+        relay.args(["--to", &format!("127.0.0.1:{}", case.server.port())]);
         relay.args(["--delay", &case.delay.to_string()]);
         relay.args(["--window", &case.window.to_string()]);
         relay.args(["--cut", &case.cut.to_string()]);
@@ -200,9 +261,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         relay.wait_for(&address)?;
         let source = scratch.0.join("disk.raw");
         noise(&source, case.size)?;
-        let url = format!("http://{address}/disk.raw");
+        if store
+            .as_ref()
+            .is_none_or(|(server, _)| *server != case.server)
+        {
+            // What the last one held is memory.
+            drop(store.take());
+            store = start(args, case.server, &line, &scratch.0, &source)?;
+        }
         for _ in 0..args.rounds {
-            measure(args, case, &url, &source, &mut runs)?;
+            measure(args, case, &address, &source, &mut runs)?;
             write(args, &runs)?;
         }
     }
@@ -211,14 +279,47 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fs::write(args.results.join("line.md"), &summary).context("writing the summary")
 }
 
+/// The server that a case takes besides nginx.
+fn start(
+    args: &Args,
+    server: Server,
+    line: &Line,
+    dir: &Path,
+    disk: &Path,
+) -> Result<Option<(Server, Running)>> {
+    for held in ["objects", "registry"] {
+        drop(fs::remove_dir_all(dir.join(held)));
+    }
+    let running = match server {
+        Server::Web => return Ok(None),
+        Server::S3 => {
+            let program = args.versitygw.as_deref();
+            let program = program.context("there is no versitygw: see --versitygw")?;
+            stores::start_s3(line, program, dir, S3_PORT, disk)?
+        }
+        Server::Registry => stores::start_registry(line, dir, REGISTRY_PORT, disk)?,
+    };
+    Ok(Some((server, running)))
+}
+
 /// One round: us, and one stream.
-fn measure(args: &Args, case: &Case, url: &str, source: &Path, runs: &mut Vec<Run>) -> Result<()> {
+fn measure(
+    args: &Args,
+    case: &Case,
+    address: &str,
+    source: &Path,
+    runs: &mut Vec<Run>,
+) -> Result<()> {
     let out = args.dir.join("out.raw");
     drop(fs::remove_file(&out));
     let mut import = timed(&args.dir);
     import
         .arg(&args.longshore)
-        .args(["import", "--progress", "off", url]);
+        .env("AWS_ACCESS_KEY_ID", stores::ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", stores::SECRET_KEY)
+        .env("AWS_REGION", stores::REGION)
+        .args(["import", "--progress", "off"])
+        .args(case.server.source(address));
     runs.push(done(
         case,
         "longshore",
@@ -231,7 +332,8 @@ fn measure(args: &Args, case: &Case, url: &str, source: &Path, runs: &mut Vec<Ru
     if case.one_stream > 0 {
         let mut curl = timed(&args.dir);
         let range = format!("0-{}", case.one_stream - 1);
-        curl.args(["curl", "-sSf", "-o", "/dev/null", "-r", &range, url]);
+        let url = format!("http://{address}/disk.raw");
+        curl.args(["curl", "-sSf", "-o", "/dev/null", "-r", &range, &url]);
         runs.push(done(
             case,
             "one stream",
@@ -343,7 +445,7 @@ fn summary(runs: &[Run], megabits: u32) -> String {
         "# Imports over a line of {megabits} Mbit/s\n\n\
          Medians of the rounds in `line.csv`. The line is tbf between two network namespaces; delay (of a \
          round trip), windows and cuts are those of `benches/line/relay.rs`: loss is a window of {} KB for \
-         each connection, cuts come after 16 to 48 MiB. At most 16 connections. One stream is `curl`.\n\n\
+         each connection, cuts come after 16 to 48 MiB. Behind it are nginx, versitygw (S3) and Debian's docker-registry. At most 16 connections. One stream is `curl`.\n\n\
          | case | longshore | share of the line | one stream | times one stream | processor | memory | goal |\n\
          |---|---|---|---|---|---|---|---|\n",
         LOSSY_WINDOW / 1000

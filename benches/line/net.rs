@@ -88,6 +88,26 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Until somebody answers at `port` in the far end itself.
+    pub(super) fn wait_in(&mut self, line: &Line, port: u16) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            // Any answer will do.
+            let mut curl = line.command(Path::new("curl"));
+            let asked = curl.args(["-s", &format!("http://127.0.0.1:{port}/")]);
+            if asked.status().context("starting curl")?.success() {
+                return Ok(());
+            }
+            let over = self.0.try_wait().context("looking at the far end")?;
+            if over.is_some() || started.elapsed() > PATIENCE {
+                bail!("nobody answers at port {port} of the far end");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         drop(self.0.kill());

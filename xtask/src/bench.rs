@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::guest::packages;
-use crate::{cargo, install, paths, peers, say};
+use crate::{cargo, gotools, install, paths, peers, say};
 
 /// Which benchmark, and its own options.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,7 @@ pub(crate) struct Args {
 const COMMAND: &str = "LONGSHORE_BENCH_COMMAND";
 const QCOW2_RS: &str = "LONGSHORE_BENCH_QCOW2_RS";
 const NGINX: &str = "LONGSHORE_BENCH_NGINX";
+const VERSITYGW: &str = "LONGSHORE_BENCH_VERSITYGW";
 
 /// The package of benchmarks of single functions.
 const MICRO: &str = "longshore-micro";
@@ -63,6 +64,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         match nginx() {
             Ok(nginx) => run = run.env(NGINX, nginx),
             Err(error) => say::problem(&format!("unpacking nginx: {error:#}")),
+        }
+        if args.args.first().is_some_and(|name| name == "line") {
+            let [store] = gotools::build(&gotools::STORES, ["versitygw"])?;
+            run = run.env(VERSITYGW, store);
         }
     }
     run.check()
