@@ -192,9 +192,10 @@ storage is written down in .OUT.longshore-journal, beside .OUT.partial. Of a ser
 only what is missing is fetched; other sources are read again and not written again. If the
 source, the target or an option is another, the import starts over and says what differs; so it
 does for a source that can't be told from a later state of it (no ETag or Last-Modified, standard
-input), and with --backing same-dir. An image that is refused, a wrong digest, and a source that
-changes leave nothing. The progress event has `resumed`, the bytes of the disk that were there;
-the error event has `resumable`.";
+input, a device, a disk in use on a server; for the last two --source-id helps), and with --backing
+same-dir. An image that is refused, a wrong digest, and a source that changes leave nothing. The
+progress event has `resumed`, the bytes of the disk that were there, and `rereads` if what came of
+them is read again; the error event has `resumable`.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -419,6 +420,10 @@ pub(crate) struct ResumeArgs {
     /// Where the journal is kept if OUT is a block device [default: journals/ of the state directory]
     #[arg(long, value_name = "DIR", conflicts_with = "no_resume")]
     pub(crate) journal_dir: Option<PathBuf>,
+    /// What you call the present state of SOURCE, where it does not say itself (a block device, a disk on
+    /// an NBD server): an import of what has the same name goes on where it was
+    #[arg(long, value_name = "NAME", conflicts_with = "no_resume")]
+    pub(crate) source_id: Option<String>,
     /// Write down what is done after so many bytes of the disk, whatever it costs
     #[arg(long, value_name = "QTY", hide = true)]
     pub(crate) journal_step: Option<Quantity>,

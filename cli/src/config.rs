@@ -192,6 +192,7 @@ fn journal(args: ResumeArgs, denies: bool) -> Result<Option<Journal>, UsageError
     let ResumeArgs {
         no_resume,
         journal_dir,
+        source_id,
         journal_step,
     } = args;
     let step = journal_step
@@ -200,6 +201,7 @@ fn journal(args: ResumeArgs, denies: bool) -> Result<Option<Journal>, UsageError
     Ok((denies && !no_resume).then(|| Journal {
         directory: Some(journal_dir.unwrap_or_else(|| state_directory().join("journals"))),
         target_id: None,
+        source_id,
         step,
     }))
 }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use longshore_transfer::{Lines, Meter, Progress, Report};
+use longshore_transfer::{Lines, Meter, Progress, Report, Snapshot};
 
 use crate::bytes::{bytes, float, whole};
 use crate::failure::Failure;
@@ -29,6 +29,8 @@ pub(crate) struct Display {
     kind: Kind,
     meter: Meter,
     target: String,
+    /// What an earlier run did was mentioned.
+    mentioned: bool,
 }
 
 enum Kind {
@@ -51,6 +53,7 @@ impl Display {
             kind,
             meter: Meter::new(Instant::now()),
             target,
+            mentioned: false,
         }
     }
 
@@ -67,8 +70,14 @@ impl Display {
         let snapshot = progress.snapshot();
         let reading = self.meter.read(&snapshot, Instant::now());
         let finishing = snapshot.is_finishing();
+        // By the first byte it is known how the source goes on.
+        let mention = !self.mentioned && snapshot.resumed > 0 && snapshot.read > 0;
+        self.mentioned |= mention;
         match &mut self.kind {
             Kind::Bar(bar) => {
+                if mention {
+                    bar.suspend(|| output::say(&going_on(&snapshot, &self.target)));
+                }
                 let share = reading.fraction.unwrap_or(0.0);
                 bar.set_position(whole(share * float(STEPS)));
                 let percent = reading.fraction.map_or_else(String::new, |share| {
@@ -85,13 +94,15 @@ impl Display {
                 bar.set_message(text);
             }
             Kind::Lines(lines) => lines.progress(&snapshot, &reading),
+            Kind::LastWord if mention => output::say(&going_on(&snapshot, &self.target)),
             Kind::LastWord | Kind::Nothing => {}
         }
     }
 
     /// It is done.
     pub(crate) fn done(mut self, progress: &Progress, report: &Report) {
-        if let Kind::Lines(_) = self.kind {
+        // What there was no time to show.
+        if !self.mentioned || matches!(self.kind, Kind::Lines(_)) {
             self.show(progress);
         }
         match &mut self.kind {
@@ -157,6 +168,18 @@ fn clock(time: Duration) -> String {
     } else {
         format!("{minutes}:{seconds:02}")
     }
+}
+
+/// What an earlier run is worth to this one.
+fn going_on(snapshot: &Snapshot, target: &str) -> String {
+    let there = bytes(snapshot.resumed);
+    let how = if snapshot.rereads {
+        "the source is read again from its start, for it can't be gone on with in the middle; \
+         what is there is not written again"
+    } else {
+        "what is there is not read again"
+    };
+    format!("{target}: {there} of the disk are there from an earlier run; {how}")
 }
 
 /// What the image is: `qcow2 v3 in gz`.

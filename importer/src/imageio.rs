@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use longshore_image::{Format, ReadAt};
-use longshore_transfer::{Allowance, Served, Source};
+use longshore_transfer::{Allowance, Fingerprint, Served, Source};
 use reqwest::{Client, Method};
 use serde_json::Value;
 use url::Url;
@@ -137,6 +137,8 @@ pub(crate) fn open(spec: &str, options: &SourceOptions) -> Result<Box<dyn Source
 /// A disk in transfer.
 struct ImageioSource {
     name: String,
+    /// The snapshot that is read, all of it.
+    snapshot: Option<String>,
     changes_only: bool,
     net: Arc<Net>,
     /// `None` where the server tells none.
@@ -211,6 +213,13 @@ impl ImageioSource {
         };
         Ok(Self {
             changes_only: disk.is_delta(),
+            snapshot: match &disk.checkpoint {
+                Some(Checkpoint::Snapshot {
+                    current,
+                    previous: None,
+                }) if transfer.is_of_snapshot() => Some(current.clone()),
+                _ => None,
+            },
             net,
             extents,
             fetch,
@@ -408,6 +417,16 @@ impl Source for ImageioSource {
 
     fn changes_only(&self) -> bool {
         self.changes_only
+    }
+
+    /// The disk itself is written to between two transfers, and nothing tells that.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let snapshot = self.snapshot.as_ref()?;
+        Some(Fingerprint {
+            place: self.name(),
+            state: format!("snapshot {snapshot}"),
+            len: self.len(),
+        })
     }
 
     fn allowance(&self) -> Option<Allowance> {

@@ -23,7 +23,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use longshore_image::{Format, ReadAt};
-use longshore_transfer::{Allowance, Served, Source};
+use longshore_transfer::{Allowance, Fingerprint, Served, Source};
 
 pub(crate) use self::address::{Address, Place};
 use self::areas::{Areas, ChangedBlocks, ChangesError};
@@ -84,6 +84,8 @@ pub(crate) struct NbdSource {
     first: Mutex<Option<Session>>,
     changes: Option<Box<dyn ChangedBlocks>>,
     changes_only: bool,
+    /// What is known not to change.
+    state: Option<String>,
     allowance: Allowance,
     random: OnceLock<Option<Arc<Random>>>,
 }
@@ -132,6 +134,7 @@ impl NbdSource {
             first: Mutex::new(Some(session)),
             changes: None,
             changes_only: false,
+            state: None,
             allowance: Allowance::default(),
             random: OnceLock::new(),
         })
@@ -141,6 +144,12 @@ impl NbdSource {
     pub(crate) fn with_changes(mut self, changes: Box<dyn ChangedBlocks>) -> Self {
         self.changes = Some(changes);
         self.changes_only = true;
+        self
+    }
+
+    /// The disk does not change, and no other has this name in this state.
+    pub(crate) fn in_state(mut self, state: String) -> Self {
+        self.state = Some(state);
         self
     }
 
@@ -212,6 +221,15 @@ impl Source for NbdSource {
 
     fn changes_only(&self) -> bool {
         self.changes_only
+    }
+
+    /// A server does not say whether its disk is what it was.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(Fingerprint {
+            place: self.name(),
+            state: self.state.clone()?,
+            len: self.len(),
+        })
     }
 
     fn allowance(&self) -> Option<Allowance> {

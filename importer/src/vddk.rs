@@ -136,6 +136,11 @@ pub fn vddk_source(
         Err(Error::Nbd { source, .. }) => return Err(fail(child.failed(source))),
         source => source?,
     };
+    // Of a machine that may run, only a snapshot stays what it is.
+    let source = match &disk.snapshot {
+        Some(snapshot) => source.in_state(format!("snapshot {snapshot}")),
+        None => source,
+    };
     Ok(Box::new(match changes {
         Some(changes) => source.with_changes(changes),
         None => source,

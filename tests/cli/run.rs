@@ -239,6 +239,45 @@ fn a_kill_while_importing_or_running_is_continued_by_the_next_run() {
 }
 
 #[test]
+fn an_import_that_was_killed_is_gone_on_with() {
+    let Some(bench) = Bench::new() else { return };
+    let bytes = bootable(16 * MIB);
+    let page = Page::of(bytes.clone());
+    let slow = page.clone().throttle(6 * MIB as u64);
+    bench.server.set("/disk", slow);
+    let manifest = MANIFEST.replace("URL", &bench.server.url("/disk"));
+    let manifest = manifest.replace("storage: 4Mi", "storage: 16Mi");
+    bench.rig.write("vm.yaml", manifest.as_bytes());
+    let mut child = bench
+        .rig
+        .command(&Bench::RUN)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let journal = bench.rig.path("state/disks/.root.img.longshore-journal");
+    let mut begun = 0;
+    eventually("a step of the journal", || {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        let now = std::fs::metadata(&journal).map_or(0, |meta| meta.len());
+        begun = if begun == 0 { now } else { begun };
+        (begun > 0 && now > begun).then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bench.server.set("/disk", page);
+    let output = bench.run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(
+        said(&output).contains("there from an earlier run"),
+        "{}",
+        said(&output)
+    );
+    assert!(std::fs::read(bench.img()).unwrap() == bytes);
+    assert!(!journal.exists());
+}
+
+#[test]
 fn one_run_at_a_time_uses_a_state_directory_and_a_signal_ends_it() {
     let Some(bench) = Bench::new() else { return };
     let slow = Page::of(bench.disk.clone()).throttle(64 << 10);
@@ -258,7 +297,7 @@ fn one_run_at_a_time_uses_a_state_directory_and_a_signal_ends_it() {
     signal(&child, "TERM");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(!partial.exists() && !bench.img().exists());
+    assert!(!bench.img().exists());
 }
 
 #[test]

@@ -574,3 +574,23 @@ fn a_pod_that_is_deleted_cancels_its_transfer() {
     assert!(!said(&ended).contains(PASSWORD), "{}", said(&ended));
     rig.ended("cancel");
 }
+
+#[test]
+fn a_snapshot_is_gone_on_with_and_the_disk_itself_is_not() {
+    let Some(rig) = Rig::new(57, Behaviour::default()) else {
+        return;
+    };
+    let out = rig.place.path("out.raw");
+    // The last is the disk as it is, under the name of a snapshot to come.
+    for (current, goes_on) in [("image-2", true), ("image-9", false)] {
+        let disk = rig.at(Checkpoint::Snapshot {
+            current: current.to_owned(),
+            previous: None,
+        });
+        let open = || imageio_source(&disk, &options()).unwrap();
+        let report = super::resume::cut_and_made(open, &out);
+        same(&out, &rig.place.path("in.raw"));
+        assert_eq!(report.bytes_resumed >= MIB, goes_on, "{report:?}");
+        assert_eq!(report.bytes_read < 4 * MIB, goes_on, "{report:?}");
+    }
+}

@@ -7,6 +7,7 @@
 
 mod imageio;
 mod nbd;
+mod resume;
 mod vddk;
 mod vsphere;
 

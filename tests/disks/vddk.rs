@@ -421,3 +421,21 @@ fn the_command_imports_a_disk_and_ends_nbdkit_however_it_ends() {
     assert!(std::fs::metadata(password).map_or(true, |pipe| pipe.file_type().is_fifo()));
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn a_snapshot_is_gone_on_with_and_a_disk_in_use_is_not() {
+    if !have("nbdkit") {
+        return;
+    }
+    let mut stand = Stand::new(32, "", "");
+    let open = |disk: &VddkDisk| vddk_source(disk, None, &options()).unwrap();
+    let disk = stand.place.path("web.vmdk");
+    for (snapshot, goes_on) in [(Some("snapshot-7"), true), (None, false)] {
+        stand.disk.snapshot = snapshot.map(str::to_owned);
+        let report = super::resume::cut_and_made(|| open(&stand.disk), &stand.out());
+        same(&stand.out(), &disk);
+        assert_eq!(report.bytes_resumed >= MIB, goes_on, "{report:?}");
+        // About 6 MiB are data.
+        assert_eq!(report.bytes_read < 4 * MIB, goes_on, "{report:?}");
+    }
+}

@@ -10,6 +10,7 @@ mod memory;
 mod papers;
 mod pod;
 mod real;
+mod resume;
 mod server;
 mod tokens;
 

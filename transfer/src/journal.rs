@@ -21,7 +21,7 @@ pub(crate) use self::file::{Found, Place, discard, look};
 pub(crate) use self::record::{Around, HashMark, Image, Parsed, Point};
 pub(crate) use self::recorder::{Kept, Order, Recorder};
 use crate::engine::digest_of;
-use crate::{Options, Source, TargetFormat, TargetSpec};
+use crate::{Fingerprint, Options, Source, TargetFormat, TargetSpec};
 
 /// That a journal is kept, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub struct Journal {
     pub directory: Option<PathBuf>,
     /// What else tells this target from others, such as the uid of its claim.
     pub target_id: Option<String>,
+    /// What the caller calls the state that the source is in. With it a source has a journal that can't
+    /// tell its states apart, such as a device.
+    pub source_id: Option<String>,
     /// Write down what is done whenever this many more bytes of the disk are, whatever it costs. Without
     /// it, after 16 MiB or a second, but for 2 % of the time at the most.
     pub step: Option<u64>,
@@ -53,7 +56,14 @@ impl Plan {
         if target.format != TargetFormat::Raw {
             return None;
         }
-        let Some(fingerprint) = source.fingerprint() else {
+        let named = || {
+            journal.source_id.as_ref().map(|_| Fingerprint {
+                place: source.name(),
+                state: "as it was named".to_owned(),
+                len: source.len(),
+            })
+        };
+        let Some(fingerprint) = source.fingerprint().or_else(named) else {
             tracing::debug!(
                 "the source can't be told from a later state of it: no journal is kept"
             );
@@ -86,6 +96,9 @@ impl Plan {
             known(checksum.map(|c| format!("{}:{}", c.algorithm.name(), c.hex))),
         );
         facts.add("preallocation", format!("{:?}", target.preallocate));
+        if let Some(name) = &journal.source_id {
+            facts.add("name of the source's state", name.clone());
+        }
         facts.add("id of the target", known(journal.target_id.clone()));
         Some(Self {
             facts,

@@ -23,6 +23,7 @@ enum Event<'a> {
         rate: u64,
         eta_seconds: Option<u64>,
         resumed: u64,
+        rereads: bool,
     },
     Done {
         target: &'a str,
@@ -105,6 +106,7 @@ impl<W: Write> Lines<W> {
             rate: whole(reading.rate),
             eta_seconds: reading.eta.map(|eta| eta.as_secs()),
             resumed: snapshot.resumed,
+            rereads: snapshot.rereads,
         });
     }
 
@@ -197,7 +199,7 @@ mod tests {
         Lines::new(&mut out).progress(&snapshot, &reading);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "{\"event\":\"progress\",\"fraction\":null,\"phase\":\"copying\",\"read\":0,\"written\":0,\"rate\":0,\"etaSeconds\":null,\"resumed\":0}\n"
+            "{\"event\":\"progress\",\"fraction\":null,\"phase\":\"copying\",\"read\":0,\"written\":0,\"rate\":0,\"etaSeconds\":null,\"resumed\":0,\"rereads\":false}\n"
         );
         let mut full = [0; 4];
         let mut lines = Lines::new(&mut full[..]);

@@ -19,6 +19,7 @@ struct Counters {
     pass: AtomicU32,
     done: AtomicBool,
     resumed: AtomicU64,
+    rereads: AtomicBool,
     kept: AtomicBool,
 }
 
@@ -39,6 +40,7 @@ impl Default for Progress {
             pass: AtomicU32::new(0),
             done: AtomicBool::new(false),
             resumed: AtomicU64::new(0),
+            rereads: AtomicBool::new(false),
             kept: AtomicBool::new(false),
         }))
     }
@@ -80,6 +82,7 @@ impl Progress {
             pass,
             done,
             resumed: c.resumed.load(Ordering::Relaxed),
+            rereads: c.rereads.load(Ordering::Relaxed),
             kept: c.kept.load(Ordering::Relaxed),
         }
     }
@@ -124,6 +127,11 @@ impl Progress {
         self.0.resumed.store(bytes, Ordering::Relaxed);
     }
 
+    /// The source is read from its start although some of the disk is there.
+    pub(crate) fn set_rereads(&self) {
+        self.0.rereads.store(true, Ordering::Relaxed);
+    }
+
     /// What is done so far would not have to be done again.
     pub(crate) fn set_kept(&self, kept: bool) {
         self.0.kept.store(kept, Ordering::Relaxed);
@@ -163,6 +171,9 @@ pub struct Snapshot {
     pub done: bool,
     /// Bytes of the disk that an earlier run had done.
     pub resumed: u64,
+    /// What came of that is read again, and not written again: the source, or what is around its image,
+    /// can't be gone on with in the middle.
+    pub rereads: bool,
     /// Something is written down that the next run goes on from, should this one end early.
     pub kept: bool,
 }

@@ -14,6 +14,10 @@ pub trait Served: Send {
     /// Bytes of the disk.
     fn size(&self) -> u64;
 
+    /// Only these parts of the disk are wanted, in this order: an earlier run has the rest. Asked before
+    /// anything was handed out. What is handed out of the rest nevertheless is only slower.
+    fn only(&mut self, _wanted: Vec<Range<u64>>) {}
+
     /// What comes next. Does not wait for long: [`Piece::Waiting`] lets the caller look whether it still
     /// wants to.
     fn next(&mut self) -> Result<Piece<'_>>;

@@ -4,11 +4,13 @@
 //! disks/NAME.json           the record: see `record`
 //! disks/NAME.img            the disk, raw; whole whenever it is there
 //! disks/.NAME.img.partial   an import in progress, or what is left of one
+//! disks/.NAME.img.longshore-journal   what of that is done
 //! disks/NAME.ca.pem         certificates to trust while importing
 //! ```
 //!
-//! Killed while importing, the record says `importing` and the next run begins again. Killed between
-//! the disk getting its name and the record saying so, likewise: nobody has written to the disk.
+//! Killed while importing, the record says `importing` and the next run goes on where the journal says. Killed
+//! between the disk getting its name and the record saying so, the next run begins again: nobody has written to
+//! the disk.
 
 use std::fs;
 use std::io::{self, Read};
@@ -19,7 +21,7 @@ use std::time::Instant;
 use longshore_image::{Format, ReadAt};
 use longshore_importer::{BasicAuth, SourceOptions, parse_header, source_from};
 use longshore_launcher::plan::imports::{DataVolumeImport, HttpImport, ImportSource};
-use longshore_transfer::{Cancel, Checksum, Options, Preallocate, Source, TargetSpec};
+use longshore_transfer::{Cancel, Checksum, Journal, Options, Preallocate, Source, TargetSpec};
 
 use super::decide::{Decision, decide};
 use super::record::{self, Image, Origin, Record, Stage};
@@ -131,6 +133,7 @@ impl Importer<'_> {
                 },
                 size: Some(volume.size),
                 sync: true,
+                journal: Some(Journal::default()),
                 ..TargetSpec::default()
             },
             options: Options::default(),

@@ -169,6 +169,11 @@ impl Served for Disk {
         self.size
     }
 
+    fn only(&mut self, wanted: Vec<Range<u64>>) {
+        let plan = std::mem::take(&mut self.plan);
+        self.plan = restricted(plan, &wanted);
+    }
+
     fn next(&mut self) -> longshore_transfer::Result<Piece<'_>> {
         if self.net.is_cancelled() {
             return Err(longshore_transfer::Error::Interrupted);
@@ -198,6 +203,65 @@ impl Served for Disk {
                     source: std::io::Error::other("a request ended without an answer"),
                 })),
             },
+        }
+    }
+}
+
+/// What of `plan` is in `wanted`; both are in order.
+fn restricted(
+    plan: impl IntoIterator<Item = (Range<u64>, Kind)>,
+    wanted: &[Range<u64>],
+) -> VecDeque<(Range<u64>, Kind)> {
+    let mut rest = VecDeque::new();
+    let mut wanted = wanted.iter().peekable();
+    for (part, kind) in plan {
+        while let Some(next) = wanted.peek() {
+            let both = part.start.max(next.start)..part.end.min(next.end);
+            if !both.is_empty() {
+                rest.push_back((both, kind));
+            }
+            if next.end > part.end {
+                break;
+            }
+            wanted.next();
+        }
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wanted_is_left_of_a_plan() {
+        let plan = [
+            (0..10, Kind::Data),
+            (10..50, Kind::Zeros),
+            (50..100, Kind::Data),
+        ];
+        for (wanted, expected) in [
+            (
+                vec![0..60, 60..100],
+                [&plan[..2], &[(50..60, Kind::Data), (60..100, Kind::Data)]].concat(),
+            ),
+            (vec![], vec![]),
+            (
+                vec![2..4, 6..20, 60..70, 90..100],
+                vec![
+                    (2..4, Kind::Data),
+                    (6..10, Kind::Data),
+                    (10..20, Kind::Zeros),
+                    (60..70, Kind::Data),
+                    (90..100, Kind::Data),
+                ],
+            ),
+            (
+                vec![10..12, 50..100],
+                vec![(10..12, Kind::Zeros), (50..100, Kind::Data)],
+            ),
+        ] {
+            assert_eq!(restricted(plan.clone(), &wanted), expected, "{wanted:?}");
         }
     }
 }

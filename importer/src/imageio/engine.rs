@@ -307,6 +307,7 @@ impl Engine {
         let transfer = Transfer {
             engine: self.clone(),
             path: format!("imagetransfers/{}", segment(id)),
+            of_snapshot: wanted.get("snapshot").is_some(),
             complete: AtomicBool::new(false),
         };
         tracing::info!(id, "an image transfer was begun");
@@ -318,6 +319,8 @@ impl Engine {
 pub(super) struct Transfer {
     engine: Engine,
     path: String,
+    /// It is of a snapshot, and not of the disk as it is.
+    of_snapshot: bool,
     /// All was read.
     complete: AtomicBool,
 }
@@ -330,6 +333,11 @@ pub(super) struct Places {
 }
 
 impl Transfer {
+    /// What is transferred stays what it is.
+    pub(super) fn is_of_snapshot(&self) -> bool {
+        self.of_snapshot
+    }
+
     /// Waits until bytes can be had.
     pub(super) fn ready(&self) -> Result<Places, ImageioError> {
         let started = Instant::now();

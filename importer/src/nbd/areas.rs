@@ -57,23 +57,30 @@ pub(crate) struct Areas {
 
 impl Areas {
     pub(crate) fn new(query: Option<Box<dyn ChangedBlocks>>, size: u64, block: u32) -> Self {
+        // Without a query all of it is known from the start.
+        let (found, told) = match query {
+            Some(_) => (VecDeque::new(), 0),
+            None => (VecDeque::from_iter(Some(0..size)), size),
+        };
         Self {
             query,
-            found: VecDeque::new(),
-            told: 0,
+            found,
+            told,
             given: 0,
             size,
             block: u64::from(block).max(1),
         }
     }
 
+    /// Of the whole disk only these parts, in order. Of what changed all is wanted.
+    pub(crate) fn only(&mut self, wanted: Vec<Range<u64>>) {
+        if self.query.is_none() {
+            self.found = wanted.into();
+        }
+    }
+
     /// The next part, larger than nothing.
     pub(crate) fn next(&mut self) -> Result<Option<Range<u64>>, ChangesError> {
-        let Some(query) = &mut self.query else {
-            let all = self.given..self.size;
-            self.given = self.size;
-            return Ok((!all.is_empty()).then_some(all));
-        };
         loop {
             if let Some(range) = self.found.pop_front() {
                 let start = (range.start / self.block * self.block).max(self.given);
@@ -87,6 +94,9 @@ impl Areas {
             if self.told >= self.size {
                 return Ok(None);
             }
+            let Some(query) = &mut self.query else {
+                return Ok(None);
+            };
             let from = self.told;
             let Changes { until, changed } = query
                 .changes(from)

@@ -384,6 +384,10 @@ impl Served for Disk {
         self.size
     }
 
+    fn only(&mut self, wanted: Vec<Range<u64>>) {
+        self.areas.only(wanted);
+    }
+
     fn next(&mut self) -> longshore_transfer::Result<Piece<'_>> {
         match self.step() {
             Ok(Next::Data(range)) => Ok(Piece::Data(range.start, self.bytes(&range))),

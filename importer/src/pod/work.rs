@@ -172,6 +172,7 @@ impl Job {
             directory: resume.journal_dir.clone(),
             target_id: Some(claim.clone()).filter(|claim| !claim.is_empty()),
             step: self.place.journal_step,
+            ..Journal::default()
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use longshore_image::{Error as ImageError, ErrorKind, Probe, ReadAt, probe};
 use longshore_transfer::{
-    Allowance, Checksum, Error as TransferError, Exchange, Finder, Inside, Source,
+    Allowance, Checksum, Error as TransferError, Exchange, Finder, Fingerprint, Inside, Source,
 };
 
 use super::error::RegistryError;
@@ -164,6 +164,19 @@ impl Source for DiskLayer {
 
     fn digest(&self) -> Option<Checksum> {
         Some(self.digest.clone())
+    }
+
+    /// The digest, which is checked; and what must not be found in it, for that decides which disk is.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let mut state = self.what();
+        if self.hidden != Hidden::default() {
+            state = format!("{state} less {:?}", self.hidden);
+        }
+        Some(Fingerprint {
+            place: self.name.clone(),
+            state,
+            len: Some(self.size),
+        })
     }
 
     fn allowance(&self) -> Option<Allowance> {

@@ -10,7 +10,7 @@ use crate::rig::{MIB, Rig, eventually, signal};
 
 /// A rig in which an import of `/disk` was killed.
 fn begun(page: Page) -> (Rig, Server) {
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let server = Server::start([("/disk", page.throttle(SLOW))]);
     assert!(Import::of(&rig, server.url("/disk")).killed());
     (rig, server)
@@ -90,7 +90,7 @@ fn whatever_differs_is_named_and_the_import_starts_over() {
 #[test]
 fn a_source_that_has_no_name_for_its_state_starts_over() {
     let bytes = disk(8 * MIB);
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let page = Page::of(bytes.clone())
         .etag(None)
         .fault(Fault::Stall(6 << 20));
@@ -199,7 +199,7 @@ fn a_copy_without_a_journal_ends_what_there_was_of_one() {
 #[test]
 fn a_signal_keeps_what_is_done_and_says_how_to_go_on() {
     let bytes = disk(8 * MIB);
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let page = Page::of(bytes.clone()).fault(Fault::Stall(6 << 20));
     let server = Server::start([("/disk", page)]);
     let import = Import::of(&rig, server.url("/disk"));
@@ -251,7 +251,7 @@ fn a_server_that_fails_is_gone_on_with_and_one_that_changes_is_not() {
     let new = longshore_tests::data::disk(8 * MIB, 12);
     let changed = Page::of(new.clone()).etag(Some("\"v2\""));
     let cut = Page::of(bytes.clone()).fault(Fault::Cut(6 << 20));
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let server = Server::start([("/disk", cut.clone().faults(&Fault::Status(403), 50))]);
     let import = Import::of(&rig, server.url("/disk"));
     let event = last_event(&import.ends(1));
@@ -269,7 +269,7 @@ fn a_server_that_fails_is_gone_on_with_and_one_that_changes_is_not() {
 #[test]
 fn an_image_that_is_refused_leaves_nothing() {
     let mut bytes = disk(8 * MIB);
-    let rig = Rig::new();
+    let rig = Rig::quick();
     // A gzip whose last bytes say that it is another.
     bytes = longshore_tests::program::run(std::process::Command::new("gzip").arg("-1c").arg({
         rig.write("in.raw", &bytes);
@@ -283,4 +283,87 @@ fn an_image_that_is_refused_leaves_nothing() {
     let event = last_event(&import.ends(3));
     assert_eq!(event["resumable"], false, "{event}");
     assert_eq!(rig.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_partial_file_that_somebody_cut_is_not_believed() {
+    let bytes = disk(12 * MIB);
+    let (rig, server) = begun(Page::of(bytes.clone()));
+    let import = Import::of(&rig, server.url("/disk"));
+    let mut cut = std::fs::File::options();
+    let partial = cut.write(true).open(rig.path(".out.raw.partial")).unwrap();
+    partial.set_len(4096).unwrap();
+    let output = import.ends(0);
+    import.made(&bytes);
+    assert!(
+        said(&output).contains("the partial file is shorter than it says"),
+        "{}",
+        said(&output)
+    );
+}
+
+/// The one that is at work is not disturbed, and killed later it is gone on with.
+#[test]
+fn of_two_imports_to_one_target_the_second_is_refused() {
+    let bytes = disk(12 * MIB);
+    let rig = Rig::quick();
+    let page = Page::of(bytes.clone()).fault(Fault::Stall(6 << 20));
+    let server = Server::start([("/disk", page)]);
+    let import = Import::of(&rig, server.url("/disk"));
+    let first = import.command().stdout(Stdio::null()).spawn();
+    let mut first = first.unwrap();
+    let mut steps = Steps::after(&[]);
+    eventually("a step of the journal", || {
+        steps.one_more(&import.journal()).then_some(())
+    });
+    for words in [&[][..], &["--no-resume"]] {
+        let second = Import::of(&rig, server.url("/disk")).with(words);
+        let mut command = second.command();
+        if words == ["--no-resume"] {
+            // It goes without the journal's other options.
+            command = rig.command(&["import", "--no-resume", &second.url, "out.raw"]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("in use"), "{}", said(&output));
+        assert!(!import.journal().is_empty());
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let event = import.makes(&bytes);
+    assert!(resumed(&event) > 0, "{event}");
+}
+
+#[test]
+fn what_is_read_again_is_said() {
+    let bytes = disk(12 * MIB);
+    let rig = Rig::quick();
+    let packed =
+        longshore_tests::program::run(std::process::Command::new("gzip").arg("-1c").arg({
+            rig.write("in.raw", &bytes);
+            rig.path("in.raw")
+        }));
+    std::fs::remove_file(rig.path("in.raw")).unwrap();
+    for (name, page, again) in [
+        ("/disk.gz", Page::of(packed), true),
+        ("/disk", Page::of(bytes.clone()), false),
+    ] {
+        let server = Server::start([(name, page.throttle(SLOW))]);
+        let import = Import::of(&rig, server.url(name));
+        assert!(import.killed() && import.killed());
+        let output = import.ends(0);
+        import.made(&bytes);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("\"rereads\":{again}")), "{text}");
+        assert!(import.killed() && import.killed());
+        let url = server.url(name);
+        let output = rig.ends(&["import", "--journal-step", "1Mi", &url, "out.raw"], 0);
+        let says = if again {
+            "the source is read again from its start"
+        } else {
+            "what is there is not read again"
+        };
+        assert!(said(&output).contains(says), "{}", said(&output));
+        std::fs::remove_file(rig.path("out.raw")).unwrap();
+    }
 }

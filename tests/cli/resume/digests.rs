@@ -21,7 +21,7 @@ fn digest(rig: &Rig, algorithm: &str, bytes: &[u8]) -> String {
 fn a_digest_goes_on_where_it_was() {
     let bytes = disk(16 * MIB);
     for algorithm in ["md5", "sha1", "sha256", "sha512"] {
-        let rig = Rig::new();
+        let rig = Rig::quick();
         let sum = digest(&rig, algorithm, &bytes);
         let server = Server::start([("/disk", Page::of(bytes.clone()).throttle(SLOW))]);
         let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
@@ -45,7 +45,7 @@ fn a_digest_of_a_stream_that_is_read_again_is_that_of_all_of_it() {
         return;
     }
     let bytes = disk(16 * MIB);
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let packed = image(&rig, &bytes, &["-O", "qcow2", "-c"]);
     let plain = image(&rig, &bytes, &["-O", "qcow2"]);
     for (content, ranges) in [
@@ -66,7 +66,7 @@ fn a_digest_of_a_stream_that_is_read_again_is_that_of_all_of_it() {
 #[test]
 fn a_wrong_digest_leaves_nothing_however_often_it_was_gone_on_with() {
     let bytes = disk(12 * MIB);
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let sum = format!("sha256:{:064}", 0);
     let server = Server::start([("/disk", Page::of(bytes).throttle(SLOW))]);
     let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
@@ -93,7 +93,7 @@ fn bytes_of_a_run_that_was_cut_short_do_not_hide_behind_the_digest_of_others() {
     ] {
         // Where the good disk is zeros, which are not written to files, this one is not.
         let evil: Vec<u8> = good.iter().map(|byte| byte | 1).collect();
-        let rig = Rig::new();
+        let rig = Rig::quick();
         let content = |bytes: &[u8]| {
             if !name.ends_with("gz") {
                 return bytes.to_vec();

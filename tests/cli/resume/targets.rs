@@ -1,11 +1,11 @@
 //! Devices, and filesystems that are full. These take root and loop devices.
 
 use std::os::unix::fs::FileExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use longshore_tests::device::Loop;
-use longshore_tests::http::{Page, Server};
-use longshore_tests::program::said;
+use longshore_tests::http::{Fault, Page, Server};
+use longshore_tests::program::{run, said};
 
 use super::{SLOW, Steps, disk, last_event, resumed};
 use crate::mount::Mount;
@@ -28,7 +28,7 @@ fn journal(rig: &Rig) -> Vec<u8> {
 
 #[test]
 fn a_device_goes_on_and_only_if_it_is_as_it_was_left() {
-    let rig = Rig::new();
+    let rig = Rig::quick();
     rig.write("backing", &vec![0xff; 24 * MIB]);
     let Some(device) = Loop::over(&rig.path("backing")) else {
         return;
@@ -107,7 +107,7 @@ fn a_device_goes_on_and_only_if_it_is_as_it_was_left() {
 
 #[test]
 fn what_was_written_before_the_filesystem_was_full_is_kept() {
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let Some(mount) = Mount::of(&rig, "ext4", 32 << 20) else {
         return;
     };
@@ -136,4 +136,98 @@ fn what_was_written_before_the_filesystem_was_full_is_kept() {
     assert!(resumed(&event) >= MIB as u64, "{event}");
     assert!(rig.read("mnt/out.raw") == bytes);
     assert_eq!(mount.names(), ["out.raw"]);
+}
+
+/// A small filesystem in memory, at `journals`.
+struct Small<'a>(&'a Rig);
+
+impl<'a> Small<'a> {
+    fn mount(rig: &'a Rig, options: &str) -> Option<Self> {
+        std::fs::create_dir_all(rig.path("journals")).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(rig.path("journals"))
+            .output()
+            .unwrap();
+        if !mounted.status.success() {
+            eprintln!("skipped: no mount of tmpfs: {}", said(&mounted));
+            return None;
+        }
+        Some(Self(rig))
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path("journals")).status();
+    }
+}
+
+#[test]
+fn an_import_goes_on_without_a_journal_where_there_is_no_room_for_one() {
+    let rig = Rig::quick();
+    rig.write("backing", &vec![0xff; 24 * MIB]);
+    let Some(device) = Loop::over(&rig.path("backing")) else {
+        return;
+    };
+    let bytes = disk(16 * MIB);
+    let server = Server::start([("/disk", Page::of(bytes.clone()))]);
+    let url = server.url("/disk");
+    let mut words = vec!["import", "--journal-dir", "journals"];
+    words.extend(["--journal-step", "1Mi", &url, device.name()]);
+    // There is room for its beginning only; not even for that; and nobody may write.
+    for options in ["size=64k", "size=4k,nr_inodes=1", "size=1m,ro"] {
+        let Some(_small) = Small::mount(&rig, options) else {
+            return;
+        };
+        let output = rig.ends(&words, 0);
+        assert!(
+            said(&output).contains("the journal can't be written"),
+            "{options}: {}",
+            said(&output)
+        );
+        let found = std::fs::read(device.path()).unwrap();
+        assert!(found[..bytes.len()] == bytes, "{options}");
+        assert!(journal(&rig).is_empty(), "{options}");
+    }
+}
+
+#[test]
+fn a_journal_that_can_only_be_read_is_gone_on_with_once() {
+    let rig = Rig::quick();
+    rig.write("backing", &vec![0xff; 24 * MIB]);
+    let Some(device) = Loop::over(&rig.path("backing")) else {
+        return;
+    };
+    let Some(_small) = Small::mount(&rig, "size=8m") else {
+        return;
+    };
+    let bytes = disk(16 * MIB);
+    let page = Page::of(bytes.clone());
+    let server = Server::start([(
+        "/disk",
+        page.clone()
+            .fault(Fault::Cut(8 << 20))
+            .faults(&Fault::Status(403), 50),
+    )]);
+    let url = server.url("/disk");
+    let mut words = vec!["import", "--journal-dir", "journals", "--progress", "json"];
+    words.extend(["--journal-step", "1Mi", &url, device.name()]);
+    rig.ends(&words, 1);
+    server.set("/disk", page);
+    run(Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(rig.path("journals")));
+    for there in [true, false] {
+        let output = rig.ends(&words, 0);
+        assert_eq!(
+            resumed(&last_event(&output)) > 0,
+            there,
+            "{}",
+            said(&output)
+        );
+        assert!(said(&output).contains("stays behind"), "{}", said(&output));
+        let found = std::fs::read(device.path()).unwrap();
+        assert!(found[..bytes.len()] == bytes, "{there}");
+    }
 }

@@ -16,9 +16,9 @@ use crate::serving;
 const MIB: usize = 1 << 20;
 const DISK: usize = 24 * MIB;
 /// A line slow enough that an import is seen at work.
-const SLOW: u64 = 16 << 20;
+const SLOW: u64 = 8 << 20;
 /// What a kill costs at the most: what had come and was not written down.
-const COST: u64 = 8 << 20;
+const COST: u64 = 12 << 20;
 /// A journal that tells of something.
 const BEGUN: u64 = 900;
 

@@ -215,6 +215,12 @@ pub(super) fn stream_road(
     };
     let at = opening.at();
     shared.progress.begin_at(at);
+    if resumed.is_some() && at == 0 {
+        shared.progress.set_rereads();
+        tracing::info!(
+            "the source is read again from its start; what is there is not written again"
+        );
+    }
     let raw_target = Output::writing(&target).cluster == 0;
     let known = resumed.map(|resumed| &resumed.image);
     let Unwrapped {

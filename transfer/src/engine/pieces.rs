@@ -36,8 +36,9 @@ pub(super) struct Pieces {
     stash: Option<Outcome>,
     /// What to tell the journal of the image, short of its size.
     journal: Option<(Image, Order)>,
-    /// What came since somebody asked.
+    /// What came since somebody asked, where the journal is in the stream's order.
     passed: Vec<Range<u64>>,
+    in_order: bool,
     /// Chunks since what is gathered was last sent on for the journal's sake.
     unsent: u32,
 }
@@ -122,6 +123,7 @@ impl Pieces {
             stash: None,
             journal: None,
             passed: Vec::new(),
+            in_order: false,
             unsent: 0,
         }
     }
@@ -141,6 +143,18 @@ impl Pieces {
             virtual_size: None,
         };
         self.journal = Some((image, Order::Stream { hashed, anywhere }));
+        self.in_order = self.shared.recorder.is_some();
+        self
+    }
+
+    /// The same where each piece counts by itself, whatever came before it.
+    pub(super) fn journalled_as_it_comes(mut self, format: Format) -> Self {
+        let image = Image {
+            format,
+            around: Vec::new(),
+            virtual_size: None,
+        };
+        self.journal = Some((image, Order::Any));
         self
     }
 
@@ -309,7 +323,7 @@ impl Emit for Pieces {
         let Some(running) = &mut self.back else {
             return Err(ImageError::malformed("data before the image's header"));
         };
-        if self.shared.recorder.is_some() {
+        if self.in_order {
             match self.passed.last_mut() {
                 Some(last) if last.end == guest.start => last.end = guest.end,
                 _ => self.passed.push(guest.clone()),

@@ -1,5 +1,7 @@
 //! A raw disk that a server hands out in pieces: they become tasks as they come.
 
+use std::ops::Range;
+
 use longshore_image::cluster::ClusterCodec;
 use longshore_image::forward::{Emit, Geometry, PieceKind};
 use longshore_image::{Compression, Error as ImageError, Format, Info};
@@ -9,7 +11,11 @@ use super::{Done, Options, Outcome, Shared};
 use crate::budget::Budget;
 use crate::served::{Piece, Served};
 use crate::target::Target;
+use crate::written::Written;
 use crate::{Error, Result, Source};
+
+/// What is there already is asked for again if it is smaller.
+const SMALL: u64 = 512 << 10;
 
 /// The disk as its server hands it out, unless a digest of all its bytes is wanted, or the bytes are said
 /// to be an image of another format.
@@ -45,8 +51,12 @@ pub(super) fn road(
         features: Vec::new(),
         references: Vec::new(),
     };
-    let mut pieces =
-        Pieces::new(target, options.threads, budget, shared.clone()).allowance(source.allowance());
+    if let Some(done) = &shared.done {
+        disk.only(wanted(done, size));
+    }
+    let mut pieces = Pieces::new(target, options.threads, budget, shared.clone())
+        .allowance(source.allowance())
+        .journalled_as_it_comes(Format::Raw);
     let geometry = Geometry {
         virtual_size: Some(size),
         cluster_size: 0,
@@ -90,8 +100,21 @@ pub(super) fn road(
     })
 }
 
+/// What an earlier run has not done. Small parts of what it has are read with the gaps around them: a request
+/// costs more than they do.
+fn wanted(done: &Written, size: u64) -> Vec<Range<u64>> {
+    let mut wanted: Vec<Range<u64>> = Vec::new();
+    for gap in done.gaps(0..size) {
+        match wanted.last_mut() {
+            Some(last) if gap.start - last.end < SMALL => last.end = gap.end,
+            _ => wanted.push(gap),
+        }
+    }
+    wanted
+}
+
 /// Pieces are in order and on the disk.
-fn check(range: &std::ops::Range<u64>, at: u64, size: u64, shared: &Shared) -> Result<(), Outcome> {
+fn check(range: &Range<u64>, at: u64, size: u64, shared: &Shared) -> Result<(), Outcome> {
     if at <= range.start && range.start <= range.end && range.end <= size {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::Digest as _;
 
 use super::Facts;
-use super::record::{Chain, Contents, Image, Parsed, Step, parse};
+use super::record::{Chain, Contents, Image, Parsed, Step, is_of_another_version, parse};
 use crate::checksum::hex;
 use crate::sys;
 
@@ -86,7 +86,12 @@ pub(crate) fn look(place: &Place, facts: &Facts) -> Found {
         Err(e) => return Found::Useless(format!("it can't be read: {e}")),
     };
     let Some(parsed) = parse(&bytes) else {
-        return Found::Useless("it is damaged, or was written by something else".to_owned());
+        let why = if is_of_another_version(&bytes) {
+            "it was written by another version of longshore"
+        } else {
+            "it is damaged, or was written by something else"
+        };
+        return Found::Useless(why.to_owned());
     };
     if parsed.contents.believed().is_empty() {
         return Found::Nothing;
@@ -118,6 +123,10 @@ pub(crate) fn discard(place: &Place) -> io::Result<()> {
     match sys::again(|| std::fs::remove_file(&place.path)) {
         Ok(()) => place.sync_directory(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A filesystem that can't be written to says so before it looks.
+        Err(_) if matches!(place.path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound) => {
+            Ok(())
+        }
         Err(e) => Err(e),
     }
 }

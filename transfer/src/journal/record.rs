@@ -24,6 +24,8 @@ use crate::written::Written;
 
 /// What a journal begins with; the digit is the version.
 pub(super) const MAGIC: [u8; 8] = *b"lsjrnl1\n";
+/// Of any version: what follows it is for that one to read.
+const ANY_MAGIC: &[u8] = b"lsjrnl";
 /// Kind, length and check of a record.
 const FRAME: usize = 1 + 4 + CHECK;
 const CHECK: usize = 16;
@@ -334,6 +336,11 @@ fn remember(done: &mut Written, range: Range<u64>) {
     if !full || done.touches(&range) {
         done.add(range);
     }
+}
+
+/// It is a journal, in a form that is none of ours.
+pub(super) fn is_of_another_version(bytes: &[u8]) -> bool {
+    bytes.starts_with(ANY_MAGIC) && !bytes.starts_with(&MAGIC)
 }
 
 /// Reads a journal, up to its first record that is not whole. `None` if it does not begin as one.

@@ -77,6 +77,9 @@ fn what_is_found_decides_what_is_believed() {
         std::fs::write(place.path(), garbage).unwrap();
         useless(look(&place, &facts("a")));
     }
+    std::fs::write(place.path(), [b"lsjrnl2\n", &whole[8..]].concat()).unwrap();
+    let why = useless(look(&place, &facts("a")));
+    assert_eq!(why, "it was written by another version of longshore");
     let huge = File::create(place.path()).unwrap();
     huge.set_len(MOST_BYTES + 1).unwrap();
     useless(look(&place, &facts("a")));
