@@ -40,6 +40,15 @@ struct Tools {
     scheduler: PathBuf,
 }
 
+/// Where the node's programs keep what cannot be put elsewhere: of a cluster's own, in its mounts.
+const KEPT_BY_OTHERS: [&str; 5] = [
+    "/run/netns",
+    "/run/containerd",
+    "/var/lib/cni",
+    "/var/log/pods",
+    "/var/log/containers",
+];
+
 /// Starts everything, says so in the file `ready`, and starts again what ends.
 pub(super) fn run(place: &Place) -> Result<()> {
     let programs = Programs::build()?;
@@ -120,6 +129,14 @@ fn mounts(place: &Place) -> Result<()> {
         .args(["--make-rshared", "/"])
         .quiet()
         .capture()?;
+    for (number, kept) in KEPT_BY_OTHERS.iter().enumerate() {
+        let own = place.file(&format!("kept-{number}"));
+        paths::make_dir(&own)?;
+        paths::make_dir(Path::new(kept))?;
+        let mut mount = Run::new("mount");
+        mount = mount.arg("--bind").arg(&own).arg(kept);
+        mount.quiet().capture()?;
+    }
     for hierarchy in cgroups()? {
         let own = hierarchy.join(cgroup(place));
         paths::make_dir(&own)?;
