@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -174,7 +174,15 @@ fn cgroups() -> Result<Vec<PathBuf>> {
 /// Removes the groups that a cluster leaves behind.
 pub(super) fn remove_cgroups(place: &Place) -> Result<()> {
     for hierarchy in cgroups()? {
-        remove_group(&hierarchy.join(cgroup(place)))?;
+        let group = hierarchy.join(cgroup(place));
+        let until = Instant::now() + Duration::from_secs(10);
+        // Processes that were killed are not gone at once.
+        while let Err(error) = remove_group(&group) {
+            if Instant::now() > until {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
     Ok(())
 }
