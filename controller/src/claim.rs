@@ -39,6 +39,8 @@ pub(crate) trait Claim {
     fn named(&self) -> &str;
     /// Its identity.
     fn uid(&self) -> &str;
+    /// The storage class that it names.
+    fn class(&self) -> Option<&str>;
 }
 
 impl Claim for PersistentVolumeClaim {
@@ -85,6 +87,10 @@ impl Claim for PersistentVolumeClaim {
 
     fn uid(&self) -> &str {
         self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn class(&self) -> Option<&str> {
+        self.spec.as_ref()?.storage_class_name.as_deref()
     }
 }
 

@@ -1,13 +1,20 @@
-//! What all controllers share: the client, the installation's settings, and what storage classes say.
+//! What all controllers share: the client, what is known of the cluster, and the settings in force.
+
+use std::sync::Arc;
 
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::jiff::{Timestamp, Unit};
-use kube::Client;
-use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
+use longshore_crds::StorageProfileStatus;
+use longshore_crds::names::annotation;
 
+use crate::custom::part;
 use crate::data_volume::render::Profile;
-use crate::error::{Result, Trying as _};
+use crate::health::Health;
+use crate::import::pod::Workload;
 use crate::import::scrape::Scraper;
+use crate::installation::Installation;
+use crate::known::Known;
 use crate::settings::Settings;
 
 /// It.
@@ -17,17 +24,19 @@ pub(crate) struct Context {
     pub(crate) scraper: Option<Scraper>,
     /// What time it is.
     pub(crate) clock: fn() -> Timestamp,
+    pub(crate) known: Known,
+    pub(crate) health: Arc<Health>,
 }
 
 /// A storage class, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Class {
-    pub(crate) provisioner: String,
+    pub(crate) name: String,
     /// Volumes are made once somebody uses them.
     pub(crate) binds_late: bool,
 }
 
-const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+pub(crate) const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 const IS_DEFAULT_VIRT: &str = "storageclass.kubevirt.io/is-default-virt-class";
 
 impl Context {
@@ -36,40 +45,53 @@ impl Context {
         (self.clock)().round(Unit::Second).unwrap_or_default()
     }
 
+    /// The settings in force.
+    pub(crate) fn installation(&self) -> Installation {
+        Installation::of(&self.known)
+    }
+
     /// The class of this name, or the cluster's default one; `None` if there is none.
-    pub(crate) async fn class(&self, name: Option<&str>) -> Result<Option<Class>> {
-        let classes: Api<StorageClass> = Api::all(self.client.clone());
+    pub(crate) fn class(&self, name: Option<&str>) -> Option<Class> {
         let class = match name {
             // Explicitly none: a volume that exists already.
             Some("") => None,
-            Some(name) => {
-                let class = classes.get_opt(name).await;
-                class.trying("read the storage class", name)?
-            }
-            None => {
-                let all = classes.list(&ListParams::default()).await;
-                default_of(all.trying("list", "storage classes")?.items)
-            }
-        };
-        Ok(class.map(|class| Class {
+            Some(name) => self.known.class(name),
+            None => default_of(self.known.classes()),
+        }?;
+        Some(Class {
+            name: class.name_any(),
             binds_late: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
-            provisioner: class.provisioner,
-        }))
+        })
     }
 
     /// What a claim of this class can be.
     pub(crate) fn profile(&self, class: Option<&Class>) -> Profile {
-        let known = class.and_then(|class| capabilities(&class.provisioner));
+        let name = class.map(|class| class.name.as_str());
+        let object = name.and_then(|name| self.known.profile(name));
+        let status: Option<StorageProfileStatus> = object.as_ref().map(|one| part(one, "status"));
+        let smallest = object.as_ref().and_then(|one| {
+            let text = one.annotations().get(annotation::SMALLEST_CLAIM)?;
+            text.parse().ok()
+        });
         Profile {
-            access_modes: known.map(|mode| vec![mode.to_owned()]).unwrap_or_default(),
-            volume_mode: known.map(|_| "Filesystem".to_owned()),
-            overhead: self.settings.workload.overhead,
+            class: name.map(str::to_owned),
+            sets: status
+                .map(|status| status.claim_property_sets)
+                .unwrap_or_default(),
+            smallest,
+            overhead: self.installation().overhead(name),
+            preallocates: self.installation().preallocates(),
         }
+    }
+
+    /// What pods are made with that fill a claim of this class.
+    pub(crate) fn workload(&self, class: Option<&str>) -> Workload {
+        self.installation().workload(&self.settings.workload, class)
     }
 }
 
 /// The one for virtual machines comes before the one for all; of several, the one made last.
-fn default_of(classes: Vec<StorageClass>) -> Option<StorageClass> {
+fn default_of(classes: Vec<Arc<StorageClass>>) -> Option<Arc<StorageClass>> {
     let says = |class: &StorageClass, name: &str| {
         let annotations = class.metadata.annotations.as_ref();
         annotations
@@ -91,14 +113,4 @@ fn default_of(classes: Vec<StorageClass>) -> Option<StorageClass> {
                 class.metadata.name.clone(),
             )
         })
-}
-
-/// The access mode that claims of a provisioner's volumes have at the least.
-fn capabilities(provisioner: &str) -> Option<&'static str> {
-    match provisioner {
-        "rancher.io/local-path" | "openebs.io/local" | "local.csi.openebs.io" => {
-            Some("ReadWriteOnce")
-        }
-        _ => None,
-    }
 }

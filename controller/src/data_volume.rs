@@ -38,10 +38,16 @@ pub(crate) async fn run(context: Arc<Context>) {
     let client = context.client.clone();
     let volumes: Api<DynamicObject> = Api::all_with(client.clone(), &resource());
     let claims: Api<PersistentVolumeClaim> = Api::all(client);
-    let rounds = Controller::new_with(volumes, watcher::Config::default(), resource())
+    let controller = Controller::new_with(volumes, watcher::Config::default(), resource());
+    let listed = context
+        .health
+        .await_list("data volumes", controller.store());
+    let rounds = controller
         .owns_with(claims, (), watcher::Config::default())
+        // What a volume waits for may be a class, or what is said of one.
+        .reconcile_all_on(context.known.each_change())
         .run(reconcile, again, context);
-    drive("volume", rounds).await;
+    futures::join!(drive("volume", rounds), listed);
 }
 
 /// One round for one volume.

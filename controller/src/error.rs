@@ -38,6 +38,22 @@ pub enum Error {
     /// The lease is somebody else's, or could not be renewed.
     #[error("the lease is lost: another controller may be at work")]
     Lost,
+    /// Somebody else has come who looks after this cluster.
+    #[error(
+        "the deployment {namespace}/cdi-operator is there: it looks after this cluster, and Longshore does nothing beside it"
+    )]
+    Foreign {
+        /// Where they are.
+        namespace: String,
+    },
+    /// The kubelet's questions could not be listened for.
+    #[error("could not listen at {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// There is no cluster to talk to.
     #[error("could not find out how to reach the cluster")]
     Cluster {
@@ -54,6 +70,8 @@ impl Error {
             Self::Setting { .. } => "InvalidSetting",
             Self::Signals { .. } => "NoSignals",
             Self::Lost => "LeaseLost",
+            Self::Foreign { .. } => "ForeignOperator",
+            Self::Listen { .. } => "NoListener",
             Self::Cluster { .. } => "NoCluster",
         }
     }

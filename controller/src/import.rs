@@ -4,6 +4,7 @@
 //! `importer-CLAIM` and the annotations that tell how it does; never the claim itself.
 
 mod apply;
+mod authorities;
 mod observe;
 pub(crate) mod plan;
 pub(crate) mod pod;
@@ -35,10 +36,10 @@ pub(crate) async fn run(context: Arc<Context>) {
     let pods: Api<Pod> = Api::all(context.client.clone());
     let ours =
         watcher::Config::default().labels(&format!("{}={}", label::ROLE, label::ROLE_IMPORTER));
-    let rounds = Controller::new(claims, watcher::Config::default())
-        .owns(pods, ours)
-        .run(reconcile, again, context);
-    drive("claim", rounds).await;
+    let controller = Controller::new(claims, watcher::Config::default());
+    let listed = context.health.await_list("claims", controller.store());
+    let rounds = controller.owns(pods, ours).run(reconcile, again, context);
+    futures::join!(drive("claim", rounds), listed);
 }
 
 /// One round for one claim.

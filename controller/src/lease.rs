@@ -4,23 +4,36 @@
 //! after [`DURATION`]. What a deposed one still has under way does no harm: its writes carry what they
 //! were decided on.
 //!
-//! The times and the name are upstream's, so the two never work at once on one cluster.
+//! The times and the name are upstream's, so the two never work at once on one cluster. An annotation
+//! tells who of the two a holder is.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use kube::api::{Api, PostParams};
-use longshore_crds::names::object;
+use kube::{Client, ResourceExt as _};
+use longshore_crds::names::{annotation, object};
+
+use crate::health::Health;
 
 /// How long a lease is good after it was renewed.
 const DURATION: Duration = Duration::from_mins(1);
 /// How long renewing may fail.
 const DEADLINE: Duration = Duration::from_secs(40);
 /// How often it is looked at.
-const PERIOD: Duration = Duration::from_secs(5);
+pub(crate) const PERIOD: Duration = Duration::from_secs(5);
+
+/// Who has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    Us,
+    /// Another controller of ours.
+    OneOfOurs,
+    /// Somebody who is none of ours.
+    Foreign(String),
+}
 
 /// A share in a lease.
 pub(crate) struct Elector {
@@ -40,29 +53,15 @@ impl Elector {
         }
     }
 
-    /// Waits until the lease is ours.
-    pub(crate) async fn acquire(&mut self) {
-        loop {
-            match self.attempt().await {
-                Ok(true) => {
-                    tracing::info!(identity = self.identity, "this controller works");
-                    return;
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the lease could not be asked for"),
-            }
-            tokio::time::sleep(PERIOD).await;
-        }
-    }
-
     /// Keeps it. Returns when it is lost.
-    pub(crate) async fn keep(&mut self) {
+    pub(crate) async fn keep(&mut self, health: &Health) {
         let mut renewed = Instant::now();
         while renewed.elapsed() < DEADLINE {
             tokio::time::sleep(PERIOD).await;
+            health.looked();
             match tokio::time::timeout(PERIOD, self.attempt()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return,
+                Ok(Ok(Holder::Us)) => renewed = Instant::now(),
+                Ok(Ok(_)) => return,
                 Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
                 Err(_) => tracing::warn!("the lease could not be renewed in time"),
             }
@@ -99,12 +98,13 @@ impl Elector {
     }
 
     /// Takes or renews it, if nobody else has it.
-    async fn attempt(&mut self) -> Result<bool, kube::Error> {
+    pub(crate) async fn attempt(&mut self) -> Result<Holder, kube::Error> {
         let now = MicroTime(Timestamp::now());
         let Some(mut lease) = self.leases.get_opt(object::LEASE).await? else {
             let lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(object::LEASE.to_owned()),
+                    annotations: Some(self.mark().into()),
                     ..ObjectMeta::default()
                 },
                 spec: Some(self.spec(None, now)),
@@ -113,8 +113,15 @@ impl Elector {
         };
         let spec = lease.spec.take().unwrap_or_default();
         if !self.may_take(&spec, Instant::now()) {
-            return Ok(false);
+            let holder = spec.holder_identity.unwrap_or_default();
+            let marked = lease.annotations().get(annotation::LEASE_HOLDER);
+            return Ok(if marked == Some(&holder) {
+                Holder::OneOfOurs
+            } else {
+                Holder::Foreign(holder)
+            });
         }
+        lease.annotations_mut().extend(self.mark());
         // The version that was read is the precondition: of two who saw it, one comes through.
         lease.spec = Some(self.spec(Some(&spec), now));
         written(
@@ -122,6 +129,10 @@ impl Elector {
                 .replace(object::LEASE, &PostParams::default(), &lease)
                 .await,
         )
+    }
+
+    fn mark(&self) -> [(String, String); 1] {
+        [(annotation::LEASE_HOLDER.to_owned(), self.identity.clone())]
     }
 
     /// Ours, given up, or not renewed for as long as it was good.
@@ -161,11 +172,11 @@ impl Elector {
     }
 }
 
-/// Somebody was faster: that is an answer.
-fn written(outcome: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+/// Somebody was faster: that is an answer. Who it was is seen the next time.
+fn written(outcome: Result<Lease, kube::Error>) -> Result<Holder, kube::Error> {
     match outcome {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Ok(_) => Ok(Holder::Us),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Holder::OneOfOurs),
         Err(error) => Err(error),
     }
 }

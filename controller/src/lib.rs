@@ -3,17 +3,25 @@
 //! Each observes, plans without side effects, and applies what it planned; they know each other by what
 //! they write on claims only. Nothing here touches an image: pods do.
 
+mod cdi;
+mod cdi_config;
 mod claim;
 mod context;
+mod custom;
 mod data_volume;
 mod error;
 mod event;
+mod health;
 mod import;
+mod installation;
+mod known;
 mod lease;
 #[cfg(test)]
 mod model;
+mod passes;
 mod rounds;
 mod settings;
+mod storage_profile;
 
 use std::sync::Arc;
 
@@ -21,11 +29,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cdi::foreign::{self, Foreign};
 use crate::context::Context;
 pub use crate::error::Error;
 use crate::error::Result;
+use crate::health::Health;
 use crate::import::scrape::Scraper;
-use crate::lease::Elector;
+use crate::known::Known;
+use crate::lease::{Elector, Holder, PERIOD};
 use crate::settings::Settings;
 
 /// Runs all controllers for as long as the lease is ours.
@@ -33,6 +44,10 @@ pub async fn run() -> Result<()> {
     // Another part of the process may have chosen a provider already; any will do.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+    let health = Health::new();
+    if let Some(address) = settings.health {
+        Arc::clone(&health).serve(address).await?;
+    }
     let client = Client::try_default()
         .await
         .map_err(|source| Error::Cluster {
@@ -46,27 +61,90 @@ pub async fn run() -> Result<()> {
     let told = told_to_end()?;
     tokio::pin!(told);
     tokio::select! {
-        () = elector.acquire() => {}
+        () = stand_by(&client, &mut elector, &health) => {}
         () = &mut told => return Ok(()),
     }
+    tracing::info!(identity = settings.identity, "this controller works");
+    health.works(&["the cluster", "data volumes", "claims"]);
+    let (known, following) = Known::watch(&client);
     let context = Arc::new(Context {
-        client,
+        client: client.clone(),
         settings,
         scraper: Scraper::new(),
         clock: Timestamp::now,
+        known,
+        health: Arc::clone(&health),
     });
-    tokio::select! {
-        () = data_volume::run(Arc::clone(&context)) => {}
-        () = import::run(Arc::clone(&context)) => {}
-        () = elector.keep() => {}
+    let foreign = tokio::select! {
+        () = following => None,
+        () = Box::pin(cdi::run(Arc::clone(&context))) => None,
+        () = Box::pin(cdi_config::run(Arc::clone(&context))) => None,
+        () = Box::pin(storage_profile::run(Arc::clone(&context))) => None,
+        () = Box::pin(volumes(context)) => None,
+        () = elector.keep(&health) => None,
+        foreign = foreign::appears(&client) => Some(foreign),
         () = &mut told => {
             // Nothing of ours is under way any more: the next one need not wait.
             elector.release().await;
             return Ok(());
         }
+    };
+    if let Some(Foreign::Operator { namespace }) = foreign {
+        elector.release().await;
+        return Err(Error::Foreign { namespace });
     }
     // Whoever started us starts us again; another controller may be at work by now.
     Err(Error::Lost)
+}
+
+/// Waits until the lease is ours and nobody else looks after the cluster.
+async fn stand_by(client: &Client, elector: &mut Elector, health: &Health) {
+    loop {
+        let outcome = match foreign::operator(client).await {
+            Ok(Some(operator)) => {
+                health.stands_by();
+                foreign::announce(client, &operator).await
+            }
+            Ok(None) => match elector.attempt().await {
+                Ok(Holder::Us) => {
+                    health.looked();
+                    return;
+                }
+                Ok(Holder::OneOfOurs) => {
+                    health.stands_by();
+                    Ok(())
+                }
+                Ok(Holder::Foreign(holder)) => {
+                    health.stands_by();
+                    foreign::announce(client, &Foreign::Lease { holder }).await
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the lease could not be asked for");
+                    Ok(())
+                }
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "this controller stands by, and could not find out or say why"
+            );
+        }
+        health.looked();
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// What works on volumes begins once it is settled how.
+async fn volumes(context: Arc<Context>) {
+    context.known.listed().await;
+    context.health.listed("the cluster");
+    context.known.configured().await;
+    tokio::select! {
+        () = data_volume::run(Arc::clone(&context)) => {}
+        () = import::run(context) => {}
+    }
 }
 
 /// What ends when somebody asks the process to end. The first process of a container ends of no signal

@@ -1,9 +1,8 @@
 //! What the installation tells its controller by environment variables.
 
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use longshore_crds::contract::Overhead;
 use longshore_crds::names::object;
@@ -19,12 +18,12 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     /// Which of several controllers this is.
     pub(crate) identity: String,
-    /// Volumes may take over claims that are there already.
-    pub(crate) adoption: bool,
+    /// Where the kubelet asks how it goes.
+    pub(crate) health: Option<SocketAddr>,
 }
 
 impl Settings {
-    /// Reads `IMPORTER_IMAGE`, `PULL_POLICY`, `POD_NAMESPACE` and `POD_NAME`.
+    /// Reads `IMPORTER_IMAGE`, `PULL_POLICY`, `POD_NAMESPACE`, `POD_NAME` and `HEALTH_ADDRESS`.
     pub(crate) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let image = variable("IMPORTER_IMAGE")
             .filter(|image| !image.is_empty())
@@ -39,6 +38,11 @@ impl Settings {
                 why: "is none of Always, IfNotPresent and Never",
             });
         }
+        let health = variable("HEALTH_ADDRESS").map(|address| address.parse());
+        let health = health.transpose().map_err(|_| Error::Setting {
+            variable: "HEALTH_ADDRESS",
+            why: "is no address with a port, such as 0.0.0.0:8444",
+        })?;
         Ok(Self {
             namespace: variable("POD_NAMESPACE").unwrap_or_else(|| object::NAMESPACE.to_owned()),
             identity: variable("POD_NAME")
@@ -46,27 +50,13 @@ impl Settings {
             workload: Workload {
                 image,
                 pull_policy,
-                resources: resources(),
+                // Until the configuration says something, which it does before there is a pod.
+                resources: ResourceRequirements::default(),
                 overhead: Overhead::USUAL,
                 ..Workload::default()
             },
-            adoption: false,
+            health,
         })
-    }
-}
-
-/// Upstream's defaults.
-fn resources() -> ResourceRequirements {
-    let amounts = |cpu: &str, memory: &str| {
-        Some(BTreeMap::from([
-            ("cpu".to_owned(), Quantity(cpu.to_owned())),
-            ("memory".to_owned(), Quantity(memory.to_owned())),
-        ]))
-    };
-    ResourceRequirements {
-        requests: amounts("100m", "60M"),
-        limits: amounts("750m", "600M"),
-        claims: None,
     }
 }
 

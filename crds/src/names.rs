@@ -100,6 +100,19 @@ pub mod annotation {
     pub const VDDK_HOST: &str = "cdi.kubevirt.io/storage.pod.vddk.host";
     /// On a claim: it was made for a `DataVolume`, whose uid this is.
     pub const CREATED_FOR: &str = "cdi.kubevirt.io/createdForDataVolume";
+    /// On a storage class: how its disks are cloned.
+    pub const CLONE_STRATEGY: &str = "cdi.kubevirt.io/clone-strategy";
+    /// On a profile: the smallest claim that the provisioner takes.
+    pub const SMALLEST_CLAIM: &str = "cdi.kubevirt.io/minimumSupportedPvcSize";
+    /// On a profile: imports on a schedule take volumes of one node at a time.
+    pub const CRON_ONE_NODE: &str = "cdi.kubevirt.io/useReadWriteOnceForDataImportCron";
+    /// On a profile: the snapshot class that imports on a schedule are kept with.
+    pub const CRON_SNAPSHOT_CLASS: &str = "cdi.kubevirt.io/snapshotClassForDataImportCron";
+    /// On a `CDI`: its `config` is what the `CDIConfig` is written from.
+    pub const CONFIG_AUTHORITY: &str = "cdi.kubevirt.io/configAuthority";
+    /// Ours, on the lease: its holder is one of ours.
+    pub const LEASE_HOLDER: &str = "longshore.dev/holder";
+
     /// Ours: how far the import is, as JSON with bytes, rate and seconds left.
     pub const PROGRESS: &str = "longshore.dev/progress";
 
@@ -147,6 +160,10 @@ pub mod label {
     pub const COMPONENT: &str = "app.kubernetes.io/component";
     /// To storage.
     pub const COMPONENT_VALUE: &str = "storage";
+    /// Which product the installation is a part of; handed on from the `CDI`.
+    pub const PART_OF: &str = "app.kubernetes.io/part-of";
+    /// Version of that product; handed on from the `CDI`.
+    pub const VERSION: &str = "app.kubernetes.io/version";
     /// Name of the claim that a pod works for; ours. Longer names are cut, the annotation
     /// has them whole.
     pub const CLAIM_UID: &str = "longshore.dev/claim-uid";
@@ -220,6 +237,14 @@ pub mod reason {
     pub const NODE_PULL_NOT_SUPPORTED: &str = "NodePullNotSupported";
     /// Ours: the claim shall come from elsewhere, filled.
     pub const AWAITING_CLAIM: &str = "AwaitingPrePopulatedClaim";
+    /// Ours, on volumes: the class's profile does not say what their claim could be.
+    pub const STORAGE_PROFILE_INCOMPLETE: &str = "StorageProfileIncomplete";
+    /// On profiles: what volumes of the class can do is known.
+    pub const RECOGNIZED_PROVISIONER: &str = "RecognizedProvisioner";
+    /// On profiles: it is not.
+    pub const UNRECOGNIZED_PROVISIONER: &str = "UnrecognizedProvisioner";
+    /// On profiles: it would be, were the class's parameters ones that are known.
+    pub const UNRECOGNIZED_PARAMETERS: &str = "UnrecognizedStorageClassParameters";
     /// Ours: the source is one that this version does not import.
     pub const UNSUPPORTED_SOURCE: &str = "UnsupportedSource";
     /// Ours: the volume waits for a pod that uses it.
@@ -234,6 +259,12 @@ pub mod object {
     pub const CDI: &str = "cdi";
     /// The one `CDIConfig`.
     pub const CONFIG: &str = "config";
+    /// The deployment of upstream's operator.
+    pub const OPERATOR: &str = "cdi-operator";
+    /// The finalizer of upstream's operator on a `CDI`.
+    pub const CDI_FINALIZER: &str = "operator.cdi.kubevirt.io";
+    /// The service that an ingress for uploads leads to.
+    pub const UPLOAD_PROXY: &str = "cdi-uploadproxy";
     /// The lease that the working controller holds.
     pub const LEASE: &str = "cdi-controller-leader-election-helper";
 
@@ -243,6 +274,11 @@ pub mod object {
     /// Name of the importer pod of a claim.
     pub fn importer(claim: &str) -> String {
         shortened(&format!("importer-{claim}"), MOST)
+    }
+
+    /// Name of the copy of a proxy's authorities that a claim's importer mounts.
+    pub fn proxy_authorities(claim: &str) -> String {
+        shortened(&format!("import-proxy-cm-{claim}"), MOST)
     }
 
     /// `name` itself if it fits, else its front and a hash of all of it.

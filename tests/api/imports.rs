@@ -207,7 +207,9 @@ fn a_claim_that_is_deleted_comes_back_and_is_imported_again() {
     namespace.wait("dv/again", ".status.phase", "Succeeded");
     namespace.wait_for("pod/importer-again", "delete");
     let first = namespace.get("pvc/again")["metadata"]["uid"].clone();
-    longshore_tests::program::run(namespace.kubectl().args(["delete", "pvc", "again"]));
+    // Not waited for by kubectl: it may take the claim that comes for the one that goes.
+    let delete = ["delete", "pvc", "again", "--wait=false"];
+    longshore_tests::program::run(namespace.kubectl().args(delete));
     namespace.wait("dv/again", ".status.phase", "Pending");
     let second = namespace.get("pvc/again")["metadata"]["uid"].clone();
     assert_ne!(first, second);

@@ -4,4 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
 
 mod imports;
+mod installations;
+mod kinds;
 mod rig;

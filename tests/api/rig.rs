@@ -1,17 +1,63 @@
 //! The cluster that tests are given, the controller under test, and a namespace for each test.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 use longshore_tests::cluster::{self, Cluster};
 use longshore_tests::program::{controller, run};
 use serde_json::{Value, json};
 
-/// The API server that tests are given.
-fn cluster() -> Option<&'static Cluster> {
-    static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
-    CLUSTER.get_or_init(|| Cluster::given("api")).as_ref()
+/// The API server that tests are given, with what a user installs.
+struct Installed {
+    cluster: Cluster,
+    /// As whom the controller reaches it: with the rights that its deployment gives it and no others.
+    account: PathBuf,
+}
+
+fn cluster() -> Option<&'static Installed> {
+    static CLUSTER: OnceLock<Option<Installed>> = OnceLock::new();
+    let cluster = CLUSTER.get_or_init(|| Cluster::given("api").map(install));
+    cluster.as_ref()
+}
+
+/// Nothing runs the deployment that this installs: there are no nodes.
+fn install(cluster: Cluster) -> Installed {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/longshore.yaml");
+    run(cluster.kubectl().args(["apply", "-f", file]));
+    let token = [
+        "create",
+        "token",
+        "cdi-sa",
+        "--namespace=cdi",
+        "--duration=2h",
+    ];
+    let token = String::from_utf8(run(cluster.kubectl().args(token))).unwrap();
+    let view = ["config", "view", "--raw", "--minify", "-o", "json"];
+    let mut config: Value = serde_json::from_slice(&run(cluster.kubectl().args(view))).unwrap();
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let name = format!("account-{}", std::process::id());
+    let account = cluster.config().with_extension(name);
+    std::fs::write(&account, config.to_string()).unwrap();
+    Installed { cluster, account }
+}
+
+/// Tests run beside each other, but for those that the whole cluster is about.
+static OTHERS: RwLock<()> = RwLock::new(());
+
+/// Held for as long as a test runs.
+enum Place {
+    Shared {
+        #[expect(dead_code, reason = "it is there to be dropped")]
+        guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        #[expect(dead_code, reason = "it is there to be dropped")]
+        guard: RwLockWriteGuard<'static, ()>,
+    },
 }
 
 /// The one controller of this process. It is killed and started again in the middle of other tests:
@@ -31,7 +77,7 @@ fn shared() -> MutexGuard<'static, Shared> {
     CONTROLLER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -41,7 +87,7 @@ impl Drop for Running {
     }
 }
 
-fn start_controller(cluster: &Cluster) -> Running {
+fn start_controller(cluster: &Installed, variables: &[(&str, &str)]) -> Running {
     let log = std::env::var_os("LONGSHORE_CONTROLLER_LOG");
     let log = log.map_or_else(Stdio::null, |path| {
         let file = std::fs::OpenOptions::new()
@@ -51,10 +97,11 @@ fn start_controller(cluster: &Cluster) -> Running {
         file.unwrap().into()
     });
     let child = std::process::Command::new(controller())
-        .env("KUBECONFIG", cluster.config())
+        .env("KUBECONFIG", &cluster.account)
         .env("IMPORTER_IMAGE", "longshore.test/importer:1")
         // The same name each time: a lease of one that was killed is its successor's at once.
         .env("POD_NAME", "under-test")
+        .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn();
@@ -63,8 +110,9 @@ fn start_controller(cluster: &Cluster) -> Running {
 
 /// A namespace of its own, with the controller at work.
 pub(crate) struct Namespace {
-    cluster: &'static Cluster,
+    cluster: &'static Installed,
     space: cluster::Namespace,
+    place: Place,
 }
 
 impl Deref for Namespace {
@@ -78,26 +126,36 @@ impl Deref for Namespace {
 /// A namespace for a test, unless there is no cluster to run it on.
 pub(crate) fn namespace() -> Option<Namespace> {
     let cluster = cluster()?;
-    {
-        let mut shared = shared();
-        shared.users += 1;
-        if shared.running.is_none() {
-            // It may be there from a run before.
-            drop(
-                cluster
-                    .kubectl()
-                    .args(["create", "namespace", "cdi"])
-                    .output(),
-            );
-            shared.running = Some(start_controller(cluster));
-        }
+    let guard = OTHERS.read().unwrap_or_else(PoisonError::into_inner);
+    let space = cluster::Namespace::new(&cluster.cluster);
+    let mut shared = shared();
+    shared.users += 1;
+    if shared.running.is_none() {
+        shared.running = Some(start_controller(cluster, &[]));
     }
-    let space = cluster::Namespace::new(cluster);
-    Some(Namespace { cluster, space })
+    Some(Namespace {
+        cluster,
+        space,
+        place: Place::Shared { guard },
+    })
+}
+
+/// The same with no other test at work, and no controller.
+pub(crate) fn alone() -> Option<Namespace> {
+    let cluster = cluster()?;
+    let guard = OTHERS.write().unwrap_or_else(PoisonError::into_inner);
+    Some(Namespace {
+        cluster,
+        space: cluster::Namespace::new(&cluster.cluster),
+        place: Place::Alone { guard },
+    })
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if matches!(self.place, Place::Alone { .. }) {
+            return;
+        }
         let mut shared = shared();
         shared.users -= 1;
         if shared.users == 0 {
@@ -107,6 +165,16 @@ impl Drop for Namespace {
 }
 
 impl Namespace {
+    /// A controller of this test's own.
+    pub(crate) fn controller(&self, variables: &[(&str, &str)]) -> Running {
+        start_controller(self.cluster, variables)
+    }
+
+    /// Merges a change into an object.
+    pub(crate) fn patch(&self, what: &str, change: &Value) {
+        self.ask(&["patch", what, "--type=merge", "-p", &change.to_string()]);
+    }
+
     /// A volume that the claim `name` is bound to, as a provisioner would have made it.
     pub(crate) fn volume_for(&self, name: &str) {
         self.apply(&json!({
@@ -140,6 +208,6 @@ impl Namespace {
         let mut shared = shared();
         // The old one is dead before the new one starts.
         shared.running = None;
-        shared.running = Some(start_controller(self.cluster));
+        shared.running = Some(start_controller(self.cluster, &[]));
     }
 }

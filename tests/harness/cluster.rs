@@ -94,7 +94,13 @@ impl Namespace {
 
     /// Applies an object.
     pub fn apply(&self, object: &Value) {
-        let mut apply = self.kubectl();
+        // Some objects have another place than the test's.
+        let elsewhere = object["metadata"]["namespace"].is_string();
+        let mut apply = if elsewhere {
+            self.cluster.kubectl()
+        } else {
+            self.kubectl()
+        };
         let apply = apply.args(["apply", "-f", "-"]);
         let output = fed(apply, object.to_string().as_bytes());
         assert!(output.status.success(), "{object}: {}", said(&output));

@@ -30,7 +30,8 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
         let claim = spec.pvc.as_ref().or(spec.storage.as_ref())?;
         claim.storage_class_name.clone()
     });
-    let class = context.class(wanted.as_deref()).await?;
+    let class = context.class(wanted.as_deref());
+    let installation = context.installation();
     let trouble = match &claim {
         Some(claim) if claim.is_pending() && age(&claim.metadata, now) >= PATIENCE => {
             event::trouble(&context.client, &namespace, claim).await?
@@ -42,7 +43,8 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
         claim,
         trouble,
         profile: context.profile(class.as_ref()),
-        binds_late: class.is_some_and(|class| class.binds_late),
-        adoption: context.settings.adoption,
+        binds_late: class.is_some_and(|class| class.binds_late)
+            && installation.honors_first_consumer(),
+        adoption: installation.adopts_claims(),
     })
 }

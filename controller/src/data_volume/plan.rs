@@ -143,7 +143,7 @@ fn missing(observed: &Observed, plan: &mut Plan) -> Facts<'static> {
             plan.actions.push(Action::CreateClaim(Box::new(claim)));
             Facts::Nothing
         }
-        Err(Unknown(message)) => waiting("StorageProfileIncomplete", message),
+        Err(Unknown(message)) => waiting(reason::STORAGE_PROFILE_INCOMPLETE, message),
     }
 }
 
@@ -304,6 +304,10 @@ fn notes(volume: &Volume, next: &Status) -> Vec<Note> {
             _ if !turned && next.claim_name.is_some() => {}
             reason::BOUND | reason::PENDING | reason::NOT_FOUND => {
                 notes.push(Note::normal(reason, message));
+            }
+            // The word that upstream's clients listen for; the condition says which of its causes it is.
+            reason::STORAGE_PROFILE_INCOMPLETE => {
+                notes.push(Note::warning(reason::ERR_CLAIM_NOT_VALID, message));
             }
             reason::CLAIM_LOST => {
                 let message = format!("PVC {} lost", volume.name());

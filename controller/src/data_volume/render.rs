@@ -7,21 +7,26 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use longshore_crds::contract::Overhead;
 use longshore_crds::data_volume::{ClaimSpec, ContentType, DataVolumeSource};
 use longshore_crds::names::{annotation, label};
+use longshore_crds::storage_profile::ClaimPropertySet;
 use longshore_crds::{DataVolumeSpec, Quantity};
 use serde_json::json;
 
 use super::volume::Volume;
 use crate::claim::Claim as _;
 
-/// What is known about the storage class.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What is known about the storage class, and what is usual.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Profile {
-    /// Access modes to take where the volume names none.
-    pub(crate) access_modes: Vec<String>,
-    /// Mode of the volume to take where it names none.
-    pub(crate) volume_mode: Option<String>,
+    /// Its name; `None` if there is no such class, and no default one.
+    pub(crate) class: Option<String>,
+    /// What its volumes can be, the best first.
+    pub(crate) sets: Vec<ClaimPropertySet>,
+    /// The smallest claim that its provisioner takes.
+    pub(crate) smallest: Option<Quantity>,
     /// What of a volume its filesystem takes.
     pub(crate) overhead: Overhead,
+    /// Disks are allocated up front unless their volume says otherwise.
+    pub(crate) preallocates: bool,
 }
 
 /// Why there can be no claim yet.
@@ -36,13 +41,16 @@ pub(super) fn claim(
 ) -> Result<PersistentVolumeClaim, Unknown> {
     let (wanted, rendered) = match (&spec.pvc, &spec.storage) {
         (Some(claim), _) => (claim.clone(), false),
-        (None, Some(storage)) => (filled_in(storage, profile)?, true),
+        (None, Some(storage)) => (filled_in(storage, spec.content_type, profile)?, true),
         (None, None) => return Err(Unknown("the volume asks for no claim".to_owned())),
     };
     let mut wanted = wanted;
     let is_block = wanted.volume_mode.as_deref() == Some("Block");
     if rendered && !is_block {
         grow(&mut wanted, profile.overhead);
+    }
+    if rendered && let Some(smallest) = &profile.smallest {
+        at_least(&mut wanted, smallest);
     }
     let spec_value = serde_json::to_value(&wanted)
         .and_then(serde_json::from_value)
@@ -65,7 +73,7 @@ pub(super) fn claim(
             name: volume.meta.name.clone(),
             namespace: volume.meta.namespace.clone(),
             labels: Some(labels),
-            annotations: Some(annotations(volume, spec)),
+            annotations: Some(annotations(volume, spec, profile)),
             owner_references: Some(vec![owner(volume)]),
             ..ObjectMeta::default()
         },
@@ -87,24 +95,74 @@ pub(super) fn owner(volume: &Volume) -> OwnerReference {
 }
 
 /// What the volume leaves open is taken from the profile.
-fn filled_in(storage: &ClaimSpec, profile: &Profile) -> Result<ClaimSpec, Unknown> {
+fn filled_in(
+    storage: &ClaimSpec,
+    content: Option<ContentType>,
+    profile: &Profile,
+) -> Result<ClaimSpec, Unknown> {
     let mut claim = storage.clone();
-    if claim.access_modes.is_empty() {
-        if profile.access_modes.is_empty() {
-            return Err(Unknown(
-                "nothing is known of the storage class: name accessModes and volumeMode, or put them into its StorageProfile".to_owned(),
-            ));
-        }
-        claim.access_modes.clone_from(&profile.access_modes);
+    if claim.storage_class_name.is_none() {
+        claim.storage_class_name.clone_from(&profile.class);
     }
-    if claim
-        .volume_mode
-        .as_deref()
-        .is_none_or(|mode| mode == "FromStorageProfile")
-    {
-        claim.volume_mode.clone_from(&profile.volume_mode);
+    if claim.volume_mode.as_deref() == Some("FromStorageProfile") {
+        claim.volume_mode = None;
+    }
+    if claim.volume_mode.is_none() && content == Some(ContentType::Archive) {
+        // Files need a filesystem.
+        claim.volume_mode = Some("Filesystem".to_owned());
+    }
+    let fits = |set: &&ClaimPropertySet| {
+        let mode = claim.volume_mode.as_ref();
+        let mut modes = claim.access_modes.iter();
+        mode.is_none_or(|mode| *mode == set.volume_mode)
+            && modes.all(|access| set.access_modes.contains(access))
+    };
+    match profile.sets.iter().find(fits) {
+        Some(set) => {
+            if claim.access_modes.is_empty() {
+                claim.access_modes.clone_from(&set.access_modes);
+            }
+            claim.volume_mode = Some(set.volume_mode.clone());
+        }
+        // Whoever names access modes may know better; the mode is then the cluster's usual one.
+        None if !claim.access_modes.is_empty() => {}
+        None => return Err(unknown(storage, profile)),
     }
     Ok(claim)
+}
+
+fn unknown(storage: &ClaimSpec, profile: &Profile) -> Unknown {
+    let name = match (&profile.class, &storage.storage_class_name) {
+        (Some(name), _) => name,
+        (None, Some(name)) => {
+            return Unknown(format!(
+                "PVC spec is missing accessMode and there is no storageClass {name} to choose profile"
+            ));
+        }
+        (None, None) => {
+            return Unknown(
+                "PVC spec is missing accessMode and no storageClass to choose profile".to_owned(),
+            );
+        }
+    };
+    let mode = storage
+        .volume_mode
+        .as_deref()
+        .filter(|_| !profile.sets.is_empty());
+    let which = mode.map_or_else(String::new, |mode| format!(" for volumeMode {mode}"));
+    Unknown(format!(
+        "PVC spec is missing accessMode and cannot get access mode{which} from StorageProfile {name}: name accessModes and volumeMode, or put them into the profile's spec.claimPropertySets"
+    ))
+}
+
+/// A smaller claim would be refused.
+fn at_least(claim: &mut ClaimSpec, smallest: &Quantity) {
+    let resources = claim.resources.as_mut();
+    if let Some(size) = resources.and_then(|resources| resources.requests.get_mut("storage"))
+        && size.nanos() < smallest.nanos()
+    {
+        size.clone_from(smallest);
+    }
 }
 
 /// Adds room for the filesystem: the size that was asked for is the disk's.
@@ -142,7 +200,11 @@ const NOT_HANDED_ON: [&str; 12] = [
     annotation::FATAL_ERROR,
 ];
 
-fn annotations(volume: &Volume, spec: &DataVolumeSpec) -> BTreeMap<String, String> {
+fn annotations(
+    volume: &Volume,
+    spec: &DataVolumeSpec,
+    profile: &Profile,
+) -> BTreeMap<String, String> {
     let mut all = volume.meta.annotations.clone().unwrap_or_default();
     all.retain(|name, _| !NOT_HANDED_ON.contains(&name.as_str()));
     let mut set = |name: &str, value: &str| {
@@ -160,7 +222,8 @@ fn annotations(volume: &Volume, spec: &DataVolumeSpec) -> BTreeMap<String, Strin
             _ => "kubevirt",
         },
     );
-    if let Some(preallocation) = spec.preallocation {
+    let usual = profile.preallocates.then_some(true);
+    if let Some(preallocation) = spec.preallocation.or(usual) {
         set(
             annotation::PREALLOCATION_REQUESTED,
             &preallocation.to_string(),

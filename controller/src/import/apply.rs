@@ -2,15 +2,15 @@
 
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use longshore_crds::names::object;
+use longshore_crds::names::{object, reason};
 use serde_json::json;
 
 use super::plan::{Action, Marks, refused};
-use super::{about, pod};
+use super::{about, authorities, pod};
 use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::error::{Error, Result, Trying as _};
-use crate::event;
+use crate::event::{self, Note};
 
 const COMPONENT: &str = "import-controller";
 
@@ -46,8 +46,19 @@ pub(super) async fn apply(
                 .trying("annotate", &about)
                 .map(drop)
         }
-        Action::CreatePod(request) => {
-            let pod = pod::pod(claim, &request, &context.settings.workload);
+        Action::CreatePod(mut request) => {
+            request.trusts(&context.installation());
+            let mut workload = context.workload(claim.class());
+            workload.proxy_authorities = match authorities::brought(context, claim).await {
+                Ok(name) => name,
+                Err(error) => {
+                    let message = format!("Error starting pod: {error}");
+                    let note = Note::warning(reason::ERR_STARTING_POD, message);
+                    event::tell(context, COMPONENT, &reference(claim), &note).await;
+                    return Err(error);
+                }
+            };
+            let pod = pod::pod(claim, &request, &workload);
             let outcome = pods.create(&PostParams::default(), &pod).await;
             let outcome = outcome.trying("create the pod of", &about).map(drop);
             if let Some(said) = outcome.as_ref().err().and_then(Error::refusal) {

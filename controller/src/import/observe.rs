@@ -46,6 +46,7 @@ pub(super) async fn observe(
         reading: None,
         users: Vec::new(),
         binds_late: false,
+        honors_first_consumer: context.installation().honors_first_consumer(),
         was_filled: false,
     };
     let claim = &observed.claim;
@@ -73,7 +74,7 @@ pub(super) async fn observe(
                 .collect();
             observed.was_filled = was_filled(context, claim).await?;
             if !claim.is_bound() {
-                observed.binds_late = binds_late(context, claim).await?;
+                observed.binds_late = binds_late(context, claim);
             }
         }
         None => {}
@@ -81,11 +82,9 @@ pub(super) async fn observe(
     Ok(Some(observed))
 }
 
-async fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> Result<bool> {
-    let spec = claim.spec.as_ref();
-    let class = spec.and_then(|spec| spec.storage_class_name.as_deref());
-    let class = context.class(class).await?;
-    Ok(class.is_some_and(|class| class.binds_late))
+fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> bool {
+    let class = context.class(claim.class());
+    class.is_some_and(|class| class.binds_late)
 }
 
 /// Whether the volume that controls the claim remembers that it was filled.

@@ -52,6 +52,8 @@ pub(crate) struct Observed {
     pub(crate) users: Vec<String>,
     /// The volume is made only once somebody uses the claim, and imports wait for that.
     pub(crate) binds_late: bool,
+    /// Such a claim waits until somebody does.
+    pub(crate) honors_first_consumer: bool,
     /// The claim's volume remembers that it was filled.
     pub(crate) was_filled: bool,
 }
@@ -150,7 +152,7 @@ fn begin(observed: &Observed, request: Request) -> Plan {
     if claim.is_lost() {
         return stopped(claim, reason::CLAIM_LOST, "the claim has lost its volume").into();
     }
-    let waits = observed.binds_late && !request.immediately;
+    let waits = observed.binds_late && observed.honors_first_consumer && !request.immediately;
     if !claim.is_bound() && (!observed.binds_late || waits) {
         // Whoever makes volumes does so without us, or when a consumer comes.
         return Plan::default();

@@ -31,12 +31,15 @@ pub(crate) struct Workload {
     pub(crate) overhead: Overhead,
     /// The way to the sources.
     pub(crate) proxy: Proxy,
+    /// `ConfigMap` beside the claim with authorities that vouch for it.
+    pub(crate) proxy_authorities: Option<String>,
 }
 
 /// The user that pods run as, and the group of their volumes.
 const USER: i64 = 107;
 const CERTIFICATES: &str = "/certs";
 const GOOGLE: &str = "/google";
+const PROXY_CERTIFICATES: &str = "/proxycerts";
 /// Where the journal of a block volume is: the pod's own storage, which a container that is started again
 /// finds as it was left, and a pod in its place does not.
 const JOURNAL: &str = "/journal";
@@ -57,7 +60,7 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
         volumes,
         paths,
         devices,
-    } = Mounts::of(claim, request);
+    } = Mounts::of(claim, request, workload);
     let is_block = claim.is_block();
     let annotations = annotations(claim);
     Pod {
@@ -160,7 +163,7 @@ fn annotations(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
     all
 }
 
-fn owner(claim: &PersistentVolumeClaim) -> OwnerReference {
+pub(super) fn owner(claim: &PersistentVolumeClaim) -> OwnerReference {
     OwnerReference {
         api_version: "v1".to_owned(),
         kind: "PersistentVolumeClaim".to_owned(),
@@ -186,6 +189,9 @@ fn environment(
         import.resume.journal_dir = Some(JOURNAL.into());
     }
     import.proxy = workload.proxy.clone();
+    if workload.proxy_authorities.is_some() {
+        import.proxy.cert_dir = Some(PROXY_CERTIFICATES.into());
+    }
     if request.certificates.is_some() {
         import.tls.cert_dir = Some(CERTIFICATES.into());
     }

@@ -11,6 +11,7 @@ use longshore_crds::names::{annotation, reason};
 
 use super::pod::{VDDK_ARGUMENTS, VDDK_LIBRARY};
 use crate::claim::{Claim, controller};
+use crate::installation::Installation;
 
 /// An import, and which objects its pod mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,17 @@ impl Refusal {
             Self::ImageStream | Self::Incomplete { .. } => reason::UNSUPPORTED_SOURCE,
             Self::Checkpoint => reason::CHECKPOINTS_NOT_SUPPORTED,
             Self::NoVddk => reason::AWAITING_VDDK,
+        }
+    }
+}
+
+impl Request {
+    /// Heeds what the installation says about registries.
+    pub(crate) fn trusts(&mut self, installation: &Installation) {
+        if let Source::Registry { endpoint, .. } = &self.import.source
+            && installation.is_insecure(endpoint.reveal())
+        {
+            self.import.tls.insecure = true;
         }
     }
 }

@@ -45,6 +45,7 @@ fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
         reading: None,
         users: Vec::new(),
         binds_late: true,
+        honors_first_consumer: true,
         was_filled: false,
     }
 }

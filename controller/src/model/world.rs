@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::server::{Key, NAMESPACE, Server, Store, key, noted, text, used_by};
 use crate::context::Context;
+use crate::health::Health;
 use crate::import::pod::Workload;
+use crate::known::Known;
 use crate::settings::Settings;
 use crate::{data_volume, import};
 
@@ -92,10 +94,17 @@ impl World {
                 workload: Workload::default(),
                 namespace: "cdi".to_owned(),
                 identity: "model".to_owned(),
-                adoption: false,
+                health: None,
             },
             scraper: None,
             clock,
+            known: Known::fixed(
+                [("late", "WaitForFirstConsumer"), ("now", "Immediate")].map(|(name, mode)| {
+                    json!({"metadata": {"name": name}, "provisioner": "p", "volumeBindingMode": mode})
+                }),
+                json!({"spec": {"featureGates": ["HonorWaitForFirstConsumer"]}, "status": {}}),
+            ),
+            health: Health::new(),
         };
         NOW.set(1_000_000_000);
         let world = Self {
@@ -106,10 +115,6 @@ impl World {
         {
             let mut store = world.server.store();
             store.now = NOW.get();
-            for (name, mode) in [("late", "WaitForFirstConsumer"), ("now", "Immediate")] {
-                let class = json!({"metadata": {"name": name}, "provisioner": "p", "volumeBindingMode": mode});
-                drop(store.create("storageclasses", &class));
-            }
         }
         world
     }

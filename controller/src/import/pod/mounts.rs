@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use longshore_crds::contract::Source;
 
 use super::{
-    CERTIFICATES, CREDENTIALS, GOOGLE, HEADERS, JOURNAL, JOURNAL_ROOM, VDDK, VDDK_ARGUMENTS_FOLDER,
-    keeps_journal_in_pod,
+    CERTIFICATES, CREDENTIALS, GOOGLE, HEADERS, JOURNAL, JOURNAL_ROOM, PROXY_CERTIFICATES, VDDK,
+    VDDK_ARGUMENTS_FOLDER, Workload, keeps_journal_in_pod,
 };
 use crate::claim::{Claim, DEVICE, DISK_FOLDER};
 use crate::import::source::Request;
@@ -24,11 +24,18 @@ pub(super) struct Mounts {
 impl Mounts {
     /// The claim, and what the source takes. Secrets are mounted and not put into variables: one that
     /// is missing keeps the pod from starting, and the kubelet says so.
-    pub(super) fn of(claim: &PersistentVolumeClaim, request: &Request) -> Self {
+    pub(super) fn of(
+        claim: &PersistentVolumeClaim,
+        request: &Request,
+        workload: &Workload,
+    ) -> Self {
         let mut mounts = Self::default();
         mounts.claim(claim);
         if keeps_journal_in_pod(claim, request) {
             mounts.own("journal", JOURNAL, Some(JOURNAL_ROOM));
+        }
+        if let Some(map) = &workload.proxy_authorities {
+            mounts.config_map("proxy-certs", map, PROXY_CERTIFICATES);
         }
         if let Some(map) = &request.certificates {
             mounts.config_map("certs", map, CERTIFICATES);

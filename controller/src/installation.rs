@@ -1,0 +1,244 @@
+//! The settings in force, put together from the `CDI` object and the `CDIConfig`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, LocalObjectReference, ResourceRequirements, Toleration,
+};
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
+use longshore_crds::CdiSpec;
+use longshore_crds::cdi_config::{CdiConfigSpec, CdiConfigStatus, ImportProxy};
+use longshore_crds::contract::{Overhead, Proxy, Secret};
+use longshore_crds::names::label;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::custom::part;
+use crate::import::pod::Workload;
+use crate::known::Known;
+
+/// The gate that keeps claims waiting for the pod that uses them first.
+pub(crate) const HONOR_FIRST_CONSUMER: &str = "HonorWaitForFirstConsumer";
+/// The gate that lets every volume take over a claim that is there already.
+const CLAIM_ADOPTION: &str = "DataVolumeClaimAdoption";
+
+/// Them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Installation {
+    cdi: CdiSpec,
+    wanted: CdiConfigSpec,
+    in_force: CdiConfigStatus,
+}
+
+impl Installation {
+    pub(crate) fn of(known: &Known) -> Self {
+        let cdi = known.installation();
+        let configuration = known.configuration();
+        let configuration = configuration.as_deref();
+        Self {
+            cdi: cdi.map(|cdi| part(&cdi, "spec")).unwrap_or_default(),
+            wanted: configuration
+                .map(|object| part(object, "spec"))
+                .unwrap_or_default(),
+            in_force: configuration
+                .map(|object| part(object, "status"))
+                .unwrap_or_default(),
+        }
+    }
+
+    fn gate(&self, name: &str) -> bool {
+        self.wanted.feature_gates.iter().any(|gate| gate == name)
+    }
+
+    /// Claims whose volume is made for whoever uses them first wait for that.
+    pub(crate) fn honors_first_consumer(&self) -> bool {
+        self.gate(HONOR_FIRST_CONSUMER)
+    }
+
+    /// Every volume may take over a claim that is there already.
+    pub(crate) fn adopts_claims(&self) -> bool {
+        self.gate(CLAIM_ADOPTION)
+    }
+
+    /// Disks are allocated up front unless their volume says otherwise.
+    pub(crate) fn preallocates(&self) -> bool {
+        self.in_force.preallocation == Some(true)
+    }
+
+    /// What of a volume of this class its filesystem takes.
+    pub(crate) fn overhead(&self, class: Option<&str>) -> Overhead {
+        let Some(overhead) = &self.in_force.filesystem_overhead else {
+            return Overhead::USUAL;
+        };
+        let of_class = class.and_then(|class| overhead.storage_class.get(class));
+        let share = of_class.or(overhead.global.as_ref());
+        share
+            .and_then(|share| share.parse().ok())
+            .unwrap_or(Overhead::USUAL)
+    }
+
+    /// Whether a registry's certificate goes unchecked: `docker://host:5000/image` of `host:5000` or `host`.
+    pub(crate) fn is_insecure(&self, address: &str) -> bool {
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        let authority = authority.rsplit('@').next().unwrap_or_default();
+        let host = authority.split(':').next().unwrap_or_default();
+        let mut listed = self.wanted.insecure_registries.iter();
+        !host.is_empty() && listed.any(|entry| entry == authority || entry == host)
+    }
+
+    /// The `ConfigMap` with authorities that vouch for the proxy.
+    pub(crate) fn proxy_authorities(&self) -> Option<&str> {
+        let proxy = self.in_force.import_proxy.as_ref()?;
+        proxy.trusted_ca.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// What pods of this class's volumes are made with; `usual` is what the deployment says.
+    pub(crate) fn workload(&self, usual: &Workload, class: Option<&str>) -> Workload {
+        let placement = self.cdi.workload.clone().unwrap_or_default();
+        let resources = &self.in_force.default_pod_resource_requirements;
+        let secrets = self.in_force.image_pull_secrets.iter();
+        Workload {
+            image: usual.image.clone(),
+            pull_policy: self
+                .cdi
+                .image_pull_policy
+                .clone()
+                .unwrap_or_else(|| usual.pull_policy.clone()),
+            pull_secrets: secrets
+                .map(|secret| LocalObjectReference {
+                    name: secret.name.clone(),
+                })
+                .collect(),
+            resources: resources
+                .as_ref()
+                .and_then(translated::<_, ResourceRequirements>)
+                .unwrap_or_else(|| usual.resources.clone()),
+            node_selector: placement.node_selector,
+            affinity: placement
+                .affinity
+                .as_ref()
+                .and_then(translated::<_, Affinity>),
+            tolerations: placement
+                .tolerations
+                .iter()
+                .filter_map(translated::<_, Toleration>)
+                .collect(),
+            overhead: self.overhead(class),
+            proxy: self
+                .in_force
+                .import_proxy
+                .as_ref()
+                .map_or_else(Proxy::default, proxy),
+            proxy_authorities: None,
+        }
+    }
+}
+
+/// The same in the types of the client library.
+fn translated<T: Serialize, U: DeserializeOwned>(value: &T) -> Option<U> {
+    let value = serde_json::to_value(value).ok()?;
+    serde_json::from_value(value).ok()
+}
+
+fn proxy(proxy: &ImportProxy) -> Proxy {
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Proxy {
+        http: text(&proxy.http).map(Secret::from),
+        https: text(&proxy.https).map(Secret::from),
+        none_for: text(&proxy.none_for),
+        cert_dir: None,
+    }
+}
+
+/// The labels of everything that is made for the cluster as a whole.
+pub(crate) fn labels(installation: Option<&DynamicObject>) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = [
+        (label::APP, label::APP_VALUE),
+        (label::MANAGED_BY, label::MANAGED_BY_VALUE),
+        (label::COMPONENT, label::COMPONENT_VALUE),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    for name in [label::PART_OF, label::VERSION] {
+        if let Some(value) = installation.and_then(|cdi| cdi.labels().get(name)) {
+            labels.insert(name.to_owned(), value.clone());
+        }
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn installation(cdi: Value, spec: Value, status: Value) -> Installation {
+        Installation {
+            cdi: serde_json::from_value(cdi).unwrap(),
+            wanted: serde_json::from_value(spec).unwrap(),
+            in_force: serde_json::from_value(status).unwrap(),
+        }
+    }
+
+    #[test]
+    fn pods_are_made_with_what_the_installation_says() {
+        let usual = Workload {
+            image: "importer".to_owned(),
+            pull_policy: "IfNotPresent".to_owned(),
+            ..Workload::default()
+        };
+        let nothing = Installation::default().workload(&usual, None);
+        assert_eq!(nothing.pull_policy, "IfNotPresent");
+        assert_eq!(nothing.overhead, Overhead::USUAL);
+        let installation = installation(
+            json!({
+                "imagePullPolicy": "Always",
+                "workload": {
+                    "nodeSelector": {"disk": "fast"},
+                    "tolerations": [{"key": "storage", "operator": "Exists"}],
+                    "affinity": {"nodeAffinity": {}},
+                },
+            }),
+            json!({}),
+            json!({
+                "importProxy": {"HTTPProxy": "http://proxy", "HTTPSProxy": "", "noProxy": ".svc"},
+                "imagePullSecrets": [{"name": "pull"}],
+                "defaultPodResourceRequirements": {"limits": {"cpu": "2"}},
+                "filesystemOverhead": {"global": "0.1", "storageClass": {"nfs": "0"}},
+            }),
+        );
+        let pods = installation.workload(&usual, Some("nfs"));
+        assert_eq!(pods.pull_policy, "Always");
+        assert_eq!(pods.node_selector["disk"], "fast");
+        assert_eq!(pods.tolerations[0].key.as_deref(), Some("storage"));
+        assert!(pods.affinity.unwrap().node_affinity.is_some());
+        assert_eq!(pods.pull_secrets[0].name, "pull");
+        assert_eq!(pods.resources.limits.unwrap()["cpu"].0, "2");
+        assert_eq!(pods.proxy.http.unwrap().reveal(), "http://proxy");
+        assert_eq!(
+            (pods.proxy.https, pods.proxy.none_for.as_deref()),
+            (None, Some(".svc"))
+        );
+        assert_eq!(pods.overhead.to_string(), "0");
+        assert_eq!(installation.overhead(Some("other")).to_string(), "0.1");
+    }
+
+    #[test]
+    fn registries_are_insecure_by_host_with_or_without_a_port() {
+        let spec = json!({"insecureRegistries": ["one:5000", "two"]});
+        let installation = installation(json!({}), spec, json!({}));
+        for (address, expected) in [
+            ("docker://one:5000/disk:1", true),
+            ("docker://one/disk", false),
+            ("docker://two:80/disk", true),
+            ("docker://two/disk", true),
+            ("docker://three/two", false),
+            ("docker://", false),
+        ] {
+            assert_eq!(installation.is_insecure(address), expected, "{address}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The controller of storage profiles: each storage class gets one, of its name, and it goes with it.
+//!
+//! Owns the profile's status, labels and annotations; its spec is the administrator's. What of all this a
+//! claim is made of is the business of whoever makes claims ([`crate::data_volume`]).
+
+mod capabilities;
+mod plan;
+mod provisioner;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+    Preconditions,
+};
+use serde_json::json;
+
+use self::plan::{Action, Observed, SnapshotClass, plan};
+use crate::context::Context;
+use crate::custom::{self, STORAGE_PROFILE};
+use crate::error::{Result, Trying as _};
+use crate::passes;
+
+/// Runs until the process ends.
+pub(crate) async fn run(context: Arc<Context>) {
+    passes::make(&context.known, "storage profile", async || {
+        pass(&context).await
+    })
+    .await;
+}
+
+async fn pass(context: &Context) -> Result<Option<Duration>> {
+    let observed = Observed {
+        classes: context.known.classes(),
+        profiles: context.known.profiles(),
+        snapshot_classes: snapshot_classes(context).await?,
+        installation: context.known.installation(),
+        known: &context.known,
+    };
+    for action in plan(&observed, &custom::now()) {
+        apply(context, action).await?;
+    }
+    Ok(None)
+}
+
+/// None where the cluster does not know of snapshots at all.
+async fn snapshot_classes(context: &Context) -> Result<Vec<SnapshotClass>> {
+    let kind = ApiResource {
+        group: "snapshot.storage.k8s.io".to_owned(),
+        version: "v1".to_owned(),
+        api_version: "snapshot.storage.k8s.io/v1".to_owned(),
+        kind: "VolumeSnapshotClass".to_owned(),
+        plural: "volumesnapshotclasses".to_owned(),
+    };
+    let classes: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
+    match classes.list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items.iter().map(SnapshotClass::of).collect()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error).trying("list", "volume snapshot classes"),
+    }
+}
+
+async fn apply(context: &Context, action: Action) -> Result<()> {
+    let profiles = STORAGE_PROFILE.api(&context.client);
+    match action {
+        Action::Create(profile) => {
+            let about = STORAGE_PROFILE.about(&profile);
+            match profiles.create(&PostParams::default(), &profile).await {
+                // It will be seen in a moment.
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                outcome => outcome.trying("create", &about).map(drop),
+            }
+        }
+        Action::Describe { of, change } => {
+            let (name, about) = (of.name_any(), STORAGE_PROFILE.about(&of));
+            let patch = Patch::Merge(change);
+            profiles
+                .patch(&name, &PatchParams::default(), &patch)
+                .await
+                .trying("describe", &about)
+                .map(drop)
+        }
+        Action::WriteStatus { of, status } => {
+            let (name, about) = (of.name_any(), STORAGE_PROFILE.about(&of));
+            let whole = json!({
+                "metadata": {"uid": of.metadata.uid, "resourceVersion": of.metadata.resource_version},
+                "status": status,
+            });
+            profiles
+                .patch_status(&name, &PatchParams::default(), &Patch::Merge(whole))
+                .await
+                .trying("write the status of", &about)
+                .map(drop)
+        }
+        Action::Delete(profile) => {
+            let about = STORAGE_PROFILE.about(&profile);
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: profile.metadata.uid.clone(),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            match profiles.delete(&profile.name_any(), &params).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                outcome => outcome.trying("delete", &about).map(drop),
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The whole installation: created, deleted, beside somebody else's, and asked how it goes.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use longshore_tests::program::run;
+use serde_json::{Value, json};
+
+use super::rig::{Namespace, alone};
+
+const LEASE: &str = "lease/cdi-controller-leader-election-helper";
+/// The reason of the condition that says that we do nothing.
+const PASSIVE: &str = ".status.conditions[?(@.type==\"LongshorePassive\")].reason";
+
+fn volume(name: &str) -> Value {
+    json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume", "metadata": {"name": name},
+        "spec": {
+            "source": {"blank": {}},
+            "pvc": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "manual",
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        },
+    })
+}
+
+fn operator(namespace: &Namespace) -> Value {
+    let labels = json!({"operator": "cdi"});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "cdi-operator", "namespace": namespace.name},
+        "spec": {
+            "replicas": 1, "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "operator", "image": "operator"}]},
+            },
+        },
+    })
+}
+
+/// Whoever had the lease before was killed and does not come back.
+fn free_the_lease(namespace: &Namespace) {
+    let free = json!({"spec": {"holderIdentity": ""}}).to_string();
+    let patch = [
+        "patch",
+        LEASE,
+        "--namespace=cdi",
+        "--type=merge",
+        "-p",
+        &free,
+    ];
+    // There is none before the first controller.
+    drop(namespace.kubectl().args(patch).output());
+}
+
+#[test]
+fn beside_the_operator_of_somebody_else_nothing_is_done_and_it_is_said_so() {
+    let Some(namespace) = alone() else { return };
+    let mut controller = namespace.controller(&[]);
+    namespace.wait("cdi/cdi", ".status.phase", "Deployed");
+    namespace.apply(&operator(&namespace));
+    // It ends at once; a kubelet starts it again.
+    assert!(!controller.0.wait().unwrap().success());
+    let lease = [
+        "get",
+        LEASE,
+        "--namespace=cdi",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ];
+    assert_eq!(run(namespace.kubectl().args(lease)), b"");
+    let controller = namespace.controller(&[]);
+    namespace.wait("cdi/cdi", PASSIVE, "ForeignOperator");
+    namespace.apply(&volume("disk"));
+    // Said again once somebody took it away, and by then the volume has been there for a while.
+    namespace.patch("cdi/cdi", &json!({"status": {"conditions": []}}));
+    namespace.wait("cdi/cdi", PASSIVE, "ForeignOperator");
+    assert!(!namespace.exists("pvc/disk"));
+    // An operator that was put to sleep is none.
+    let scale = ["scale", "deployment/cdi-operator", "--replicas=0"];
+    run(namespace.kubectl().args(scale));
+    namespace.wait_for("pvc/disk", "create");
+    namespace.wait("cdi/cdi", ".status.conditions[-1:].type", "Degraded");
+    drop(controller);
+    run(namespace
+        .kubectl()
+        .args(["delete", "deployment/cdi-operator"]));
+    free_the_lease(&namespace);
+}
+
+#[test]
+fn beside_somebody_who_holds_the_lease_nothing_is_done_and_it_is_said_so() {
+    let Some(namespace) = alone() else { return };
+    let controller = namespace.controller(&[]);
+    namespace.wait("cdi/cdi", ".status.phase", "Deployed");
+    drop(controller);
+    let foreign = json!({"spec": {"holderIdentity": "cdi-deployment-1_upstream"}}).to_string();
+    let patch = [
+        "patch",
+        LEASE,
+        "--namespace=cdi",
+        "--type=merge",
+        "-p",
+        &foreign,
+    ];
+    run(namespace.kubectl().args(patch));
+    let controller = namespace.controller(&[]);
+    namespace.wait("cdi/cdi", PASSIVE, "ForeignLease");
+    free_the_lease(&namespace);
+    namespace.wait("cdi/cdi", ".status.conditions[-1:].type", "Degraded");
+    drop(controller);
+}
+
+#[test]
+fn deleting_an_installation_takes_no_data_with_it() {
+    let Some(namespace) = alone() else { return };
+    free_the_lease(&namespace);
+    let controller = namespace.controller(&[]);
+    namespace.wait("cdi/cdi", ".status.phase", "Deployed");
+    namespace.apply(&volume("disk"));
+    namespace.wait_for("pvc/disk", "create");
+    let claim = namespace.get("pvc/disk")["metadata"]["uid"].clone();
+    let old = namespace.get("cdi/cdi")["metadata"]["uid"].clone();
+    run(namespace.kubectl().args(["delete", "cdi", "cdi"]));
+    // Another one comes, with the usual settings.
+    namespace.wait_for("cdi/cdi", "create");
+    namespace.wait("cdi/cdi", ".status.phase", "Deployed");
+    assert_ne!(namespace.get("cdi/cdi")["metadata"]["uid"], old);
+
+    let strategy = json!({"spec": {"uninstallStrategy": "BlockUninstallIfWorkloadsExist"}});
+    namespace.patch("cdi/cdi", &strategy);
+    namespace.wait(
+        "cdi/cdi",
+        ".metadata.finalizers[0]",
+        "operator.cdi.kubevirt.io",
+    );
+    run(namespace
+        .kubectl()
+        .args(["delete", "cdi", "cdi", "--wait=false"]));
+    let why = ".status.conditions[?(@.type==\"Degraded\")].reason";
+    namespace.wait("cdi/cdi", why, "DataVolumesExist");
+    namespace.patch(
+        "cdi/cdi",
+        &json!({"spec": {"uninstallStrategy": "RemoveWorkloads"}}),
+    );
+    namespace.wait("cdi/cdi", ".status.phase", "Deployed");
+    assert_eq!(namespace.get("pvc/disk")["metadata"]["uid"], claim);
+    drop(controller);
+}
+
+/// Asks a controller, as a kubelet does.
+fn ask(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: probe\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_controller_is_ready_at_work_as_well_as_standing_by() {
+    let Some(namespace) = alone() else { return };
+    free_the_lease(&namespace);
+    let free = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let (first, second) = (free(), free());
+    let working = namespace.controller(&[("HEALTH_ADDRESS", &first)]);
+    namespace.volume_for("disk");
+    namespace.apply(&volume("disk"));
+    // By then it has seen claims and volumes.
+    namespace.wait_for("pod/importer-disk", "create");
+    assert!(ask(&first, "/readyz").ends_with("at work\n"));
+    assert!(ask(&first, "/healthz").starts_with("HTTP/1.1 200"));
+    let other = [("HEALTH_ADDRESS", second.as_str()), ("POD_NAME", "another")];
+    let standing_by = namespace.controller(&other);
+    // One of ours is nothing to tell anybody.
+    drop(working);
+    let taken = json!({"spec": {"holderIdentity": ""}}).to_string();
+    let patch = [
+        "patch",
+        LEASE,
+        "--namespace=cdi",
+        "--type=merge",
+        "-p",
+        &taken,
+    ];
+    run(namespace.kubectl().args(patch));
+    let wait = ["wait", "--timeout=60s", "--namespace=cdi", LEASE];
+    let holder = "--for=jsonpath={.spec.holderIdentity}=another";
+    run(namespace.kubectl().args(wait).arg(holder));
+    assert!(ask(&second, "/healthz").starts_with("HTTP/1.1 200"));
+    let conditions = namespace.get("cdi/cdi")["status"]["conditions"].to_string();
+    assert!(!conditions.contains("LongshorePassive"), "{conditions}");
+    drop(standing_by);
+    free_the_lease(&namespace);
+}
