@@ -172,11 +172,10 @@ impl Queue {
 
     /// A part to ask for, if there is one and memory for it; of `most` bytes if it is a new one.
     ///
-    /// What a broken request left is for a connection that is `warm`, if there are any: the reader will
-    /// soon wait for it, and the first bytes of a new connection take many round trips.
+    /// What a broken request left is rather for a connection that is warm: the reader will soon wait for
+    /// it, and the first bytes of a new connection take many round trips.
     pub(super) fn take(&mut self, asker: Asker) -> Option<Part> {
-        if !asker.warm && self.warm > 0 {
-            self.hand_out(asker.most)?;
+        if !asker.warm && self.warm > 0 && self.hand_out(asker.most).is_some() {
             return self.slots.back_mut().and_then(|slot| slot.ask(asker));
         }
         let waits = |slot: &Slot| matches!(slot.state, State::Waits(_));
