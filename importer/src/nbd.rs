@@ -2,16 +2,17 @@
 //!
 //! What an export has is a raw disk, whatever it looks like: a guest can write a qcow2 header into its
 //! first sector. `--from` says otherwise. The server tells what is zero (`base:allocation`), and only
-//! the rest is read, in order, by many requests on one connection.
+//! the rest is read, in order, by many requests at the same time.
 //!
 //! The client is ours, and blocking: one thread that is there anyway writes requests and reads answers
-//! (see `disk`), which takes neither a runtime nor a copy between threads. It does without TLS and
-//! without extended headers.
+//! (see `disk`), which takes neither a runtime nor a copy between threads; on several connections where the
+//! server allows that (`fleet`). It does without TLS and without extended headers.
 
 mod address;
 pub(crate) mod areas;
 mod disk;
 mod error;
+mod fleet;
 mod greeting;
 mod link;
 mod random;
@@ -119,6 +120,7 @@ impl NbdSource {
                 retries: options.retries,
                 first_pause: options.backoff,
             },
+            connections: options.connections,
         };
         let session = Session::open_patiently(&setup).map_err(|source| Error::Nbd {
             name: name.to_owned(),

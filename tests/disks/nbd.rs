@@ -158,6 +158,67 @@ fn a_server_that_does_not_answer_is_given_up() {
     assert!(started.elapsed() < Duration::from_mins(1));
 }
 
+/// A disk of 40 MiB without holes: large enough for more than one connection.
+fn full_disk(place: &Place, seed: u64) -> std::path::PathBuf {
+    let path = place.path("full.raw");
+    std::fs::write(&path, longshore_tests::data::disk(40 << 20, seed)).unwrap();
+    path
+}
+
+#[test]
+fn several_connections_are_made_where_the_server_allows_them_and_the_disk_is_worth_it() {
+    if !have("nbdkit") {
+        return;
+    }
+    let place = Place::new();
+    let (full, small) = (full_disk(&place, 31), place.disk("small.raw", 32));
+    let alone = SourceOptions {
+        connections: 1,
+        ..options()
+    };
+    let forbidden = ["--filter=multi-conn", "multi-conn-mode=disable"];
+    for (disk, args, options, expected) in [
+        (&full, &[][..], options(), 4),
+        (&full, &[], alone, 1),
+        (&full, &forbidden, options(), 1),
+        (&small, &[], options(), 1),
+    ] {
+        let mut all = vec!["file", disk.to_str().unwrap()];
+        all.extend(args.iter().filter(|arg| !arg.starts_with("--")));
+        for filter in args.iter().filter(|arg| arg.starts_with("--")) {
+            all.insert(0, filter);
+        }
+        let server = Server::nbdkit(&all);
+        let line = Line::to(&server, Vec::new());
+        imports(&line.url(), &options, disk);
+        assert_eq!(line.connections(), expected, "{all:?}");
+    }
+}
+
+#[test]
+fn the_loss_of_some_of_several_connections_costs_what_was_under_way_on_them() {
+    if !have("qemu-nbd") {
+        return;
+    }
+    let place = Place::new();
+    let disk = full_disk(&place, 33);
+    let server = Server::qemu("raw", &disk);
+    // The second to go is the first one; one breaks in its greeting, and no more are tried for.
+    for breaks in [
+        vec![22_000_001, 1_000_003, 3_000_001, u64::MAX],
+        vec![u64::MAX, 700_001, 10],
+    ] {
+        let line = Line::to(&server, breaks.clone());
+        let report = imports(&line.url(), &options(), &disk);
+        assert_eq!(line.connections(), breaks.len());
+        assert_eq!(report.bytes_read, 40 * MIB);
+    }
+    // All of them: it begins with one again.
+    let line = Line::to(&server, vec![17_000_000, 100_000, 200_000, 300_000]);
+    imports(&line.url(), &options(), &disk);
+    assert!(line.connections() > 4);
+}
+
 /// nbdkit 1.32 aborts (an assertion) when a client leaves in the middle of answers; qemu-nbd does not.
 #[test]
 fn a_line_that_breaks_is_made_again_and_little_is_read_twice() {

@@ -14,6 +14,7 @@ use longshore_transfer::{Allowance, Piece, Served};
 
 use super::areas::Areas;
 use super::error::NbdError;
+use super::fleet::Fleet;
 use super::session::{Attempts, Session, Setup, sleep};
 use super::wire::{Answer, Extent, Finished};
 use super::{Failed, Naming};
@@ -60,7 +61,7 @@ enum State {
 pub(crate) struct Disk {
     setup: Setup,
     naming: Naming,
-    session: Option<Session>,
+    fleet: Fleet,
     /// Not before this.
     reconnect: Option<Instant>,
     attempts: Attempts,
@@ -94,9 +95,9 @@ impl Disk {
         let most = export.most / export.block * export.block;
         Self {
             attempts: Attempts::new(setup.policy),
+            fleet: Fleet::new(setup.clone(), session),
             setup,
             naming,
-            session: Some(session),
             reconnect: None,
             size: export.size,
             block: export.block,
@@ -123,10 +124,8 @@ impl Disk {
 
     /// What comes next.
     pub(crate) fn step(&mut self) -> Result<Next, Failed> {
-        if !self.waited
-            && let Some(session) = &mut self.session
-        {
-            session.refresh();
+        if !self.waited {
+            self.fleet.refresh();
         }
         self.waited = false;
         if !self.current.is_empty() {
@@ -153,21 +152,20 @@ impl Disk {
             if self.slots.is_empty() && self.is_planned() {
                 return Ok(Next::End);
             }
-            let Some(session) = &mut self.session else {
+            if self.fleet.is_empty() {
                 std::thread::sleep(TICK.min(self.setup.policy.first_pause));
                 return Ok(Next::Waiting);
-            };
-            if self.asked.is_none()
-                && !self
-                    .slots
-                    .iter()
-                    .any(|s| matches!(s.state, State::Asked(_)))
-            {
+            }
+            let first = self.slots.iter().find_map(|slot| match slot.state {
+                State::Asked(handle) => Some(handle),
+                _ => None,
+            });
+            let Some(awaited) = first.or(self.asked) else {
                 // All of them wait for their next attempt.
                 sleep(TICK.min(self.setup.policy.first_pause), &self.setup)?;
                 return Ok(Next::Waiting);
-            }
-            match session.receive() {
+            };
+            match self.fleet.receive(Some(awaited)) {
                 Ok(Some(finished)) => self.take(finished)?,
                 Ok(None) => return Ok(Next::Waiting),
                 Err(e) => self.lost(e)?,
@@ -195,7 +193,7 @@ impl Disk {
 
     /// Asks for as much as there is room for.
     fn fill(&mut self) -> Result<(), Failed> {
-        if self.session.is_none() {
+        if self.fleet.is_empty() {
             self.connect()?;
         }
         let now = Instant::now();
@@ -249,13 +247,18 @@ impl Disk {
 
     /// Asks for the bytes of a slot. If that fails it stays wanted.
     fn ask(&mut self, slot: usize) -> Result<(), Failed> {
-        let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(slot)) else {
+        let Some(slot) = self.slots.get_mut(slot) else {
             return Ok(());
         };
+        if self.fleet.is_empty() {
+            return Ok(());
+        }
         let buf = self.free.pop();
         let buf = buf.unwrap_or_else(|| vec![0; self.request as usize]);
         let len = u32::try_from(slot.range.end - slot.range.start).unwrap_or(self.request);
-        slot.state = State::Asked(session.read(slot.range.start, len, buf)?);
+        if let Some(handle) = self.fleet.read(slot.range.start, len, buf)? {
+            slot.state = State::Asked(handle);
+        }
         Ok(())
     }
 
@@ -273,12 +276,12 @@ impl Disk {
                 self.plan.push_back((all, false));
                 continue;
             }
-            let Some(session) = &mut self.session else {
+            if self.fleet.is_empty() {
                 return Ok(());
-            };
+            }
             let len = (self.area.end - self.area.start).min(LOOK);
             let len = u32::try_from(len).unwrap_or(self.block);
-            self.asked = Some(session.status(self.area.start, len)?);
+            self.asked = self.fleet.status(self.area.start, len)?;
         }
         Ok(())
     }
@@ -311,6 +314,7 @@ impl Disk {
             Ok(_) => {
                 slot.state = State::Come(buf);
                 self.attempts.headway(len);
+                self.fleet.headway(len);
             }
             Err(number) => {
                 self.free.push(buf);
@@ -344,19 +348,21 @@ impl Disk {
         }
     }
 
-    /// The connection is gone: all that was asked for is asked for again on the next one.
+    /// A connection is gone: all that was asked for on it is asked for again on another, or the next one.
     fn lost(&mut self, error: NbdError) -> Result<(), Failed> {
-        if let Some(mut session) = self.session.take() {
+        if let Some(mut session) = self.fleet.lose() {
             self.free.extend(session.abandon());
-        }
-        self.asked = None;
-        for slot in &mut self.slots {
-            if let State::Asked(_) = slot.state {
-                slot.state = State::Wanted(None);
+            self.asked = self.asked.filter(|handle| !session.owns(*handle));
+            for slot in &mut self.slots {
+                if matches!(slot.state, State::Asked(handle) if session.owns(handle)) {
+                    slot.state = State::Wanted(None);
+                }
             }
         }
         let pause = self.attempts.pause(error)?;
-        self.reconnect = Instant::now().checked_add(pause);
+        if self.fleet.is_empty() {
+            self.reconnect = Instant::now().checked_add(pause);
+        }
         Ok(())
     }
 
@@ -374,7 +380,7 @@ impl Disk {
             .into());
         }
         self.tells &= export.terms.context.is_some();
-        self.session = Some(session);
+        self.fleet.begin(session);
         Ok(())
     }
 }

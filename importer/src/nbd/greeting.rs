@@ -16,6 +16,7 @@ const OPTION_REPLY: u64 = 0x0003_e889_0455_65a9;
 
 const FIXED_NEWSTYLE: u16 = 1;
 const NO_ZEROES: u16 = 2;
+const CAN_MULTI_CONN: u16 = 1 << 8;
 
 const OPT_GO: u32 = 7;
 const OPT_STRUCTURED_REPLY: u32 = 8;
@@ -43,7 +44,7 @@ const MOST_SHOWN: usize = 200;
 const CONTEXT: &[u8] = b"base:allocation";
 
 /// A disk that a server offers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Export {
     pub(crate) size: u64,
     pub(crate) terms: Terms,
@@ -51,6 +52,8 @@ pub(crate) struct Export {
     pub(crate) block: u32,
     /// Most bytes of one read.
     pub(crate) most: u32,
+    /// Several connections see the same disk.
+    pub(crate) several: bool,
 }
 
 /// Reads in pieces of this at most, where the server says nothing: what every server takes.
@@ -99,6 +102,7 @@ pub(crate) fn greet(link: &mut (impl Read + Write), name: &str) -> Result<Export
         },
         block: 1,
         most: USUAL_MOST,
+        several: false,
     };
     go(link, name, &mut export)?;
     Ok(export)
@@ -119,7 +123,10 @@ fn go(link: &mut (impl Read + Write), name: &str, export: &mut Export) -> Result
         let (what, bytes) = (u16_of(link)?, rest(link, len - 2)?);
         let mut bytes = bytes.as_slice();
         match what {
-            INFO_EXPORT => size = Some(u64_of(&mut bytes)?),
+            INFO_EXPORT => {
+                size = Some(u64_of(&mut bytes)?);
+                export.several = u16_of(&mut bytes)? & CAN_MULTI_CONN != 0;
+            }
             INFO_BLOCK_SIZE => {
                 let (least, _preferred) = (u32_of(&mut bytes)?, u32_of(&mut bytes)?);
                 let most = u32_of(&mut bytes)?;
@@ -309,6 +316,7 @@ mod tests {
         let export = greeted(says).unwrap();
         assert_eq!(export.size, 1 << 30);
         assert!(!export.terms.structured && export.terms.context.is_none());
+        assert!(!export.several);
     }
 
     #[test]
@@ -328,6 +336,7 @@ mod tests {
         reply(&mut says, OPT_GO, ACK, b"");
         let export = greeted(says).unwrap();
         assert_eq!(export.terms.context, Some(77));
+        assert!(!export.several);
         assert_eq!((export.block, export.most), (512, 1 << 20));
     }
 

@@ -11,8 +11,9 @@ use super::address::{Address, Place};
 use super::error::NbdError;
 use crate::http::TICK;
 
-/// Headers of replies are small; what is large goes past this.
-const BUFFER: usize = 64 << 10;
+/// Headers of replies are small; what is large goes past this, all but what comes with its header: that is
+/// copied once more.
+const BUFFER: usize = 4 << 10;
 
 #[derive(Debug)]
 enum Socket {
@@ -69,6 +70,11 @@ impl Link {
     /// Something was finished: patience starts anew.
     pub(crate) fn refresh(&mut self) {
         self.0.get_mut().since = Instant::now();
+    }
+
+    /// From now on a request may take so long.
+    pub(crate) fn be_patient(&mut self, stall: Duration) {
+        self.0.get_mut().patience.stall = stall;
     }
 
     /// Waits a moment for something to read. False if nothing came.

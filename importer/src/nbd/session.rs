@@ -1,6 +1,7 @@
 //! One connection to one export, and how it is made again.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::address::Address;
@@ -21,6 +22,8 @@ pub(crate) struct Setup {
     pub(crate) address: Address,
     pub(crate) patience: Patience,
     pub(crate) policy: Policy,
+    /// Most connections at the same time.
+    pub(crate) connections: usize,
 }
 
 /// A connection past its greeting.
@@ -29,20 +32,29 @@ pub(crate) struct Session {
     link: Link,
     replies: Replies,
     export: Export,
+    /// No other connection has it.
+    number: u64,
     next: u64,
 }
+
+/// Connections so far.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+/// Bits of a handle that count requests; the others are the connection's number.
+const COUNT: u32 = 40;
 
 impl Session {
     /// One attempt.
     pub(crate) fn open(setup: &Setup) -> Result<Self, NbdError> {
         let mut link = Link::connect(&setup.address, &setup.patience)?;
         let export = greet(&mut link, &setup.address.export)?;
-        tracing::debug!(?export, "opened");
+        let number = OPENED.fetch_add(1, Ordering::Relaxed) & (u64::MAX >> COUNT);
+        tracing::debug!(?export, number, "opened");
         Ok(Self {
             link,
             replies: Replies::new(export.terms),
             export,
-            next: 1,
+            number,
+            next: (number << COUNT) + 1,
         })
     }
 
@@ -66,6 +78,21 @@ impl Session {
 
     pub(crate) fn export(&self) -> Export {
         self.export
+    }
+
+    /// Whether `handle` was asked for here.
+    pub(crate) fn owns(&self, handle: u64) -> bool {
+        handle >> COUNT == self.number
+    }
+
+    /// How many requests are not answered.
+    pub(crate) fn pending(&self) -> usize {
+        self.replies.pending()
+    }
+
+    /// From now on a request may take so long.
+    pub(crate) fn be_patient(&mut self, stall: Duration) {
+        self.link.be_patient(stall);
     }
 
     /// Asks for bytes. `buf` has room for them.

@@ -94,7 +94,7 @@ pub(crate) enum Answer {
 }
 
 /// What was agreed upon in the greeting.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// Replies to reads come in chunks.
     pub(crate) structured: bool,
