@@ -183,7 +183,13 @@ fn several_connections_are_made_where_the_server_allows_them_and_the_disk_is_wor
         (&full, &forbidden, options(), 1),
         (&small, &[], options(), 1),
     ] {
-        let mut all = vec!["file", disk.to_str().unwrap()];
+        // 16 reads at a time, and 20 ms for each: what one connection brings is never quick.
+        let mut all = vec![
+            "--filter=delay",
+            "file",
+            disk.to_str().unwrap(),
+            "rdelay=20ms",
+        ];
         all.extend(args.iter().filter(|arg| !arg.starts_with("--")));
         for filter in args.iter().filter(|arg| arg.starts_with("--")) {
             all.insert(0, filter);
@@ -202,7 +208,13 @@ fn the_loss_of_some_of_several_connections_costs_what_was_under_way_on_them() {
     }
     let place = Place::new();
     let disk = full_disk(&place, 33);
-    let server = Server::qemu("raw", &disk);
+    // Slow, so that more connections are worth it.
+    let image = format!(
+        "driver=throttle,throttle-group=slow,file.driver=file,file.filename={}",
+        disk.display()
+    );
+    let slow = "throttle-group,id=slow,x-bps-read=80000000";
+    let server = Server::qemu_with(&["--object", slow, "--image-opts"], image.as_ref());
     // The second to go is the first one; one breaks in its greeting, and no more are tried for.
     for breaks in [
         vec![22_000_001, 1_000_003, 3_000_001, u64::MAX],
