@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::page::{Body, Fault, Length, Page, Ranges};
+pub use self::page::{Body, Fault, Length, Page, Ranges, Rate};
 pub use self::tls::Authority;
 
 /// How long [`Server::wait_until`] waits before the test fails.

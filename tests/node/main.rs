@@ -9,7 +9,10 @@
     reason = "helpers of tests fail by panicking too"
 )]
 
+mod deletion;
 mod formats;
+mod kills;
 mod refusals;
 mod rig;
 mod uninstall;
+mod volumes;

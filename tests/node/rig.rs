@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use longshore_tests::cluster::{Cluster, Namespace};
 use longshore_tests::data;
@@ -100,6 +101,11 @@ impl Case {
 
     /// A folder of the node as the volume of a claim that is yet to come.
     pub(crate) fn folder_for(&self, claim: &str) -> PathBuf {
+        self.folder_on(claim, "node-1")
+    }
+
+    /// The same, said to be on another node.
+    pub(crate) fn folder_on(&self, claim: &str, node: &str) -> PathBuf {
         let name = format!("{}-{claim}", self.name);
         let path = self.node.folder.join("folders").join(&name);
         std::fs::create_dir_all(&path).unwrap();
@@ -112,11 +118,51 @@ impl Case {
                 "local": {"path": path},
                 "claimRef": {"namespace": self.name, "name": claim},
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-                    {"key": "kubernetes.io/hostname", "operator": "Exists"},
+                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]},
                 ]}]}},
             },
         }));
         path
+    }
+
+    /// Where one of the volumes is that every node of ours has. It can be used again if a run before has.
+    pub(crate) fn static_volume(&self, name: &str) -> PathBuf {
+        let free = ["patch", "pv", name, "--type=merge", "-p"];
+        self.ask(&[&free[..], &[r#"{"spec":{"claimRef":null}}"#]].concat());
+        let volume = self.get(&format!("pv/{name}"));
+        volume["spec"]["local"]["path"].as_str().unwrap().into()
+    }
+
+    /// Kills processes as the kernel does when memory is short.
+    pub(crate) fn kill(&self, processes: &[String]) {
+        assert!(!processes.is_empty(), "there is nothing to kill");
+        let mut kill = Command::new("kill");
+        // One of several may have gone with another.
+        drop(kill.arg("-KILL").args(processes).output().unwrap());
+    }
+
+    /// Kills the controller, wherever it is in its work.
+    pub(crate) fn kill_controller(&self) {
+        let selector = "cdi.kubevirt.io=cdi-deployment";
+        let get = ["-n", "cdi", "get", "pods", "-o", "json", "-l", selector];
+        // One that was killed a moment ago is still said to run.
+        let processes = eventually("a controller", || {
+            let pods: Value = serde_json::from_str(&self.everywhere(&get)).unwrap();
+            let found = processes_of(&pods["items"][0]);
+            (!found.is_empty()).then_some(found)
+        });
+        self.kill(&processes);
+    }
+
+    /// Kills a program of the node, which is started again by whoever watches it.
+    pub(crate) fn kill_service(&self, name: &str) {
+        let list = std::fs::read_to_string(self.node.folder.join("processes-inside")).unwrap();
+        // The last of a name is the one that runs.
+        let line = list
+            .lines()
+            .rfind(|line| line.ends_with(&format!(" {name}")));
+        let process = line.unwrap().split(' ').next().unwrap().to_owned();
+        self.kill(&[process]);
     }
 
     /// The folder that a provisioner made for a claim.
@@ -146,6 +192,36 @@ impl Case {
     pub(crate) fn condition(&self, volume: &str, kind: &str, field: &str, value: &str) {
         let path = format!(".status.conditions[?(@.type==\"{kind}\")].{field}");
         self.wait(&format!("dv/{volume}"), &path, value);
+    }
+}
+
+/// What the containers of a pod run, by their process numbers.
+pub(crate) fn processes_of(pod: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+    let Some(id) = id.map(|id| id.trim_start_matches("containerd://")) else {
+        return found;
+    };
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let groups = std::fs::read_to_string(path.join("cgroup")).unwrap_or_default();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if groups.contains(id) && name.parse::<u32>().is_ok() {
+            found.push(name.to_owned());
+        }
+    }
+    found
+}
+
+/// Looks again and again for what nothing tells of.
+pub(crate) fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_mins(1);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -198,15 +274,15 @@ pub(crate) fn image(disk: &[u8], program: &str, args: &[&str]) -> Vec<u8> {
     std::fs::read(folder.path().join("image")).unwrap()
 }
 
-/// Demands that a file or a device holds this disk, and nothing after it.
-pub(crate) fn holds(path: &Path, disk: &[u8]) {
+/// Demands that a file or a device begins with this disk, and goes on with one and the same byte.
+pub(crate) fn holds(path: &Path, disk: &[u8], then: u8) {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert!(bytes.len() >= disk.len(), "{} bytes", bytes.len());
     let (front, rest) = bytes.split_at(disk.len());
     let differs = front.iter().zip(disk).position(|(is, should)| is != should);
     assert_eq!(differs, None, "{} differs there", path.display());
-    let dirty = rest.iter().position(|&byte| byte != 0);
-    assert_eq!(dirty, None, "{} goes on after the disk", path.display());
+    let dirty = rest.iter().position(|&byte| byte != then);
+    assert_eq!(dirty, None, "{} goes on otherwise", path.display());
 }
 
 /// What a filesystem needs besides for what the disk holds: its own maps of the file.
@@ -215,7 +291,7 @@ const SLACK: u64 = 128 << 10;
 /// The same of `disk.img` in a volume's folder, which takes no more room than what is in the disk.
 pub(crate) fn holds_sparse(folder: &Path, disk: &[u8]) {
     let path = folder.join("disk.img");
-    holds(&path, disk);
+    holds(&path, disk, 0);
     let used = disk
         .chunks(4096)
         .filter(|block| block.iter().any(|&b| b != 0));

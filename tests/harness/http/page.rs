@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Content of a page.
 #[derive(Debug, Clone)]
@@ -92,6 +93,27 @@ pub enum Fault {
     Become(Box<Page>),
 }
 
+/// How many bytes a second each connection gets at most.
+#[derive(Debug, Clone)]
+pub struct Rate(Arc<AtomicU64>);
+
+impl Rate {
+    /// So many.
+    pub fn of(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    /// From now on as many as it can.
+    pub fn lift(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// `None` if it is lifted.
+    pub(super) fn get(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|&rate| rate > 0)
+    }
+}
+
 /// What is at a path.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -105,7 +127,7 @@ pub struct Page {
     pub(super) auth: Option<String>,
     pub(super) challenge: String,
     pub(super) head: bool,
-    pub(super) throttle: Option<u64>,
+    pub(super) throttle: Option<Rate>,
     pub(super) faults: VecDeque<Fault>,
 }
 
@@ -212,7 +234,14 @@ impl Page {
     /// At most about so many bytes a second.
     #[must_use]
     pub fn throttle(mut self, bytes: u64) -> Self {
-        self.throttle = Some(bytes);
+        self.throttle = Some(Rate::of(bytes));
+        self
+    }
+
+    /// The same with a rate that can be lifted, for answers under way too.
+    #[must_use]
+    pub fn throttle_by(mut self, rate: &Rate) -> Self {
+        self.throttle = Some(rate.clone());
         self
     }
 

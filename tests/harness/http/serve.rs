@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::page::{Fault, Length, Page, Ranges};
+use super::page::{Fault, Length, Page, Ranges, Rate};
 use super::{Request, State};
 
 /// Bytes written at once.
@@ -243,7 +243,8 @@ fn body<W: Wire + ?Sized>(
 ) -> io::Result<()> {
     let mut at = range.start;
     while at < range.end {
-        let most = page.throttle.map_or(PIECE, |rate| (rate / 20).max(1));
+        let rate = page.throttle.as_ref().and_then(Rate::get);
+        let most = rate.map_or(PIECE, |rate| (rate / 20).max(1));
         let n = most.min(range.end - at);
         let piece = page.body.read(at, n);
         let out = wire.get_mut();
@@ -256,7 +257,7 @@ fn body<W: Wire + ?Sized>(
         }
         state.log(|log| log.sent += n);
         at += n;
-        if page.throttle.is_some() {
+        if rate.is_some() {
             out.flush()?;
             // This is the slow line itself, no wait for anything.
             std::thread::sleep(Duration::from_millis(50));

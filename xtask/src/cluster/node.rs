@@ -394,6 +394,9 @@ clusterDNS: [{DNS}]
 clusterDomain: cluster.local
 containerRuntimeEndpoint: unix://{socket}
 failCgroupV1: false
+# What is killed, or fails, is started again soon: tests do so often.
+featureGates: {{KubeletCrashLoopBackOffMax: true}}
+crashLoopBackOff: {{maxContainerRestartPeriod: 2s}}
 failSwapOn: false
 resolvConf: "{resolv}"
 tlsCertFile: "{certificate}"

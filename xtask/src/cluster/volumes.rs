@@ -74,7 +74,7 @@ fn attach(file: &Path) -> Result<PathBuf> {
 /// namespaces go.
 fn filesystem(file: &Path, at: &Path) -> Result<()> {
     Run::new("mke2fs")
-        .args(["-q", "-t", "ext4", "-m", "0"])
+        .args(["-q", "-t", "ext4", "-m", "0", "-b", "4096"])
         .arg(file)
         .quiet()
         .capture()?;
