@@ -7,7 +7,7 @@ use longshore_tests::http::{Page, Rate, Server};
 use serde_json::{Value, json};
 
 use super::rig::{
-    Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, processes_of,
+    Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, kill, processes_of,
 };
 
 /// A disk that takes minutes, with as many connections as there can be, until the rate is lifted: its import
@@ -60,7 +60,7 @@ fn an_importer_that_is_killed_goes_on_in_the_same_pod() {
     case.wait("dv/killed", ".status.phase", "ImportInProgress");
     let pod = case.get("pod/importer-killed");
     noted(&folder);
-    case.kill(&processes_of(&pod));
+    kill(&processes_of(&pod));
     rate.lift();
     goes_on(&case, "killed", &disk, &folder);
     assert_eq!(case.get("dv/killed")["status"]["restartCount"], 1);

@@ -133,14 +133,6 @@ impl Case {
         volume["spec"]["local"]["path"].as_str().unwrap().into()
     }
 
-    /// Kills processes as the kernel does when memory is short.
-    pub(crate) fn kill(&self, processes: &[String]) {
-        assert!(!processes.is_empty(), "there is nothing to kill");
-        let mut kill = Command::new("kill");
-        // One of several may have gone with another.
-        drop(kill.arg("-KILL").args(processes).output().unwrap());
-    }
-
     /// Kills the controller, wherever it is in its work.
     pub(crate) fn kill_controller(&self) {
         let selector = "cdi.kubevirt.io=cdi-deployment";
@@ -151,7 +143,7 @@ impl Case {
             let found = processes_of(&pods["items"][0]);
             (!found.is_empty()).then_some(found)
         });
-        self.kill(&processes);
+        kill(&processes);
     }
 
     /// Kills a program of the node, which is started again by whoever watches it.
@@ -162,7 +154,7 @@ impl Case {
             .lines()
             .rfind(|line| line.ends_with(&format!(" {name}")));
         let process = line.unwrap().split(' ').next().unwrap().to_owned();
-        self.kill(&[process]);
+        kill(&[process]);
     }
 
     /// The folder that a provisioner made for a claim.
@@ -211,6 +203,14 @@ pub(crate) fn processes_of(pod: &Value) -> Vec<String> {
         }
     }
     found
+}
+
+/// Kills processes as the kernel does when memory is short.
+pub(crate) fn kill(processes: &[String]) {
+    assert!(!processes.is_empty(), "there is nothing to kill");
+    let mut kill = Command::new("kill");
+    // One of several may have gone with another.
+    drop(kill.arg("-KILL").args(processes).output().unwrap());
 }
 
 /// Looks again and again for what nothing tells of.

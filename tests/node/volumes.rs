@@ -30,7 +30,7 @@ fn a_volume_that_runs_full_is_told_and_gone_on_with_once_there_is_room() {
     let filler = folder.join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     let full = loop {
-        if let Err(error) = file.write_all(&[1; 64 << 10]) {
+        if let Err(error) = file.write_all(&[1; 4 << 10]) {
             break error;
         }
     };

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
@@ -23,6 +23,7 @@ use crate::{images, paths, say};
 
 mod addons;
 mod control;
+mod demo;
 pub(crate) mod image;
 mod node;
 mod pki;
@@ -40,8 +41,16 @@ pub(crate) enum Command {
     Status(Which),
     /// End a cluster and remove everything of it
     Down(Which),
+    /// Import an image by a data volume, with a live view and where the time went
+    Demo(demo::Args),
     /// Only build what the others start, into the cache
     Build,
+    /// What `demo` starts in the node's network
+    #[command(hide = true)]
+    Serve {
+        /// The file to serve
+        file: PathBuf,
+    },
     /// What `up` starts in the node's namespaces
     #[command(hide = true)]
     Node(Which),
@@ -62,6 +71,8 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Down(which) => down(&Place::of(&which.name)?),
         Command::Up(which) => up(&Place::of(&which.name)?),
         Command::Node(which) => node::run(&Place::of(&which.name)?.inside()),
+        Command::Demo(args) => demo::run(args),
+        Command::Serve { file } => demo::serve(file),
         Command::Build => build(),
     }
 }
@@ -98,9 +109,7 @@ impl Running {
 
     /// A command in the namespaces of the node, with what a test is told about it.
     pub(crate) fn within(&self, run: &Run) -> Result<Run> {
-        let running = self.place.running();
-        let init = running.iter().find(|process| process.name == "init");
-        let init = init.context("the node is gone")?;
+        let init = self.place.init()?;
         let inside = self.place.clone().inside();
         Ok(Run::new("nsenter")
             .arg(format!("--target={}", init.pid))
@@ -207,7 +216,11 @@ fn namespaces(place: &Place) -> Result<()> {
         .quiet();
     let outer = place.start_with("node", run, Stdio::from(OwnedFd::from(listener)))?;
     let pid = outer.pid;
-    control::wait(place, "the node", &[outer], || place.file("ready").exists())?;
+    // Whoever gives up first inside says what was not ready there.
+    let patience = Duration::from_mins(10);
+    control::wait_for(patience, place, "the node", &[outer], || {
+        place.file("ready").exists()
+    })?;
     let children = format!("/proc/{pid}/task/{pid}/children");
     let inner = paths::read(Path::new(&children))?;
     let inner = inner

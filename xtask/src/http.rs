@@ -40,8 +40,13 @@ struct Resource {
 }
 
 impl Server {
-    /// Serves `file` under its own name on a free port.
+    /// Serves `file` under its own name on a free port of the loopback.
     pub(crate) fn start(file: &Path) -> Result<Self> {
+        Self::start_on(&Ipv4Addr::LOCALHOST.to_string(), file)
+    }
+
+    /// The same on another address of this host.
+    pub(crate) fn start_on(host: &str, file: &Path) -> Result<Self> {
         let name = file
             .file_name()
             .context("a file has a name")?
@@ -54,8 +59,8 @@ impl Server {
             tag: format!("\"{:x}-{:x}\"", facts.mtime(), facts.len()),
             path: format!("/{name}"),
         });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .context("listening on the loopback address")?;
+        let listener =
+            TcpListener::bind((host, 0)).with_context(|| format!("listening on {host}"))?;
         let address = listener.local_addr().context("asking for the port")?;
         let served = Arc::new(Served::default());
         let counters = Arc::clone(&served);

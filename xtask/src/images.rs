@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Push them to this registry, as REGISTRY/cdi-importer:TAG and so on
     #[arg(long, value_name = "REGISTRY")]
     push: Option<String>,
+    /// Make OCI layouts of them too, as DIR/cdi-importer and so on
+    #[arg(long, value_name = "DIR")]
+    oci: Option<PathBuf>,
     /// The tag that they get
     #[arg(long, default_value = "dev")]
     tag: String,
@@ -48,15 +51,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             say::bytes(size),
             archive.display()
         ));
+        if let Some(folder) = &args.oci {
+            paths::make_dir(folder)?;
+            copy(&archive, &format!("oci:{}/{name}", folder.display()))?;
+        }
         if let Some(registry) = &args.push {
-            Run::new("skopeo")
-                .args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
-                .arg(format!("docker-archive:{}", archive.display()))
-                .arg(format!("docker://{registry}/{name}"))
-                .check()?;
+            copy(&archive, &format!("docker://{registry}/{name}"))?;
         }
     }
     Ok(())
+}
+
+fn copy(archive: &Path, to: &str) -> Result<()> {
+    let mut run = Run::new("skopeo").args(["copy", "--insecure-policy"]);
+    // A registry on this machine has no certificate; all others need one.
+    if to.starts_with("docker://localhost") || to.starts_with("docker://127.") {
+        run = run.arg("--dest-tls-verify=false");
+    }
+    run.arg(format!("docker-archive:{}", archive.display()))
+        .arg(to)
+        .check()
 }
 
 /// Builds the programs and packs them: pairs of a reference and a docker-archive.

@@ -21,6 +21,7 @@ mod guest;
 mod http;
 mod images;
 mod install;
+mod manifest;
 mod paths;
 mod peers;
 mod pytools;
@@ -57,6 +58,8 @@ enum Command {
     Crdgen(crdgen::Args),
     /// Make our container images
     Images(images::Args),
+    /// Print what installs Longshore on a cluster, with images of one's own
+    Manifest(manifest::Args),
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster::run(&command),
         Command::Crdgen(args) => crdgen::run(&args),
         Command::Images(args) => images::run(&args),
+        Command::Manifest(args) => manifest::run(&args),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };

@@ -116,7 +116,18 @@ pub(super) fn wait(
     takes: &[Process],
     ready: impl Fn() -> bool,
 ) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
+    wait_for(PATIENCE, place, what, takes, ready)
+}
+
+/// The same for what takes several of them, one after the other.
+pub(super) fn wait_for(
+    patience: Duration,
+    place: &Place,
+    what: &str,
+    takes: &[Process],
+    ready: impl Fn() -> bool,
+) -> Result<()> {
+    let until = Instant::now() + patience;
     loop {
         if ready() {
             return Ok(());
@@ -131,7 +142,7 @@ pub(super) fn wait(
             let said: Vec<String> = takes.iter().map(|p| place.tail(&p.name)).collect();
             bail!(
                 "{what} was not ready after {} s:\n{}",
-                PATIENCE.as_secs(),
+                patience.as_secs(),
                 said.join("\n")
             );
         }

@@ -141,3 +141,40 @@ fn digest(file: &Path) -> Result<String> {
     let digest = said.split_whitespace().next();
     digest.map(str::to_owned).context("sha256sum said nothing")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_files_make_the_same_image_whenever_and_wherever_they_are_packed() {
+        let folder = std::env::temp_dir().join(format!("longshore-image-{}", std::process::id()));
+        let made = [("one", 1_u64), ("two", 1_000_000_000)].map(|(name, time)| {
+            let root = Root::new(folder.join(name)).unwrap();
+            // In another order, too.
+            let mut files = ["bin/a", "bin/b", "etc/c"];
+            if name == "two" {
+                files.reverse();
+            }
+            for file in files {
+                root.file(file, file).unwrap();
+                let path = folder.join(name).join(file);
+                let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(time);
+                fs::File::open(path).unwrap().set_modified(time).unwrap();
+            }
+            root.link("a", "bin/d").unwrap();
+            root.folder("data").unwrap();
+            let archive = folder.join(format!("{name}.tar"));
+            let entry = Entry {
+                command: &["/bin/a"],
+                user: "107:107",
+            };
+            root.pack("longshore.dev/x:1", &entry, &archive).unwrap();
+            fs::read(archive).unwrap()
+        });
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(made[0] == made[1], "the archives differ");
+        let text = String::from_utf8_lossy(&made[0]);
+        assert!(text.contains("longshore.dev/x:1") && text.contains("107:107"));
+    }
+}

@@ -101,6 +101,14 @@ impl Place {
             .collect()
     }
 
+    /// The first process of the node's namespaces.
+    pub(super) fn init(&self) -> Result<Process> {
+        let mut running = self.running().into_iter();
+        running
+            .find(|process| process.name == "init")
+            .with_context(|| format!("the node of the cluster {} does not run", self.name))
+    }
+
     /// Starts a program in the background, its output in `logs/NAME.log`, and writes it down.
     pub(super) fn start(&self, name: &str, run: Run) -> Result<Process> {
         self.start_with(name, run, Stdio::null())
