@@ -75,8 +75,8 @@ fn a_pod_that_is_deleted_is_made_again_and_goes_on() {
     case.apply(&kept("gone", &server));
     case.wait("dv/gone", ".status.phase", "ImportInProgress");
     noted(&folder);
+    case.ask(&["delete", "pod", "importer-gone"]);
     rate.lift();
-    case.ask(&["delete", "pod", "importer-gone", "--force", "--wait=false"]);
     goes_on(&case, "gone", &disk, &folder);
 }
 
