@@ -115,7 +115,7 @@ impl Steps {
             } => {
                 first(&mut self.made, true);
                 first(&mut self.placed, *placed);
-                first(&mut self.running, *running || *done);
+                first(&mut self.running, *running);
                 first(&mut self.done, *done);
             }
         }
@@ -128,12 +128,13 @@ impl Steps {
     /// One line for each step.
     pub(super) fn table(&self) -> String {
         let placed = self.placed.max(self.bound);
-        // What was not seen took no time of its own.
         let mut before = self.begun;
         let mut lines = Vec::new();
         let at = [self.made, placed, self.running, self.done, self.succeeded];
         for (step, when) in STEPS.iter().zip(at) {
-            let when = when.unwrap_or(before).max(before);
+            // What was over before anybody saw it is part of the step after it.
+            let Some(when) = when else { continue };
+            let when = when.max(before);
             let took = when.saturating_duration_since(before).as_secs_f32();
             lines.push(format!("{took:>7.2} s  {step}"));
             before = when;
