@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Import the disks of a manifest and boot its virtual machine, without Kubernetes
     #[command(after_long_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Take our kinds off a Kubernetes cluster, once there is no data volume
+    #[command(after_long_help = PURGE_EXAMPLES)]
+    Purge(PurgeArgs),
     /// Print a shell's completions for this command
     #[command(after_long_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -221,11 +224,33 @@ The guest's serial console is on standard output, and typed to on a terminal (Ct
 back). SIGTERM and SIGINT press the power button; a second signal cuts the power. The exit code is
 0 if the guest powered off, else 1; importing ends with 3 and 4 as `longshore import` does.";
 
+const PURGE_EXAMPLES: &str = "\
+Examples:
+  kubectl delete -f deploy/longshore.yaml
+  longshore purge          # only says what would be deleted
+  longshore purge --yes
+
+Deletes the definitions of DataVolume, StorageProfile, CDIConfig and CDI with all their objects, with
+the rights that the kubeconfig gives. With the last definition every claim goes that a DataVolume
+owns, so it refuses (exit code 1) while there is a DataVolume in any namespace, and while the
+controller or upstream's operator is installed.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   longshore completions bash > /etc/bash_completion.d/longshore
   longshore completions zsh > \"${fpath[1]}/_longshore\"
   longshore completions fish > ~/.config/fish/completions/longshore.fish";
+
+/// Taking our kinds off a cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PurgeArgs {
+    /// How to reach the cluster; as kubectl does if not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Delete, and do not only say what would be deleted
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
 
 /// Looking at an image.
 #[derive(Debug, clap::Args)]

@@ -27,6 +27,7 @@ use crate::args::{
 use crate::copy::{Content, Copy};
 use crate::look::{Look, Onlooker};
 use crate::progress::Mode;
+use crate::purge::Purge;
 use crate::run::{RunConfig, state_directory};
 use crate::source::Place;
 
@@ -37,6 +38,7 @@ pub(crate) enum Config {
     Map(Look),
     Copy(Box<Copy>),
     Run(Box<RunConfig>),
+    Purge(Purge),
     Completions(clap_complete::Shell),
 }
 
@@ -182,6 +184,10 @@ impl TryFrom<Args> for Config {
                 Self::Copy(Box::new(copy))
             }
             Command::Run(args) => Self::Run(Box::new(run(args))),
+            Command::Purge(args) => Self::Purge(Purge {
+                kubeconfig: args.kubeconfig,
+                sure: args.yes,
+            }),
             Command::Completions { shell } => Self::Completions(shell),
         })
     }

@@ -112,6 +112,12 @@ pub(crate) enum Failure {
         /// The limit.
         seconds: u64,
     },
+    /// A cluster was left as it is, or half way.
+    #[error("{why}")]
+    Purge {
+        /// What is in the way, and what to do.
+        why: String,
+    },
     /// A thread of ours died; its message is on standard error already.
     #[error("the copy ended unexpectedly: this is a mistake in longshore")]
     Crashed,
@@ -137,6 +143,7 @@ impl Failure {
             | Self::Run(_)
             | Self::Ended { .. }
             | Self::TimedOut { .. }
+            | Self::Purge { .. }
             | Self::Crashed => 1,
         }
     }
@@ -160,6 +167,7 @@ impl Failure {
             Self::Run(error) => error.reason(),
             Self::Ended { end, .. } => end.reason(),
             Self::TimedOut { .. } => "TimedOut",
+            Self::Purge { .. } => "NotPurged",
             Self::Crashed => "Crashed",
         }
     }

@@ -1,7 +1,7 @@
 //! The `longshore` command: reads its arguments, joins the other crates, and says how it went.
 //!
 //! ```text
-//! argv -> Args (what was typed) -> Config (checked, usable) -> info | map | copy | run -> exit code
+//! argv -> Args (what was typed) -> Config (checked, usable) -> info | map | copy | run | purge -> exit code
 //! ```
 //!
 //! Standard output is data, standard error is talk. Exit codes are a contract:
@@ -27,6 +27,7 @@ mod look;
 mod map;
 mod output;
 mod progress;
+mod purge;
 mod run;
 mod signals;
 mod source;
@@ -58,6 +59,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Config::Map(look) => map::run(&look),
         Config::Copy(copy) => copy::run(*copy),
         Config::Run(config) => run::run(&config),
+        Config::Purge(purge) => purge::run(&purge),
         Config::Completions(shell) => output::completions(shell),
     };
     match done {

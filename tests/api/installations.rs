@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use longshore_tests::program::run;
+use longshore_tests::program::{longshore, run, said};
 use serde_json::{Value, json};
 
 use super::rig::{Namespace, alone};
@@ -197,4 +197,65 @@ fn a_controller_is_ready_at_work_as_well_as_standing_by() {
     assert!(!conditions.contains("LongshorePassive"), "{conditions}");
     drop(standing_by);
     free_the_lease(&namespace);
+}
+
+/// What `longshore purge` says, and whether it did what it was asked for.
+fn purge(namespace: &Namespace, more: &[&str]) -> (bool, String) {
+    let output = longshore()
+        .arg("purge")
+        .arg("--kubeconfig")
+        .arg(namespace.config())
+        .args(more)
+        .output()
+        .unwrap();
+    (output.status.success(), said(&output))
+}
+
+#[test]
+fn nothing_is_purged_while_there_is_a_data_volume_or_somebody_at_work() {
+    let Some(namespace) = alone() else { return };
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+    let (crds, rest) = (
+        format!("{deploy}/crds.yaml"),
+        format!("{deploy}/longshore.yaml"),
+    );
+    let (done, text) = purge(&namespace, &["--yes"]);
+    assert!(
+        !done && text.contains("cdi/cdi-deployment is there"),
+        "{text}"
+    );
+
+    namespace.ask(&["delete", "deployment/cdi-deployment", "--namespace=cdi"]);
+    namespace.apply(&volume("disk"));
+    let (done, text) = purge(&namespace, &["--yes"]);
+    let name = format!("{}/disk", namespace.name);
+    assert!(!done && text.contains("DataVolumes present"), "{text}");
+    assert!(text.contains(&name) || text.contains("..."), "{text}");
+    assert!(namespace.exists("dv/disk"));
+
+    // An installation that somebody deletes with nobody there to let it go must hold nothing up.
+    namespace.apply(&json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "CDI",
+        "metadata": {"name": "cdi", "finalizers": ["operator.cdi.kubevirt.io"]}, "spec": {},
+    }));
+    let all = ["delete", "dv", "--all", "--all-namespaces"];
+    run(namespace.everywhere().args(all));
+    let (done, text) = purge(&namespace, &[]);
+    assert!(done && text.contains("--yes"), "{text}");
+    assert!(namespace.exists("crd/datavolumes.cdi.kubevirt.io"));
+    let (done, text) = purge(&namespace, &["--yes"]);
+    assert!(done, "{text}");
+    namespace.ask(&["wait", "--for=delete", "--timeout=60s", "-f", &crds]);
+    let (done, text) = purge(&namespace, &["--yes"]);
+    assert!(done && text.contains("nothing to purge"), "{text}");
+    // For the tests that follow.
+    namespace.ask(&["apply", "-f", &crds]);
+    namespace.ask(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "-f",
+        &crds,
+    ]);
+    run(namespace.everywhere().args(["apply", "-f", &rest]));
 }

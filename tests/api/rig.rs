@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -96,7 +96,7 @@ fn start_controller(cluster: &Installed, variables: &[(&str, &str)]) -> Running 
             .open(path);
         file.unwrap().into()
     });
-    let child = std::process::Command::new(controller())
+    let child = Command::new(controller())
         .env("KUBECONFIG", &cluster.account)
         .env("IMPORTER_IMAGE", "longshore.test/importer:1")
         // The same name each time: a lease of one that was killed is its successor's at once.
@@ -168,6 +168,16 @@ impl Namespace {
     /// A controller of this test's own.
     pub(crate) fn controller(&self, variables: &[(&str, &str)]) -> Running {
         start_controller(self.cluster, variables)
+    }
+
+    /// How the cluster's administrator reaches it.
+    pub(crate) fn config(&self) -> &PathBuf {
+        self.cluster.cluster.config()
+    }
+
+    /// `kubectl` in no namespace.
+    pub(crate) fn everywhere(&self) -> Command {
+        self.cluster.cluster.kubectl()
     }
 
     /// Merges a change into an object.

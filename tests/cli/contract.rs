@@ -80,7 +80,15 @@ fn help_and_version_are_data_and_succeed() {
     let rig = Rig::new();
     let version = rig.ends(&["--version"], 0).stdout;
     assert!(version.starts_with(b"longshore "));
-    for command in ["info", "map", "convert", "import", "run", "completions"] {
+    for command in [
+        "info",
+        "map",
+        "convert",
+        "import",
+        "run",
+        "purge",
+        "completions",
+    ] {
         let help = rig.ends(&[command, "--help"], 0).stdout;
         let help = String::from_utf8(help).unwrap();
         assert!(help.contains("Examples:"), "{command} teaches nothing");
