@@ -2,7 +2,9 @@
 //!
 //! Whatever the moment: a file target is whole, or what was there before, or not there; a block device is whole,
 //! or untouched, or its first 4 KiB are zeros, so that nothing boots or mounts it. What a kill left behind is in
-//! nobody's way: the next run starts on top of it.
+//! nobody's way: the next run starts on top of it. Then imports that are gone on with: see `resumed`.
+
+mod resumed;
 
 use std::fmt::Write as _;
 use std::os::unix::fs::FileExt;
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     /// How many runs are to be killed
     #[arg(long, default_value_t = 200)]
     kills: u32,
+    /// How often imports are to be killed that are gone on with
+    #[arg(long, default_value_t = 200)]
+    resumed: u32,
     /// MiB of the disk
     #[arg(long, default_value_t = 48)]
     size: usize,
@@ -115,7 +120,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ensure!(bench.judge(scenario)?, "after the kills: {}", scenario.name);
     }
     let text = report::head("Killed at random moments", started.elapsed())
-        + &table(args, &scenarios, bench.device.is_some());
+        + &table(args, &scenarios, bench.device.is_some())
+        + "\n"
+        + &resumed::run(bench.dir.path(), &bench.disk, args.resumed, &mut dice)?;
     if let Some(folder) = args.report.parent() {
         std::fs::create_dir_all(folder)?;
     }
