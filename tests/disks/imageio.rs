@@ -590,7 +590,7 @@ fn a_snapshot_is_gone_on_with_and_the_disk_itself_is_not() {
         let open = || imageio_source(&disk, &options()).unwrap();
         let report = super::resume::cut_and_made(open, &out);
         same(&out, &rig.place.path("in.raw"));
-        assert_eq!(report.bytes_resumed >= MIB, goes_on, "{report:?}");
+        assert_eq!(report.bytes_resumed > 0, goes_on, "{report:?}");
         assert_eq!(report.bytes_read < 4 * MIB, goes_on, "{report:?}");
     }
 }

@@ -434,7 +434,7 @@ fn a_snapshot_is_gone_on_with_and_a_disk_in_use_is_not() {
         stand.disk.snapshot = snapshot.map(str::to_owned);
         let report = super::resume::cut_and_made(|| open(&stand.disk), &stand.out());
         same(&stand.out(), &disk);
-        assert_eq!(report.bytes_resumed >= MIB, goes_on, "{report:?}");
+        assert_eq!(report.bytes_resumed > 0, goes_on, "{report:?}");
         // About 6 MiB are data.
         assert_eq!(report.bytes_read < 4 * MIB, goes_on, "{report:?}");
     }

@@ -73,7 +73,7 @@ fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
     let ended = pod.run();
     let end = ended.complete();
     let there = end.bytes_resumed.unwrap();
-    assert!(there >= 2 * MIB as u64, "{there}");
+    assert!(there >= MIB as u64 / 4, "{there}");
     assert!(
         end.bytes_read.unwrap() <= bytes.len() as u64 - there,
         "{end:?}"
@@ -149,7 +149,7 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
     let there = ended.complete().bytes_resumed.unwrap();
     // Others may have taken and given back loop devices meanwhile.
     eprintln!("another device: {moved}, {there} bytes were there");
-    assert!(there >= MIB as u64, "{}", ended.stderr);
+    assert!(there >= MIB as u64 / 4, "{}", ended.stderr);
     assert!(made[..DISK] == bytes);
     assert_eq!(names, ["disk.img", "lost+found"]);
 }
@@ -173,7 +173,7 @@ fn a_container_that_is_started_again_goes_on_with_a_block_volume() {
     let ended = pod.run();
     let end = ended.complete();
     let there = end.bytes_resumed.unwrap();
-    assert!(there >= 2 * MIB as u64, "{there}");
+    assert!(there >= MIB as u64 / 4, "{there}");
     let (sent, most) = (server.log().sent, bytes.len() as u64 + COST);
     assert!(sent <= most, "{sent} bytes were sent, {most} at the most");
     assert!(std::fs::read(device.path()).unwrap()[..DISK] == bytes);

@@ -67,7 +67,7 @@ fn a_layer_is_read_again_and_the_disk_not_written_again() {
         let (outcome, progress) = import(&name(&server, "v1"), &options, &out);
         let report = outcome.unwrap();
         assert!(std::fs::read(&out).unwrap() == bytes);
-        assert!(report.bytes_resumed >= MIB as u64, "{report:?}");
+        assert!(report.bytes_resumed >= MIB as u64 / 4, "{report:?}");
         assert!(progress.snapshot().rereads);
         let rest = bytes.len() as u64 - report.bytes_resumed;
         assert!(report.bytes_written <= rest, "{report:?}");
