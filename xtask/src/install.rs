@@ -92,6 +92,8 @@ const NODE: &[Need] = &[
     need("ethtool", "ethtool"),
     need("socat", "socat"),
     need("util-linux", "unshare"),
+    need("mount", "losetup"),
+    need("e2fsprogs", "mke2fs"),
     need("openssl", "openssl"),
     need("gcc", "cc"),
     need("libc6-dev", "/usr/include/stdio.h"),
