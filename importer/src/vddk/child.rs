@@ -135,7 +135,14 @@ impl Child {
 
     /// Makes sense of a failure of the connection.
     pub(super) fn failed(&self, source: NbdError) -> VddkError {
-        match self.ended() {
+        let since = Instant::now();
+        let mut ended = self.ended();
+        // A process closes its sockets some time before it has ended.
+        while ended.is_none() && is_of_the_line(&source) && since.elapsed() < FAREWELL / 5 {
+            std::thread::sleep(TICK);
+            ended = self.ended();
+        }
+        match ended {
             Some(ended) => ended,
             None if matches!(source, NbdError::Cancelled) => VddkError::Cancelled,
             None => VddkError::Server {
@@ -143,6 +150,15 @@ impl Child {
                 source,
             },
         }
+    }
+}
+
+/// The server may be gone.
+fn is_of_the_line(error: &NbdError) -> bool {
+    match error {
+        NbdError::Connect { .. } | NbdError::Broken { .. } => true,
+        NbdError::GaveUp { source, .. } => is_of_the_line(source),
+        _ => false,
     }
 }
 
