@@ -15,6 +15,8 @@ mod observe;
 pub(crate) mod plan;
 pub(crate) mod render;
 mod status;
+#[cfg(test)]
+mod tests;
 mod validate;
 pub(crate) mod volume;
 

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
-use super::world::{Kind, Step, Turn, World, foreign_things};
+use super::world::{Beginning, Kind, Step, Turn, World, foreign_things};
 
 /// Histories of each property; `PROPTEST_CASES` asks for more.
 const CASES: u32 = 32;
@@ -66,8 +66,18 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What the controllers do between two steps: rounds of either order, over what is or what was.
-fn rounds() -> impl Strategy<Value = Vec<(bool, bool)>> {
-    vec(any::<(bool, bool)>(), 0..4)
+fn rounds() -> impl Strategy<Value = Vec<(bool, usize)>> {
+    let lag = prop_oneof![2 => Just(0), 1 => 0_usize..8];
+    vec((any::<bool>(), lag), 0..4)
+}
+
+fn beginning() -> impl Strategy<Value = Beginning> {
+    prop_oneof![
+        2 => Just(Beginning::Nothing),
+        1 => Just(Beginning::Importing),
+        2 => Just(Beginning::Filled),
+        1 => Just(Beginning::FilledClaim),
+    ]
 }
 
 proptest! {
@@ -77,14 +87,16 @@ proptest! {
     /// claim or for a disk that is filled, nothing foreign touched, and in the end there is peace.
     #[test]
     fn any_history_ends_in_peace_and_harms_nobody(
+        beginning in beginning(),
         history in vec((step(), rounds(), any::<bool>()), 1..24),
     ) {
         runtime().block_on(async {
             let mut world = World::new();
+            prop_assert!(world.begin(beginning).await.is_some());
             for (step, rounds, housekeeping) in history {
                 world.step(step);
-                for (claims_first, old) in rounds {
-                    world.round(claims_first, old).await;
+                for (claims_first, lag) in rounds {
+                    world.round(claims_first, lag).await;
                 }
                 if housekeeping {
                     world.housekeeping();
@@ -104,10 +116,14 @@ proptest! {
     /// never does would not.
     #[test]
     fn a_crash_between_any_two_writes_changes_nothing(
+        beginning in beginning(),
         history in vec((step(), vec((any::<bool>(), 0_u32..5), 0..4)), 1..16),
     ) {
         runtime().block_on(async {
             let (mut whole, mut killed) = (World::new(), World::new());
+            for world in [&mut whole, &mut killed] {
+                prop_assert!(world.begin(beginning).await.is_some());
+            }
             for (step, crashes) in history {
                 for world in [&whole, &killed] {
                     world.step(step);

@@ -81,8 +81,20 @@ fn name(second: bool) -> &'static str {
 pub(super) struct World {
     pub(super) server: Server,
     context: Arc<Context>,
-    /// What a watch brought last, which may be old.
-    seen: Vec<(Key, Value)>,
+    /// What there was at each round: a watch may bring what is old.
+    seen: Vec<Vec<(Key, Value)>>,
+}
+
+/// What a history begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Beginning {
+    Nothing,
+    /// A volume at work.
+    Importing,
+    /// A volume that has succeeded.
+    Filled,
+    /// A claim without a volume that has.
+    FilledClaim,
 }
 
 impl World {
@@ -119,20 +131,33 @@ impl World {
         world
     }
 
-    /// One round of both controllers over all that there is, in this order or the other. `old` uses what
-    /// was seen before, as a watch that lags would.
-    pub(super) async fn round(&mut self, claims_first: bool, old: bool) {
+    /// Goes on from there: with `a`.
+    pub(super) async fn begin(&mut self, beginning: Beginning) -> Option<()> {
+        let volume = Step::Volume(false, Kind::Http);
+        let steps: &[Step] = match beginning {
+            Beginning::Nothing => &[],
+            Beginning::Importing => &[volume, Step::Pod(false, Turn::Run)],
+            Beginning::Filled => &[volume, Step::Pod(false, Turn::Complete)],
+            Beginning::FilledClaim => &[Step::Claim(false), Step::Pod(false, Turn::Complete)],
+        };
+        for step in steps {
+            self.step(*step);
+            self.settle(true).await?;
+        }
+        Some(())
+    }
+
+    /// One round of both controllers over all that there is, in this order or the other; or over what
+    /// there was `lag` rounds ago, as a watch brings it that comes late.
+    pub(super) async fn round(&mut self, claims_first: bool, lag: usize) {
         let fresh: Vec<(Key, Value)> = {
             let store = self.server.store();
             let known = store.objects.iter();
             known.map(|(key, it)| (key.clone(), it.clone())).collect()
         };
-        let seen = if old {
-            std::mem::replace(&mut self.seen, fresh)
-        } else {
-            self.seen.clone_from(&fresh);
-            fresh
-        };
+        self.seen.push(fresh);
+        let at = self.seen.len().saturating_sub(lag + 1);
+        let seen = self.seen.get(at).cloned().unwrap_or_default();
         let order = if claims_first {
             [CLAIMS, VOLUMES]
         } else {
@@ -165,7 +190,7 @@ impl World {
     /// A controller that dies before its write number `life`, wherever it is then.
     pub(super) async fn killed_round(&mut self, claims_first: bool, life: u32) {
         self.server.store().life = Some(life);
-        self.round(claims_first, false).await;
+        self.round(claims_first, 0).await;
         self.server.store().life = None;
     }
 
@@ -174,7 +199,7 @@ impl World {
         let mut quiet = 0;
         for _ in 0..60 {
             let before = self.server.store().version;
-            self.round(claims_first, false).await;
+            self.round(claims_first, 0).await;
             self.housekeeping();
             if self.server.store().version == before {
                 quiet += 1;
