@@ -6,7 +6,7 @@ use super::rig::{Namespace, namespace};
 
 const URL: &str = "https://images.example.org/disk.qcow2";
 
-fn data_volume(name: &str) -> Value {
+pub(crate) fn data_volume(name: &str) -> Value {
     json!({
         "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume",
         "metadata": {"name": name},
@@ -27,7 +27,7 @@ fn container(restarts: u32, state: &Value) -> Value {
     }])
 }
 
-fn running() -> Value {
+pub(crate) fn running() -> Value {
     let state = json!({"running": {"startedAt": "2026-11-21T00:00:00Z"}});
     json!({"phase": "Running", "containerStatuses": container(0, &state)})
 }
@@ -41,7 +41,7 @@ fn condition(volume: &Value, kind: &str) -> Value {
 }
 
 /// Applies a volume and waits for its importer.
-fn started(namespace: &Namespace, name: &str) -> String {
+pub(crate) fn started(namespace: &Namespace, name: &str) -> String {
     namespace.volume_for(name);
     namespace.apply(&data_volume(name));
     let pod = format!("pod/importer-{name}");

@@ -3,7 +3,9 @@
 //! There are no nodes, so each test says what a kubelet would. Waiting is `kubectl wait`'s, which watches.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking too")]
 
+mod claims;
 mod imports;
 mod installations;
 mod kinds;
 mod rig;
+mod volumes;

@@ -187,13 +187,22 @@ impl Namespace {
 
     /// A volume that the claim `name` is bound to, as a provisioner would have made it.
     pub(crate) fn volume_for(&self, name: &str) {
+        self.block_or_file_volume_for(name, "Filesystem");
+    }
+
+    /// The same, as a folder or as a device.
+    pub(crate) fn block_or_file_volume_for(&self, name: &str, mode: &str) {
+        let source = match mode {
+            "Block" => json!({"path": "/dev/nonexistent", "type": "BlockDevice"}),
+            _ => json!({"path": "/nonexistent"}),
+        };
         self.apply(&json!({
             "apiVersion": "v1", "kind": "PersistentVolume",
             "metadata": {"name": format!("{}-{name}", self.name)},
             "spec": {
                 "capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"],
                 "storageClassName": "manual", "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": "/nonexistent"},
+                "hostPath": source, "volumeMode": mode,
                 "claimRef": {"namespace": self.name, "name": name},
             },
         }));

@@ -1,6 +1,8 @@
 //! The importer's pod.
 
 mod mounts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,12 @@
 //! The import controller's decisions, each as a table of what is seen and what is done about it.
 
+mod pods;
+
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
-use super::plan::{self, Action, Marks, Observed};
+use super::plan::{self, Action, Marks, Observed, Plan};
 use super::pod::{Workload, pod};
 use super::scrape::Reading;
 use super::source::request;
@@ -50,8 +52,12 @@ fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
     }
 }
 
+fn planned(observed: &Observed) -> Plan {
+    plan::plan(observed, NOW.parse().unwrap())
+}
+
 fn plan(observed: &Observed) -> Vec<Action> {
-    plan::plan(observed, NOW.parse().unwrap()).actions
+    planned(observed).actions
 }
 
 fn creates(actions: &[Action]) -> bool {
@@ -324,66 +330,6 @@ fn a_claim_that_ends_takes_its_pod_with_it() {
     }];
     assert_eq!(plan(&seen(ending.clone(), Some(pod))), away);
     assert_eq!(plan(&seen(ending, None)), []);
-}
-
-#[test]
-fn what_a_source_lacks_is_named() {
-    let vddk = claim("Bound", &json!({annotation::IMPORT_SOURCE: "vddk"}));
-    let actions = plan(&seen(vddk, None));
-    assert!(!creates(&actions));
-    let changes = written(&actions);
-    assert_eq!(
-        value(&changes, annotation::RUNNING_REASON),
-        Some(reason::AWAITING_VDDK)
-    );
-    assert!(
-        value(&changes, annotation::RUNNING_MESSAGE)
-            .unwrap()
-            .contains("vddk.initimageurl")
-    );
-}
-
-#[test]
-fn the_pod_runs_under_the_restricted_profile_and_has_no_secrets_in_its_spec() {
-    let claim = claim(
-        "Bound",
-        &json!({annotation::IMPORT_SECRET: "keys", "cdi.kubevirt.io/storage.import.extraHeaders.0": "X-A: b"}),
-    );
-    let request = request(&claim).unwrap().unwrap();
-    let workload = Workload {
-        image: "importer:1".to_owned(),
-        ..Workload::default()
-    };
-    let pod = serde_json::to_value(pod(&claim, &request, &workload)).unwrap();
-    let spec = &pod["spec"];
-    let container = &spec["containers"][0];
-    assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
-    assert_eq!(spec["securityContext"]["runAsUser"], 107);
-    assert_eq!(
-        spec["securityContext"]["seccompProfile"]["type"],
-        "RuntimeDefault"
-    );
-    assert_eq!(
-        container["securityContext"]["allowPrivilegeEscalation"],
-        false
-    );
-    assert_eq!(
-        container["securityContext"]["capabilities"]["drop"],
-        json!(["ALL"])
-    );
-    assert_eq!(spec["automountServiceAccountToken"], false);
-    let environment = container["env"].as_array().unwrap();
-    let of = |name: &str| environment.iter().find(|one| one["name"] == name).unwrap();
-    assert_eq!(of("IMPORTER_ENDPOINT")["value"], URL);
-    assert_eq!(of("IMPORTER_IMAGE_SIZE")["value"], "1Gi");
-    assert_eq!(of("IMPORTER_EXTRA_HEADER_0")["value"], "X-A: b");
-    assert_eq!(of("IMPORTER_CREDENTIALS_DIR")["value"], "/credentials");
-    let volumes = spec["volumes"].as_array().unwrap();
-    assert!(
-        volumes
-            .iter()
-            .any(|volume| volume["secret"]["secretName"] == "keys")
-    );
 }
 
 #[test]

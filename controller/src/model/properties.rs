@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::world::{Beginning, Kind, Step, Turn, World, foreign_things};
 
 /// Histories of each property; `PROPTEST_CASES` asks for more.
-const CASES: u32 = 32;
+const CASES: u32 = 24;
 
 fn cases() -> ProptestConfig {
     let more = std::env::var("PROPTEST_CASES").ok();

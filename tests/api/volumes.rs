@@ -1,0 +1,281 @@
+//! Volumes that wait, are edited, adopted, or deleted half-way.
+
+use longshore_tests::program::run;
+use serde_json::{Value, json};
+
+use super::imports::{data_volume, running, started};
+use super::rig::{Namespace, namespace};
+
+fn with(mut volume: Value, path: &str, value: Value) -> Value {
+    let mut at = &mut volume;
+    for part in path.split('.') {
+        at = &mut at[part];
+    }
+    *at = value;
+    volume
+}
+
+/// Waits for the reason of a condition.
+fn wait_for_reason(namespace: &Namespace, volume: &str, kind: &str, reason: &str) {
+    let path = format!(".status.conditions[?(@.type==\"{kind}\")].reason");
+    namespace.wait(&format!("dv/{volume}"), &path, reason);
+}
+
+fn annotated(name: &str, annotation: &str, value: &str) -> Value {
+    let mut volume = data_volume(name);
+    volume["metadata"]["annotations"] = json!({format!("cdi.kubevirt.io/{annotation}"): value});
+    volume
+}
+
+#[test]
+fn what_is_not_done_here_waits_with_its_reason_and_makes_nothing() {
+    let Some(namespace) = namespace() else { return };
+    let checkpoints = json!([{"previous": "", "current": "snap-1"}]);
+    for (volume, reason) in [
+        (
+            annotated("populator", "storage.usePopulator", "true"),
+            "PopulatorsNotSupported",
+        ),
+        (
+            with(data_volume("upload"), "spec.source", json!({"upload": {}})),
+            "UnsupportedSource",
+        ),
+        (
+            with(data_volume("warm"), "spec.checkpoints", checkpoints),
+            "CheckpointsNotSupported",
+        ),
+    ] {
+        namespace.apply(&volume);
+        let name = volume["metadata"]["name"].as_str().unwrap();
+        wait_for_reason(&namespace, name, "Running", reason);
+        assert!(!namespace.exists(&format!("pvc/{name}")));
+    }
+}
+
+#[test]
+fn a_volume_whose_class_binds_late_waits_for_its_consumer_or_for_nobody() {
+    let Some(namespace) = namespace() else { return };
+    let class = format!("{}-late", namespace.name);
+    namespace.apply(&json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
+        "provisioner": "example.org/nobody", "volumeBindingMode": "WaitForFirstConsumer",
+    }));
+    let late = |volume| with(volume, "spec.pvc.storageClassName", json!(class));
+    namespace.apply(&late(data_volume("patient")));
+    namespace.wait("dv/patient", ".status.phase", "WaitForFirstConsumer");
+    wait_for_reason(&namespace, "patient", "Running", "WaitForFirstConsumer");
+    namespace.apply(&late(annotated(
+        "eager",
+        "storage.bind.immediate.requested",
+        "",
+    )));
+    namespace.wait_for("pod/importer-eager", "create");
+    assert!(!namespace.exists("pod/importer-patient"));
+    run(namespace.kubectl().args(["delete", "storageclass", &class]));
+}
+
+#[test]
+fn a_filled_volume_stays_so_without_its_mark_and_an_edit_has_no_effect_but_a_warning() {
+    let Some(namespace) = namespace() else { return };
+    started(&namespace, "filled");
+    namespace.pod_status("importer-filled", &json!({"phase": "Succeeded"}));
+    namespace.wait("dv/filled", ".status.phase", "Succeeded");
+    namespace.wait_for("pod/importer-filled", "delete");
+    let mark = "cdi.kubevirt.io/storage.pod.phase-";
+    run(namespace
+        .kubectl()
+        .args(["annotate", "pvc", "filled", mark]));
+    let phase = ".metadata.annotations.cdi\\.kubevirt\\.io/storage\\.pod\\.phase";
+    namespace.wait("pvc/filled", phase, "Succeeded");
+    assert!(!namespace.exists("pod/importer-filled"));
+
+    let edit = "{\"spec\":{\"priorityClassName\":\"high\"}}";
+    run(namespace
+        .kubectl()
+        .args(["patch", "dv", "filled", "--type=merge", "-p", edit]));
+    let told = ".metadata.annotations.longshore\\.dev/spec-ignored";
+    let condition = format!("--for=jsonpath={{{told}}}");
+    run(namespace
+        .kubectl()
+        .args(["wait", "--timeout=60s", &condition, "pvc/filled"]));
+    let selector = "--field-selector=reason=SpecChangeIgnored,involvedObject.name=filled";
+    let events = run(namespace
+        .kubectl()
+        .args(["get", "events", selector, "-o", "name"]));
+    assert!(!events.is_empty());
+    assert_eq!(namespace.get("dv/filled")["status"]["phase"], "Succeeded");
+}
+
+#[test]
+fn a_claim_that_may_be_adopted_is_and_counts_as_filled() {
+    let Some(namespace) = namespace() else { return };
+    namespace.volume_for("mine");
+    namespace.apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "mine"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "manual",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }));
+    namespace.apply(&annotated("mine", "allowClaimAdoption", "true"));
+    namespace.wait("dv/mine", ".status.phase", "Succeeded");
+    let owner = &namespace.get("pvc/mine")["metadata"]["ownerReferences"][0];
+    assert_eq!(owner["uid"], namespace.get("dv/mine")["metadata"]["uid"]);
+    assert!(!namespace.exists("pod/importer-mine"));
+}
+
+#[test]
+fn a_volume_that_is_deleted_at_any_phase_takes_claim_and_pod_with_it() {
+    let Some(namespace) = namespace() else { return };
+    // In this order each is further than the one before.
+    namespace.apply(&data_volume("unbound"));
+    namespace.wait("dv/unbound", ".status.phase", "Pending");
+    for name in ["scheduled", "running", "failing", "done"] {
+        started(&namespace, name);
+    }
+    namespace.pod_status("importer-running", &running());
+    let crashed = json!([{"name": "importer", "restartCount": 3, "ready": false, "image": "",
+        "imageID": "", "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": "{\"message\":\"it broke\"}"}}}]);
+    let failing = json!({"phase": "Running", "containerStatuses": crashed});
+    namespace.pod_status("importer-failing", &failing);
+    namespace.pod_status("importer-done", &json!({"phase": "Succeeded"}));
+    namespace.wait("dv/running", ".status.phase", "ImportInProgress");
+    namespace.wait("dv/failing", ".status.restartCount", "3");
+    namespace.wait("dv/done", ".status.phase", "Succeeded");
+    run(namespace.kubectl().args([
+        "delete",
+        "dv",
+        "--all",
+        "--cascade=foreground",
+        "--wait=false",
+    ]));
+    // It may die in the midst of it.
+    namespace.restart_controller();
+    for name in ["unbound", "scheduled", "running", "failing", "done"] {
+        namespace.wait_for(&format!("dv/{name}"), "delete");
+        assert!(!namespace.exists(&format!("pvc/{name}")), "{name}");
+        assert!(!namespace.exists(&format!("pod/importer-{name}")), "{name}");
+    }
+}
+
+/// As upstream's documentation has them, less their comments: `doc/datavolumes.md`, `blank-raw-image.md`,
+/// `image-from-registry.md`, `manifests/example`.
+fn examples() -> Vec<(Value, &'static str)> {
+    let volume = |name: &str, spec: Value| {
+        json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume",
+            "metadata": {"name": name}, "spec": spec,
+        })
+    };
+    let size = |size: &str| json!({"resources": {"requests": {"storage": size}}});
+    let pvc = |amount: &str| {
+        let mut pvc = size(amount);
+        pvc["accessModes"] = json!(["ReadWriteOnce"]);
+        pvc
+    };
+    let cirros = "https://download.cirros-cloud.net/0.4.0/cirros-0.4.0-x86_64-disk.img";
+    let mut block = size("64Mi");
+    block["volumeMode"] = json!("Block");
+    vec![
+        (
+            volume(
+                "blank-dv-with-pvc",
+                json!({"source": {"blank": {}}, "pvc": pvc("1Gi")}),
+            ),
+            "none",
+        ),
+        (
+            volume(
+                "blank-dv-with-storage",
+                json!({"source": {"blank": {}}, "storage": size("1Gi")}),
+            ),
+            "none",
+        ),
+        (
+            volume(
+                "example-import-dv",
+                json!({
+                    "source": {"http": {"url": cirros, "secretRef": "", "certConfigMap": ""}},
+                    "storage": size("64Mi"),
+                }),
+            ),
+            "http",
+        ),
+        (
+            volume(
+                "example-import-block-dv",
+                json!({"source": {"http": {"url": cirros}}, "storage": block}),
+            ),
+            "http",
+        ),
+        (
+            volume(
+                "example-archive-dv",
+                json!({
+                    "source": {"http": {"url": "http://server/archive.tar", "extraHeaders": ["X-First-Header: 12345"],
+                        "secretExtraHeaders": ["first-secret", "second-secret"]}},
+                    "contentType": "archive", "storage": size("64Mi"),
+                }),
+            ),
+            "http",
+        ),
+        (
+            volume(
+                "registry-image-datavolume",
+                json!({
+                    "source": {"registry": {"url": "docker://kubevirt/fedora-cloud-registry-disk-demo", "pullMethod": "node"}},
+                    "pvc": pvc("5Gi"),
+                }),
+            ),
+            "registry",
+        ),
+        (
+            volume(
+                "gcs-dv",
+                json!({"source": {"gcs": {"url": "gs://bucket/tinyCore.iso", "secretRef": "gcs-secret"}}, "pvc": pvc("500Mi")}),
+            ),
+            "gcs",
+        ),
+        (
+            volume(
+                "test-dv",
+                json!({
+                    "source": {"imageio": {"url": "http://engine/ovirt-engine/api", "secretRef": "endpoint-secret",
+                        "certConfigMap": "tls-certs", "diskId": "1"}},
+                    "storage": size("500Mi"),
+                }),
+            ),
+            "imageio",
+        ),
+    ]
+}
+
+#[test]
+fn upstreams_examples_are_taken_as_they_are() {
+    let Some(namespace) = namespace() else { return };
+    let class = format!("{}-default", namespace.name);
+    namespace.apply(&json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": class, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "rancher.io/local-path", "volumeBindingMode": "WaitForFirstConsumer",
+    }));
+    let examples = examples();
+    let list: Vec<&Value> = examples.iter().map(|(volume, _)| volume).collect();
+    namespace.apply(&json!({"apiVersion": "v1", "kind": "List", "items": list}));
+    for (volume, source) in &examples {
+        let name = volume["metadata"]["name"].as_str().unwrap();
+        namespace.wait(
+            &format!("dv/{name}"),
+            ".status.phase",
+            "WaitForFirstConsumer",
+        );
+        let claim = namespace.get(&format!("pvc/{name}"));
+        let annotations = &claim["metadata"]["annotations"];
+        assert_eq!(
+            annotations["cdi.kubevirt.io/storage.import.source"], *source,
+            "{name}"
+        );
+    }
+    run(namespace.kubectl().args(["delete", "storageclass", &class]));
+}
