@@ -156,7 +156,7 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
         (
             json!({"source": http(), "storage": storage}),
             json!({}),
-            "StorageProfileIncomplete",
+            reason::STORAGE_PROFILE_INCOMPLETE,
         ),
     ] {
         let observed = seen(volume_of(&spec, &annotations), None);
@@ -172,7 +172,11 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
             let (is, word, message) = condition(&status, kind);
             assert_eq!((is, word), ("False", why), "{spec}");
             assert!(!message.is_empty());
-            assert_eq!(*note, Note::warning(why, message.to_owned()));
+            let heard = match why {
+                reason::STORAGE_PROFILE_INCOMPLETE => reason::ERR_CLAIM_NOT_VALID,
+                why => why,
+            };
+            assert_eq!(*note, Note::warning(heard, message.to_owned()));
         }
         // It is told once.
         let mut later = observed;
@@ -182,26 +186,32 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
     }
 }
 
-#[test]
-fn every_state_of_a_claim_is_a_phase_and_three_conditions_with_reasons() {
-    let pod = |phase: &str, why: &str| {
-        json!({
-            annotation::IMPORT_POD: "importer-disk", annotation::POD_PHASE: phase,
-            annotation::RUNNING: if why == "Pod is running" { "true" } else { "false" },
-            annotation::RUNNING_REASON: why, annotation::POD_RESTARTS: "2",
-            annotation::PROGRESS: r#"{"percent":12.5}"#,
-        })
-    };
+/// A claim's phase, its annotations, and what they make of its volume: phase, progress, and the reasons of
+/// Bound, Ready and Running.
+type State = (
+    &'static str,
+    Value,
+    &'static str,
+    &'static str,
+    [&'static str; 3],
+);
+
+fn pod(phase: &str, why: &str) -> Value {
+    json!({
+        annotation::IMPORT_POD: "importer-disk", annotation::POD_PHASE: phase,
+        annotation::RUNNING: if why == "Pod is running" { "true" } else { "false" },
+        annotation::RUNNING_REASON: why, annotation::POD_RESTARTS: "2",
+        annotation::PROGRESS: r#"{"percent":12.5}"#,
+    })
+}
+
+fn states() -> Vec<State> {
     let wait = reason::WAIT_FOR_FIRST_CONSUMER;
     let (bound, pending, transfer) = (reason::BOUND, reason::PENDING, reason::TRANSFER_RUNNING);
     let immediate = json!({annotation::BIND_IMMEDIATE: ""});
     let named = json!({annotation::IMPORT_POD: "importer-disk"});
-    let mut fatal = pod("Failed", reason::CHECKSUM_ERROR);
-    fatal[annotation::FATAL_ERROR] = json!("true");
     let used = json!({annotation::RUNNING: "false", annotation::RUNNING_REASON: reason::IMPORT_TARGET_IN_USE});
-    let outside = json!({annotation::EXTERNAL_POPULATION: "true"});
-    let done = pod("Succeeded", reason::COMPLETED);
-    for (claimed, annotations, phase, progress, reasons) in [
+    vec![
         (
             "Pending",
             json!({}),
@@ -269,6 +279,16 @@ fn every_state_of_a_claim_is_a_phase_and_three_conditions_with_reasons() {
             "12.50%",
             [bound, transfer, "Evicted"],
         ),
+    ]
+}
+
+fn ends() -> Vec<State> {
+    let mut fatal = pod("Failed", reason::CHECKSUM_ERROR);
+    fatal[annotation::FATAL_ERROR] = json!("true");
+    let outside = json!({annotation::EXTERNAL_POPULATION: "true"});
+    let done = pod("Succeeded", reason::COMPLETED);
+    let bound = reason::BOUND;
+    vec![
         (
             "Bound",
             fatal,
@@ -291,7 +311,12 @@ fn every_state_of_a_claim_is_a_phase_and_three_conditions_with_reasons() {
             "12.50%",
             [reason::CLAIM_LOST, reason::ERROR, reason::COMPLETED],
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn every_state_of_a_claim_is_a_phase_and_three_conditions_with_reasons() {
+    for (claimed, annotations, phase, progress, reasons) in states().into_iter().chain(ends()) {
         let filled = json!({annotation::FILLED_CLAIM: "claim-1"});
         let volume = if phase == "Succeeded" && progress == "100.0%" && claimed == "Bound" {
             // The mark is set in a round of its own, which another test is about.
@@ -516,10 +541,15 @@ fn rendered(spec: &Value, annotations: &Value, profile: Profile) -> Value {
 
 #[test]
 fn storage_grows_by_what_its_filesystem_takes_and_pvc_is_taken_word_for_word() {
+    let sets = json!([
+        {"accessModes": ["ReadWriteMany"], "volumeMode": "Filesystem"},
+        {"accessModes": ["ReadWriteMany"], "volumeMode": "Block"},
+    ]);
     let profile = || Profile {
-        access_modes: vec!["ReadWriteMany".to_owned()],
-        volume_mode: Some("Filesystem".to_owned()),
+        class: Some("c".to_owned()),
+        sets: serde_json::from_value(sets.clone()).unwrap(),
         overhead: Overhead::USUAL,
+        ..Profile::default()
     };
     let storage = |mode: Option<&str>| {
         let mut storage = json!({"resources": {"requests": {"storage": "1Gi"}}});

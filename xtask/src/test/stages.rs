@@ -188,6 +188,9 @@ fn api(count: &mut Count) -> Result<()> {
             "longshore-tests",
             "--test",
             "api",
+            "--",
+            // They wait for the controller much more than they work.
+            "--test-threads=8",
         ])
         .env("LONGSHORE_KUBECONFIG", cluster.kubeconfig())
         .env("LONGSHORE_KUBECTL", cluster.kubectl());
