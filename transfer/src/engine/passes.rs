@@ -237,7 +237,7 @@ pub(super) fn stream_road(
         shared,
     )?;
     let plain = layers.is_empty();
-    let (tables, waiting) = if raw_target && format == Format::Raw && !plain {
+    let (tables, waiting) = if raw_target && format == Format::Raw {
         budget.raw_tables()?
     } else {
         budget.tables()?
