@@ -140,7 +140,7 @@ fn disk(len: usize) -> Vec<u8> {
 
 /// Kills an import of `page` `kills` times, and lets it end. The bytes that the server sent.
 fn with_kills(rig: &Rig, page: Page, name: &str, kills: usize, bytes: &[u8]) -> (usize, u64) {
-    let server = Server::start([(name, page.throttle(SLOW))]);
+    let server = Server::start([(name, page.throttle_all(SLOW))]);
     let import = Import::of(rig, server.url(name));
     let mut killed = 0;
     while killed < kills && import.killed() {
@@ -204,7 +204,7 @@ fn what_only_streams_is_read_again_and_not_written_again() {
         let page = Page::of(bytes.clone())
             .ranges(ranges)
             .length(Length::Chunked);
-        let server = Server::start([("/disk", page.throttle(SLOW))]);
+        let server = Server::start([("/disk", page.throttle_all(SLOW))]);
         let import = Import::of(&rig, server.url("/disk"));
         assert!(import.killed() && import.killed());
         let event = import.makes(&bytes);

@@ -11,7 +11,7 @@ use crate::rig::{MIB, Rig, eventually, signal};
 /// A rig in which an import of `/disk` was killed.
 fn begun(page: Page) -> (Rig, Server) {
     let rig = Rig::quick();
-    let server = Server::start([("/disk", page.throttle(SLOW))]);
+    let server = Server::start([("/disk", page.throttle_all(SLOW))]);
     assert!(Import::of(&rig, server.url("/disk")).killed());
     (rig, server)
 }
@@ -348,7 +348,7 @@ fn what_is_read_again_is_said() {
         ("/disk.gz", Page::of(packed), true),
         ("/disk", Page::of(bytes.clone()), false),
     ] {
-        let server = Server::start([(name, page.throttle(SLOW))]);
+        let server = Server::start([(name, page.throttle_all(SLOW))]);
         let import = Import::of(&rig, server.url(name));
         assert!(import.killed() && import.killed());
         let output = import.ends(0);

@@ -23,7 +23,7 @@ fn a_digest_goes_on_where_it_was() {
     for algorithm in ["md5", "sha1", "sha256", "sha512"] {
         let rig = Rig::quick();
         let sum = digest(&rig, algorithm, &bytes);
-        let server = Server::start([("/disk", Page::of(bytes.clone()).throttle(SLOW))]);
+        let server = Server::start([("/disk", Page::of(bytes.clone()).throttle_all(SLOW))]);
         let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
         let mut kills = 0;
         while kills < 4 && import.killed() {
@@ -55,7 +55,7 @@ fn a_digest_of_a_stream_that_is_read_again_is_that_of_all_of_it() {
     ] {
         let sum = digest(&rig, "sha256", content);
         let page = Page::of(content.clone()).ranges(ranges);
-        let server = Server::start([("/disk", page.throttle(SLOW))]);
+        let server = Server::start([("/disk", page.throttle_all(SLOW))]);
         let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
         assert!(import.killed() && import.killed());
         assert!(resumed(&import.makes(&bytes)) > 0);
@@ -68,7 +68,7 @@ fn a_wrong_digest_leaves_nothing_however_often_it_was_gone_on_with() {
     let bytes = disk(12 * MIB);
     let rig = Rig::quick();
     let sum = format!("sha256:{:064}", 0);
-    let server = Server::start([("/disk", Page::of(bytes).throttle(SLOW))]);
+    let server = Server::start([("/disk", Page::of(bytes).throttle_all(SLOW))]);
     let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
     assert!(import.killed() && import.killed());
     let output = import.ends(1);

@@ -34,7 +34,7 @@ fn a_device_goes_on_and_only_if_it_is_as_it_was_left() {
         return;
     };
     let bytes = disk(16 * MIB + 512);
-    let server = Server::start([("/disk", Page::of(bytes.clone()).throttle(SLOW))]);
+    let server = Server::start([("/disk", Page::of(bytes.clone()).throttle_all(SLOW))]);
     let url = server.url("/disk");
     let words = [
         "import",

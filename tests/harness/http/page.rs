@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Content of a page.
 #[derive(Debug, Clone)]
@@ -93,24 +94,57 @@ pub enum Fault {
     Become(Box<Page>),
 }
 
-/// How many bytes a second each connection gets at most.
+/// How many bytes a second each connection gets at most, or all of them together.
 #[derive(Debug, Clone)]
-pub struct Rate(Arc<AtomicU64>);
+pub struct Rate {
+    bytes: Arc<AtomicU64>,
+    /// When the line that all share is free again.
+    line: Option<Arc<Mutex<Instant>>>,
+}
 
 impl Rate {
-    /// So many.
+    /// So many for each connection.
     pub fn of(bytes: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(bytes)))
+        Self {
+            bytes: Arc::new(AtomicU64::new(bytes)),
+            line: None,
+        }
+    }
+
+    /// So many for all connections together.
+    pub fn of_all(bytes: u64) -> Self {
+        Self {
+            line: Some(Arc::new(Mutex::new(Instant::now()))),
+            ..Self::of(bytes)
+        }
     }
 
     /// From now on as many as it can.
     pub fn lift(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
     }
 
     /// `None` if it is lifted.
     pub(super) fn get(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|&rate| rate > 0)
+        Some(self.bytes.load(Ordering::Relaxed)).filter(|&rate| rate > 0)
+    }
+
+    /// Takes as long as the line takes for `sent` bytes, a twentieth of what it does in a second.
+    pub(super) fn pass(&self, sent: u64, rate: u64) {
+        let took = Duration::from_secs_f64(
+            f64::from(u32::try_from(sent).unwrap()) / f64::from(u32::try_from(rate).unwrap()),
+        );
+        let wait = match &self.line {
+            None => took,
+            Some(line) => {
+                let mut free = line.lock().unwrap();
+                let now = Instant::now();
+                *free = (*free).max(now) + took;
+                *free - now
+            }
+        };
+        // This is the slow line itself, no wait for anything.
+        std::thread::sleep(wait);
     }
 }
 
@@ -236,6 +270,12 @@ impl Page {
     pub fn throttle(mut self, bytes: u64) -> Self {
         self.throttle = Some(Rate::of(bytes));
         self
+    }
+
+    /// The same for all connections together.
+    #[must_use]
+    pub fn throttle_all(self, bytes: u64) -> Self {
+        self.throttle_by(&Rate::of_all(bytes))
     }
 
     /// The same with a rate that can be lifted, for answers under way too.

@@ -4,7 +4,6 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::page::{Fault, Length, Page, Ranges, Rate};
 use super::{Request, State};
@@ -257,10 +256,9 @@ fn body<W: Wire + ?Sized>(
         }
         state.log(|log| log.sent += n);
         at += n;
-        if rate.is_some() {
+        if let (Some(rate), Some(throttle)) = (rate, &page.throttle) {
             out.flush()?;
-            // This is the slow line itself, no wait for anything.
-            std::thread::sleep(Duration::from_millis(50));
+            throttle.pass(n, rate);
         }
     }
     Ok(())

@@ -63,7 +63,7 @@ fn killed(pod: &Pod, directory: &Path, len: u64) {
 #[test]
 fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
     let bytes = disk(DISK, 4);
-    let (server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle(SLOW));
+    let (server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
     let pod = pod(&url);
     std::fs::create_dir(pod.path("data/lost+found")).unwrap();
     let data = pod.path("data");
@@ -91,7 +91,7 @@ fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
 #[test]
 fn what_was_done_for_another_claim_is_not_gone_on_with() {
     let bytes = disk(DISK, 5);
-    let (_server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle(SLOW));
+    let (_server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
     let pod = pod(&url);
     killed(&pod, &pod.path("data"), BEGUN);
     let pod = pod.set("IMPORTER_CLAIM_UID", "another");
@@ -110,7 +110,7 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
         return;
     }
     let bytes = disk(DISK, 6);
-    let (_server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle(SLOW));
+    let (_server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
     let pod = pod(&url);
     let (image, data) = (pod.path("fs"), pod.path("data"));
     std::fs::File::create(&image)
@@ -157,7 +157,7 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
 #[test]
 fn a_container_that_is_started_again_goes_on_with_a_block_volume() {
     let bytes = disk(DISK, 7);
-    let (server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle(SLOW));
+    let (server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
     let pod = pod(&url);
     std::fs::write(pod.path("backing"), vec![0xee; 32 * MIB]).unwrap();
     let Some(device) = Loop::over(&pod.path("backing")) else {
