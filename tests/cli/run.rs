@@ -243,7 +243,7 @@ fn an_import_that_was_killed_is_gone_on_with() {
     let Some(bench) = Bench::new() else { return };
     let bytes = bootable(16 * MIB);
     let page = Page::of(bytes.clone());
-    let slow = page.clone().throttle(6 * MIB as u64);
+    let slow = page.clone().throttle_all(3 * MIB as u64);
     bench.server.set("/disk", slow);
     let manifest = MANIFEST.replace("URL", &bench.server.url("/disk"));
     let manifest = manifest.replace("storage: 4Mi", "storage: 16Mi");
@@ -280,7 +280,7 @@ fn an_import_that_was_killed_is_gone_on_with() {
 #[test]
 fn one_run_at_a_time_uses_a_state_directory_and_a_signal_ends_it() {
     let Some(bench) = Bench::new() else { return };
-    let slow = Page::of(bench.disk.clone()).throttle(64 << 10);
+    let slow = Page::of(bench.disk.clone()).throttle_all(256 << 10);
     bench.server.set("/disk", slow);
     let child = bench
         .rig
@@ -303,7 +303,7 @@ fn one_run_at_a_time_uses_a_state_directory_and_a_signal_ends_it() {
 #[test]
 fn the_time_limit_counts_imports_too() {
     let Some(bench) = Bench::new() else { return };
-    let slow = Page::of(bench.disk.clone()).throttle(64 << 10);
+    let slow = Page::of(bench.disk.clone()).throttle_all(256 << 10);
     bench.server.set("/disk", slow);
     let mut args = Bench::RUN;
     args[8] = "1";
