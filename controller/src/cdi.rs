@@ -21,13 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 
 use self::plan::{Action, Observed, plan};
 use crate::context::Context;
-use crate::custom::{self, CDI};
-use crate::data_volume;
-use crate::error::{Result, Trying as _};
+use crate::custom::{self, CDI, DATA_VOLUME};
+use crate::error::{CONFLICT, Result, Trying as _, unless};
 use crate::{event, passes};
 
 const COMPONENT: &str = "cdi-operator";
@@ -68,8 +67,7 @@ fn version() -> String {
 
 /// How many data volumes there are that people made.
 async fn volumes(context: &Context) -> Result<usize> {
-    let volumes: Api<DynamicObject> =
-        Api::all_with(context.client.clone(), &data_volume::volume::resource());
+    let volumes = DATA_VOLUME.api(&context.client);
     let ours = ListParams::default().labels("!cdi.kubevirt.io/dataImportCron");
     let list = volumes.list_metadata(&ours).await;
     Ok(list.trying("list", "data volumes")?.items.len())
@@ -78,10 +76,12 @@ async fn volumes(context: &Context) -> Result<usize> {
 async fn apply(context: &Context, action: Action) -> Result<()> {
     let api = CDI.api(&context.client);
     match action {
-        Action::Create(object) => match api.create(&PostParams::default(), &object).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            outcome => outcome.trying("create", &CDI.about(&object)).map(drop),
-        },
+        Action::Create(object) => {
+            let outcome = api.create(&PostParams::default(), &object).await;
+            unless(outcome, CONFLICT)
+                .trying("create", &CDI.about(&object))
+                .map(drop)
+        }
         Action::Change { of, change } => api
             .patch(
                 &of.name_any(),

@@ -21,7 +21,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use self::plan::{Action, Observed, plan};
 use crate::context::Context;
 use crate::custom::CDI_CONFIG;
-use crate::error::{Result, Trying as _};
+use crate::error::{CONFLICT, Result, Trying as _, unless};
 use crate::passes;
 
 /// Runs until the process ends.
@@ -49,10 +49,10 @@ async fn pass(context: &Context) -> Result<Option<Duration>> {
     match action {
         Action::Create(object) => {
             let about = CDI_CONFIG.about(&object);
-            match api.create(&PostParams::default(), &object).await {
-                Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
-                outcome => outcome.trying("create", &about).map(|_| None),
-            }
+            let outcome = api.create(&PostParams::default(), &object).await;
+            unless(outcome, CONFLICT)
+                .trying("create", &about)
+                .map(|_| None)
         }
         Action::Change { of, change } => api
             .patch(

@@ -1,4 +1,4 @@
-//! Objects of `cdi.kubevirt.io` that belong to no namespace, as they come from the server.
+//! Objects of `cdi.kubevirt.io`, as they come from the server.
 //!
 //! They are taken as they are and typed afterwards: one object that does not fit the types, which only
 //! somebody else's schema lets happen, must not keep a watch from seeing all others.
@@ -30,6 +30,11 @@ pub(crate) const CDI_CONFIG: Kind = Kind {
     name: "CDIConfig",
     plural: "cdiconfigs",
 };
+/// A disk and where it comes from: the only one that belongs to a namespace.
+pub(crate) const DATA_VOLUME: Kind = Kind {
+    name: "DataVolume",
+    plural: "datavolumes",
+};
 /// What is known of a class.
 pub(crate) const STORAGE_PROFILE: Kind = Kind {
     name: "StorageProfile",
@@ -53,6 +58,11 @@ impl Kind {
         Api::all_with(client.clone(), &self.resource())
     }
 
+    /// Where those of a namespace are.
+    pub(crate) fn api_in(self, client: &Client, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(client.clone(), namespace, &self.resource())
+    }
+
     /// An object without anything in it.
     pub(crate) fn empty(self, name: &str) -> DynamicObject {
         DynamicObject::new(name, &self.resource())
@@ -64,6 +74,7 @@ impl Kind {
             api_version: Some(VERSION.to_owned()),
             kind: Some(self.name.to_owned()),
             name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
             uid: meta.uid.clone(),
             ..ObjectReference::default()
         }

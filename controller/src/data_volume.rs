@@ -30,17 +30,19 @@ use kube::runtime::watcher;
 use self::apply::{apply, write_status};
 use self::observe::observe;
 use self::plan::{Plan, plan};
-use self::volume::{Volume, resource};
+use self::volume::Volume;
 use crate::context::Context;
+use crate::custom::DATA_VOLUME;
 use crate::error::Result;
 use crate::rounds::{after, again, drive};
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>) {
     let client = context.client.clone();
-    let volumes: Api<DynamicObject> = Api::all_with(client.clone(), &resource());
+    let volumes = DATA_VOLUME.api(&client);
     let claims: Api<PersistentVolumeClaim> = Api::all(client);
-    let controller = Controller::new_with(volumes, watcher::Config::default(), resource());
+    let controller =
+        Controller::new_with(volumes, watcher::Config::default(), DATA_VOLUME.resource());
     let listed = context
         .health
         .await_list("data volumes", controller.store());

@@ -116,3 +116,19 @@ impl<T> Trying<T> for Result<T, kube::Error> {
         })
     }
 }
+
+/// What the server answers about what is there already, or was written to since.
+pub(crate) const CONFLICT: u16 = 409;
+/// What it answers about what is not there.
+pub(crate) const NOT_FOUND: u16 = 404;
+
+/// `None` for an answer of this status: somebody was faster, and it is as it should be.
+pub(crate) fn unless<T>(
+    outcome: Result<T, kube::Error>,
+    status: u16,
+) -> Result<Option<T>, kube::Error> {
+    match outcome {
+        Err(kube::Error::Api(answer)) if answer.code == status => Ok(None),
+        outcome => outcome.map(Some),
+    }
+}

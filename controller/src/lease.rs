@@ -16,6 +16,7 @@ use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
 use longshore_crds::names::{annotation, object};
 
+use crate::error::{CONFLICT, unless};
 use crate::health::Health;
 
 /// How long a lease is good after it was renewed.
@@ -174,11 +175,10 @@ impl Elector {
 
 /// Somebody was faster: that is an answer. Who it was is seen the next time.
 fn written(outcome: Result<Lease, kube::Error>) -> Result<Holder, kube::Error> {
-    match outcome {
-        Ok(_) => Ok(Holder::Us),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Holder::OneOfOurs),
-        Err(error) => Err(error),
-    }
+    Ok(match unless(outcome, CONFLICT)? {
+        Some(_) => Holder::Us,
+        None => Holder::OneOfOurs,
+    })
 }
 
 #[cfg(test)]

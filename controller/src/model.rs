@@ -8,3 +8,5 @@
 mod properties;
 mod server;
 mod world;
+
+pub(crate) use self::server::merge;

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{CONFLICT, Result};
 use crate::known::Known;
+use crate::rounds;
 
 /// Makes a `pass` now and after each change, after the time that one asked for, and again after one that
 /// failed. Runs until the process ends.
@@ -27,15 +28,16 @@ pub(crate) async fn make(
                 continue;
             }
             Ok(Some(pause)) => pause,
-            // Somebody was faster: what they wrote is on its way to us.
-            Err(error) if error.status() == Some(409) => Duration::from_millis(200),
             Err(error) => {
-                tracing::warn!(
-                    what,
-                    error = &error as &dyn std::error::Error,
-                    "it was not reconciled, which is tried again"
-                );
-                Duration::from_secs(5)
+                // Otherwise somebody was faster: what they wrote is on its way to us.
+                if error.status() != Some(CONFLICT) {
+                    tracing::warn!(
+                        what,
+                        error = &error as &dyn std::error::Error,
+                        "it was not reconciled, which is tried again"
+                    );
+                }
+                rounds::pause(&error)
             }
         };
         tokio::time::sleep(pause).await;

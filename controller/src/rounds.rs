@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt as _};
 use kube::runtime::controller::Action as Next;
 
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{CONFLICT, Error};
 
 /// Somebody was faster: what they wrote is on its way to us.
 const SOON: Duration = Duration::from_millis(200);
@@ -15,12 +15,17 @@ const SOON: Duration = Duration::from_millis(200);
 /// The server refused, or did not answer.
 const LATER: Duration = Duration::from_secs(5);
 
-/// When to look again at what could not be reconciled.
-pub(crate) fn again<K>(_: Arc<K>, error: &Error, _: Arc<Context>) -> Next {
+/// How soon to look again at what could not be reconciled.
+pub(crate) fn pause(error: &Error) -> Duration {
     match error.status() {
-        Some(409) => Next::requeue(SOON),
-        _ => Next::requeue(LATER),
+        Some(CONFLICT) => SOON,
+        _ => LATER,
     }
+}
+
+/// The same, as controllers ask for it.
+pub(crate) fn again<K>(_: Arc<K>, error: &Error, _: Arc<Context>) -> Next {
+    Next::requeue(pause(error))
 }
 
 /// Drives a controller, and logs what was not reconciled. `what` it is about, in a word.

@@ -22,7 +22,7 @@ use serde_json::json;
 use self::plan::{Action, Observed, SnapshotClass, plan};
 use crate::context::Context;
 use crate::custom::{self, STORAGE_PROFILE};
-use crate::error::{Result, Trying as _};
+use crate::error::{CONFLICT, NOT_FOUND, Result, Trying as _, unless};
 use crate::passes;
 
 /// Runs until the process ends.
@@ -57,11 +57,10 @@ async fn snapshot_classes(context: &Context) -> Result<Vec<SnapshotClass>> {
         plural: "volumesnapshotclasses".to_owned(),
     };
     let classes: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
-    match classes.list(&ListParams::default()).await {
-        Ok(list) => Ok(list.items.iter().map(SnapshotClass::of).collect()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(error) => Err(error).trying("list", "volume snapshot classes"),
-    }
+    let list = classes.list(&ListParams::default()).await;
+    let list = unless(list, NOT_FOUND).trying("list", "volume snapshot classes")?;
+    let classes = list.map(|list| list.items).unwrap_or_default();
+    Ok(classes.iter().map(SnapshotClass::of).collect())
 }
 
 async fn apply(context: &Context, action: Action) -> Result<()> {
@@ -69,11 +68,9 @@ async fn apply(context: &Context, action: Action) -> Result<()> {
     match action {
         Action::Create(profile) => {
             let about = STORAGE_PROFILE.about(&profile);
-            match profiles.create(&PostParams::default(), &profile).await {
-                // It will be seen in a moment.
-                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-                outcome => outcome.trying("create", &about).map(drop),
-            }
+            let outcome = profiles.create(&PostParams::default(), &profile).await;
+            // What is there will be seen in a moment.
+            unless(outcome, CONFLICT).trying("create", &about).map(drop)
         }
         Action::Describe { of, change } => {
             let (name, about) = (of.name_any(), STORAGE_PROFILE.about(&of));
@@ -105,10 +102,10 @@ async fn apply(context: &Context, action: Action) -> Result<()> {
                 }),
                 ..DeleteParams::default()
             };
-            match profiles.delete(&profile.name_any(), &params).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                outcome => outcome.trying("delete", &about).map(drop),
-            }
+            let outcome = profiles.delete(&profile.name_any(), &params).await;
+            unless(outcome, NOT_FOUND)
+                .trying("delete", &about)
+                .map(drop)
         }
     }
 }

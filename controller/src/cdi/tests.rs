@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::foreign::Foreign;
 use super::plan::{Action, Observed, passive, plan};
 use crate::custom::{CDI, CDI_CONFIG};
+use crate::model::merge;
 
 const NOW: &str = "2026-11-21T00:00:00Z";
 const FINALIZER: &str = "operator.cdi.kubevirt.io";
@@ -26,24 +27,6 @@ fn observed(installations: Vec<DynamicObject>) -> Observed {
         configuration: None,
         volumes: 0,
         version: "v1".to_owned(),
-    }
-}
-
-/// RFC 7396, as far as it is used here.
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(fields) = patch.as_object() else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (name, value) in fields {
-        if value.is_null() {
-            target.as_object_mut().unwrap().remove(name);
-        } else {
-            merge(&mut target[name], value);
-        }
     }
 }
 

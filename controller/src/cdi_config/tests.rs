@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::plan::{Action, Observed, plan};
 use crate::custom::CDI;
+use crate::model::merge;
 
 fn installation(config: &Value, authority: bool) -> Arc<DynamicObject> {
     let mut cdi = CDI.empty("cdi");
@@ -35,24 +36,6 @@ fn observed(config: &Value) -> Observed {
         configuration: None,
         classes: vec![class("fast", false), class("slow", true)],
         ingresses: Vec::new(),
-    }
-}
-
-/// RFC 7396, as far as it is used here.
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(fields) = patch.as_object() else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (name, value) in fields {
-        if value.is_null() {
-            target.as_object_mut().unwrap().remove(name);
-        } else {
-            merge(&mut target[name], value);
-        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::plan::{Action, Observed, refused};
-use super::volume::{Status, Volume, resource};
+use super::volume::{Status, Volume};
 use super::{about, render};
 use crate::claim::Claim as _;
 use crate::context::Context;
+use crate::custom::DATA_VOLUME;
 use crate::error::{Error, Result, Trying as _};
 use crate::event;
 
@@ -27,7 +28,13 @@ pub(super) async fn apply(
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
     match action {
         Action::Tell(note) => {
-            event::tell(context, COMPONENT, &reference(volume), note).await;
+            event::tell(
+                context,
+                COMPONENT,
+                &DATA_VOLUME.reference(&volume.meta),
+                note,
+            )
+            .await;
             Ok(())
         }
         Action::MarkVolume(annotations) => {
@@ -81,7 +88,13 @@ async fn told(context: &Context, observed: &Observed, error: Error, now: &str) -
     };
     let (notes, status) = refused(&observed.volume, said, now);
     for note in notes {
-        event::tell(context, COMPONENT, &reference(&observed.volume), &note).await;
+        event::tell(
+            context,
+            COMPONENT,
+            &DATA_VOLUME.reference(&observed.volume.meta),
+            &note,
+        )
+        .await;
     }
     if let Some(status) = status {
         write_status(context, &observed.volume, &status).await?;
@@ -116,16 +129,5 @@ pub(super) async fn write_status(
 }
 
 fn volumes(context: &Context, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(context.client.clone(), namespace, &resource())
-}
-
-fn reference(volume: &Volume) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("cdi.kubevirt.io/v1beta1".to_owned()),
-        kind: Some("DataVolume".to_owned()),
-        name: volume.meta.name.clone(),
-        namespace: volume.meta.namespace.clone(),
-        uid: volume.meta.uid.clone(),
-        ..ObjectReference::default()
-    }
+    DATA_VOLUME.api_in(&context.client, namespace)
 }

@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use longshore_crds::Condition;
 use longshore_crds::DataVolumeSpec;
 use longshore_crds::data_volume::DataVolumeSource;
 use longshore_crds::names::{annotation, reason};
@@ -21,7 +22,7 @@ use longshore_crds::names::{annotation, reason};
 use super::render::{self, Profile, Unknown};
 use super::status::{Facts, status};
 use super::validate::validate;
-use super::volume::{Condition, Status, Volume};
+use super::volume::{Status, Volume};
 use crate::claim::{Changes, Claim, controller};
 use crate::event::{Note, Trouble};
 

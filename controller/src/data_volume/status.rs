@@ -1,9 +1,10 @@
 //! The status of a volume, made of what is known about its claim.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use longshore_crds::Condition;
 use longshore_crds::names::{annotation, reason};
 
-use super::volume::{Condition, Status, Volume};
+use super::volume::{Status, Volume};
 use crate::claim::Claim;
 use crate::event::Trouble;
 
@@ -25,9 +26,6 @@ pub(super) enum Facts<'a> {
         trouble: Option<&'a Trouble>,
     },
 }
-
-/// A condition without its times: type, status, reason, message.
-type Verdict = (&'static str, bool, String, String);
 
 /// The status that goes with `facts`. Times change only where something else does.
 pub(super) fn status(volume: &Volume, facts: &Facts<'_>, now: &str) -> Status {
@@ -92,7 +90,7 @@ fn of_claim(
         "ImportScheduled" | "ImportInProgress" => {
             ready(false, reason::TRANSFER_RUNNING, String::new())
         }
-        _ => ready(false, &running.2, running.3.clone()),
+        _ => ready(false, &running.reason, running.message.clone()),
     };
     Status {
         claim_name: Some(claim.named().to_owned()),
@@ -107,7 +105,7 @@ fn of_claim(
     }
 }
 
-fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble>) -> Verdict {
+fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble>) -> Condition {
     let name = claim.named();
     if claim.is_lost() {
         return bound(false, reason::CLAIM_LOST, "Claim Lost".to_owned());
@@ -126,7 +124,7 @@ fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble
 }
 
 /// What the claim says of its pod; while there is none, what is waited for.
-fn running_of(claim: &PersistentVolumeClaim, phase: &str, bound: &Verdict) -> Verdict {
+fn running_of(claim: &PersistentVolumeClaim, phase: &str, bound: &Condition) -> Condition {
     if claim.is_ending() && phase != "Succeeded" {
         // The first words are upstream's.
         let message = format!(
@@ -142,8 +140,12 @@ fn running_of(claim: &PersistentVolumeClaim, phase: &str, bound: &Verdict) -> Ve
         return running(runs, &why, text(annotation::RUNNING_MESSAGE));
     }
     match phase {
-        "WaitForFirstConsumer" => running(false, reason::WAIT_FOR_FIRST_CONSUMER, bound.3.clone()),
-        "Pending" => running(false, reason::PENDING, bound.3.clone()),
+        "WaitForFirstConsumer" => running(
+            false,
+            reason::WAIT_FOR_FIRST_CONSUMER,
+            bound.message.clone(),
+        ),
+        "Pending" => running(false, reason::PENDING, bound.message.clone()),
         "PVCBound" | "ImportScheduled" => running(
             false,
             reason::PENDING,
@@ -188,42 +190,20 @@ fn progress(claim: &PersistentVolumeClaim) -> String {
         .map_or_else(|| "N/A".to_owned(), |percent| format!("{percent:.2}%"))
 }
 
-fn bound(is: bool, reason: &str, message: String) -> Verdict {
-    ("Bound", is, reason.to_owned(), message)
+fn bound(is: bool, reason: &str, message: String) -> Condition {
+    Condition::new("Bound", is, reason, message)
 }
 
-fn ready(is: bool, reason: &str, message: String) -> Verdict {
-    ("Ready", is, reason.to_owned(), message)
+fn ready(is: bool, reason: &str, message: String) -> Condition {
+    Condition::new("Ready", is, reason, message)
 }
 
-fn running(is: bool, reason: &str, message: String) -> Verdict {
-    ("Running", is, reason.to_owned(), message)
+fn running(is: bool, reason: &str, message: String) -> Condition {
+    Condition::new("Running", is, reason, message)
 }
 
 /// Adds times: that of a change where there is one, else those of before.
-fn timed(before: &Status, now: &str, verdicts: [Verdict; 3]) -> Vec<Condition> {
-    verdicts
-        .into_iter()
-        .map(|(kind, is, reason, message)| {
-            let status = if is { "True" } else { "False" };
-            let old = before.conditions.iter().find(|old| old.kind == kind);
-            let turned = old.is_none_or(|old| old.status != status);
-            let changed =
-                turned || old.is_none_or(|old| old.reason != reason || old.message != message);
-            let time = |fresh: bool, kept: fn(&Condition) -> Option<String>| {
-                if fresh {
-                    return Some(now.to_owned());
-                }
-                old.and_then(kept)
-            };
-            Condition {
-                kind: kind.to_owned(),
-                status: status.to_owned(),
-                last_transition_time: time(turned, |old| old.last_transition_time.clone()),
-                last_heartbeat_time: time(changed, |old| old.last_heartbeat_time.clone()),
-                reason,
-                message,
-            }
-        })
-        .collect()
+fn timed(before: &Status, now: &str, conditions: [Condition; 3]) -> Vec<Condition> {
+    let since = |condition: Condition| condition.since(&before.conditions, now);
+    conditions.map(since).into()
 }

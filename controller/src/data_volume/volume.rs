@@ -1,21 +1,10 @@
 //! `DataVolume` objects as they come from the server.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ApiResource, DynamicObject};
-use longshore_crds::DataVolumeSpec;
+use kube::api::DynamicObject;
 use longshore_crds::names::object::fnv64a;
+use longshore_crds::{Condition, DataVolumeSpec};
 use serde::{Deserialize, Serialize};
-
-/// How the server calls them.
-pub(crate) fn resource() -> ApiResource {
-    ApiResource {
-        group: "cdi.kubevirt.io".to_owned(),
-        version: "v1beta1".to_owned(),
-        api_version: "cdi.kubevirt.io/v1beta1".to_owned(),
-        kind: "DataVolume".to_owned(),
-        plural: "datavolumes".to_owned(),
-    }
-}
 
 /// One of them.
 #[derive(Debug, Clone)]
@@ -42,23 +31,6 @@ pub(crate) struct Status {
     pub(crate) restart_count: Option<i32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) conditions: Vec<Condition>,
-}
-
-/// A condition.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Condition {
-    #[serde(rename = "type")]
-    pub(crate) kind: String,
-    pub(crate) status: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) reason: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) last_transition_time: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) last_heartbeat_time: Option<String>,
 }
 
 impl Volume {

@@ -9,7 +9,7 @@ use super::plan::{Action, Marks, refused};
 use super::{about, authorities, pod};
 use crate::claim::Claim as _;
 use crate::context::Context;
-use crate::error::{Error, Result, Trying as _};
+use crate::error::{Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event::{self, Note};
 
 const COMPONENT: &str = "import-controller";
@@ -79,10 +79,10 @@ pub(super) async fn apply(
                 ..DeleteParams::default()
             };
             let name = object::importer(claim.named());
-            match pods.delete(&name, &params).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                outcome => outcome.trying("delete the pod of", &about).map(drop),
-            }
+            let outcome = pods.delete(&name, &params).await;
+            unless(outcome, NOT_FOUND)
+                .trying("delete the pod of", &about)
+                .map(drop)
         }
     }
 }

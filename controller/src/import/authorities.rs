@@ -11,7 +11,7 @@ use longshore_crds::names::object;
 use super::pod::owner;
 use crate::claim::Claim as _;
 use crate::context::Context;
-use crate::error::{Result, Trying as _};
+use crate::error::{CONFLICT, Result, Trying as _, unless};
 use crate::installation;
 
 /// Makes the copy for `claim`, if the settings in force ask for one, and gives its name.
@@ -42,9 +42,8 @@ pub(super) async fn brought(
         data: original.data,
         ..ConfigMap::default()
     };
-    match maps.create(&PostParams::default(), &copy).await {
-        // From an attempt before. To compare them would take the right to read everybody's.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Some(name)),
-        outcome => outcome.trying("create", &about).map(|_| Some(name)),
-    }
+    let outcome = maps.create(&PostParams::default(), &copy).await;
+    // One may be there from an attempt before. To compare them would take the right to read everybody's.
+    unless(outcome, CONFLICT).trying("create", &about)?;
+    Ok(Some(name))
 }

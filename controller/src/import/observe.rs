@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DynamicObject, ListParams};
+use kube::api::{Api, ListParams};
 use longshore_crds::names::{annotation, object};
 
 use super::about;
 use super::plan::Observed;
 use crate::claim::{Claim as _, age, controller};
 use crate::context::Context;
-use crate::data_volume::volume::resource;
+use crate::custom::DATA_VOLUME;
 use crate::error::{Result, Trying as _};
 use crate::event;
 
@@ -94,8 +94,7 @@ async fn was_filled(context: &Context, claim: &PersistentVolumeClaim) -> Result<
         return Ok(false);
     };
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    let volumes: Api<DynamicObject> =
-        Api::namespaced_with(context.client.clone(), namespace, &resource());
+    let volumes = DATA_VOLUME.api_in(&context.client, namespace);
     let volume = volumes.get_opt(&owner.name).await;
     let volume = volume.trying("read the volume of", &about(claim))?;
     Ok(volume.is_some_and(|volume| {

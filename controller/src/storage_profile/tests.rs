@@ -9,11 +9,12 @@ use kube::ResourceExt as _;
 use kube::api::DynamicObject;
 use longshore_crds::StorageProfileStatus;
 use longshore_crds::names::annotation;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::plan::{Action, Observed, SnapshotClass, Volumes, plan};
 use crate::custom::part;
 use crate::known::NO_PROVISIONER;
+use crate::model::merge;
 
 const NOW: &str = "2026-11-21T00:00:00Z";
 
@@ -96,24 +97,6 @@ fn change_one(
             let mut changed = (**profile).clone();
             change(&mut changed);
             *profile = Arc::new(changed);
-        }
-    }
-}
-
-/// RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(fields) = patch.as_object() else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (name, value) in fields {
-        if value.is_null() {
-            target.as_object_mut().unwrap().remove(name);
-        } else {
-            merge(&mut target[name], value);
         }
     }
 }
