@@ -30,6 +30,8 @@ mod queue;
 
 /// Parts are not larger: one connection may be much slower than the others.
 const MOST_PART: u64 = 3 << 20;
+/// What a broken request leaves goes to so many others at the most: each share costs a round trip.
+const SHARES: usize = 4;
 /// One stream is enough for less than this.
 const WORTH_IT: u64 = 8 << 20;
 /// What is passed on at once.
@@ -52,14 +54,15 @@ struct Share {
 }
 
 impl Share {
-    /// For up to `most` connections with `memory`. Half of it is for what comes before its turn, so that
+    /// For up to `most` connections with `memory`. A third of it is for what comes before its turn, so that
     /// one slow connection does not hold up the others at once.
     fn of(most: usize, memory: u64) -> Option<Self> {
         let fit = usize::try_from(memory / LEAST_PART).unwrap_or(usize::MAX);
         let most = most.min(fit);
-        let parts = 2 * most as u64;
-        let most_part = memory.checked_div(parts)?.clamp(LEAST_PART, MOST_PART);
-        let memory = memory.min(parts * most_part);
+        let under_way = most as u64;
+        let most_part = memory.checked_div(under_way + under_way / 2)?;
+        let most_part = most_part.clamp(LEAST_PART, MOST_PART);
+        let memory = memory.min(2 * under_way * most_part);
         (most >= 2).then_some(Self {
             most,
             most_part,
@@ -127,14 +130,7 @@ impl Shared {
         let mut warm = false;
         loop {
             let mut part = self.part(number, most, &mut warm).await;
-            let asked = Instant::now();
-            let mut parcel = Parcel {
-                shared: &self,
-                name: part.name,
-                start: part.start,
-                bytes: BytesMut::new(),
-                brought: 0,
-            };
+            let mut parcel = Parcel::of(&self, &part);
             let outcome = self
                 .fetch
                 .more(part.start, part.len, |bytes| parcel.add(bytes))
@@ -144,27 +140,26 @@ impl Shared {
             self.set_warm(&mut warm, outcome.is_ok());
             most = if warm {
                 let most_part = self.most_part.load(Ordering::Relaxed);
-                fitting(per_second(brought, asked.elapsed()), most_part)
+                fitting(parcel.rate(), most_part)
             } else {
                 LEAST_PART
             };
-            let again = match outcome {
+            let (again, others) = match outcome {
                 Ok(()) if brought == part.len => continue,
-                Ok(()) => Ok(Duration::ZERO),
+                Ok(()) => (Ok(Duration::ZERO), false),
                 Err(e) => {
                     let (start, len) = (part.start, part.len);
                     // This connection broke. What the others do tells about the server.
                     let others = e.is_of_the_line() && part.attempts.failed() == 0;
                     let again = self.fetch.again(e, &mut part.attempts, start, len, brought);
-                    if let (Ok(pause), true) = (&again, others) {
-                        self.hand_back(&part);
-                        tokio::time::sleep(*pause).await;
-                        continue;
-                    }
-                    again
+                    (again, others)
                 }
             };
             match again {
+                Ok(pause) if others => {
+                    self.hand_back(&part);
+                    tokio::time::sleep(pause).await;
+                }
                 Ok(pause) => {
                     tokio::time::sleep(pause).await;
                     self.hand_back(&part);
@@ -179,7 +174,7 @@ impl Shared {
 
     /// What `part` still lacks is for whoever is free.
     fn hand_back(&self, part: &Part) {
-        let shares = self.width.load(Ordering::Relaxed);
+        let shares = self.width.load(Ordering::Relaxed).min(SHARES);
         self.queue().broke(part.name, &part.attempts, shares);
         self.work.notify_waiters();
         self.news.notify_one();
@@ -223,12 +218,43 @@ struct Parcel<'a> {
     shared: &'a Shared,
     name: u64,
     start: u64,
+    len: u64,
     bytes: BytesMut,
     brought: u64,
+    asked: Instant,
+    /// When half of it had come, and how much that was.
+    half: Option<(Instant, u64)>,
 }
 
-impl Parcel<'_> {
+impl<'a> Parcel<'a> {
+    fn of(shared: &'a Shared, part: &Part) -> Self {
+        Self {
+            shared,
+            name: part.name,
+            start: part.start,
+            len: part.len,
+            bytes: BytesMut::new(),
+            brought: 0,
+            asked: Instant::now(),
+            half: None,
+        }
+    }
+
+    /// Bytes a second, now that all was sent. In the second half, if it can be told: before that a new
+    /// connection was slower than it is now, and every one waited for the first byte.
+    fn rate(&self) -> u64 {
+        let (since, before) = match self.half {
+            Some((since, before)) if (self.brought - before) * 4 >= self.brought => (since, before),
+            _ => (self.asked, 0),
+        };
+        per_second(self.brought - before, since.elapsed())
+    }
+
     fn add(&mut self, mut bytes: &[u8]) {
+        let there = self.brought + (self.bytes.len() + bytes.len()) as u64;
+        if self.half.is_none() && there * 2 >= self.len {
+            self.half = Some((Instant::now(), there));
+        }
         while !bytes.is_empty() {
             if self.bytes.capacity() == 0 {
                 self.bytes.reserve(PIECE);
@@ -433,9 +459,9 @@ mod tests {
             (16, 511 * KIB, None),
             (16, 512 * KIB, Some((2, 256 * KIB, 512 * KIB))),
             (16, 1024 * KIB, Some((4, 256 * KIB, 1024 * KIB))),
-            (16, 16 << 20, Some((16, 512 * KIB, 16 << 20))),
+            (16, 24 << 20, Some((16, 1024 * KIB, 24 << 20))),
             (16, 1 << 40, Some((16, 3 << 20, 96 << 20))),
-            (4, 2 << 20, Some((4, 256 * KIB, 2 << 20))),
+            (4, 3 << 20, Some((4, 512 * KIB, 3 << 20))),
             (1, 1 << 40, None),
             (0, 1 << 40, None),
         ] {

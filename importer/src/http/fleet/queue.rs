@@ -193,17 +193,20 @@ impl Queue {
         if !asker.warm {
             return None;
         }
-        let attempts = &self.attempts;
-        let mut slots = self.slots.iter_mut();
-        slots.find_map(|slot| slot.ask_twice(asker, attempts))
+        self.twice(asker, u64::MAX)
     }
 
     /// What the reader will soon wait for, and a slow connection was asked for: to ask twice costs less than
     /// that wait.
     fn late(&mut self, asker: Asker) -> Option<Part> {
         let soon = self.slots.front()?.start + self.memory / 2;
+        self.twice(asker, soon)
+    }
+
+    /// The first part that starts before `before` and that somebody slow was asked for.
+    fn twice(&mut self, asker: Asker, before: u64) -> Option<Part> {
         let attempts = &self.attempts;
-        let mut near = self.slots.iter_mut().take_while(|slot| slot.start < soon);
+        let mut near = self.slots.iter_mut().take_while(|slot| slot.start < before);
         near.find_map(|slot| slot.ask_twice(asker, attempts))
     }
 
