@@ -1,11 +1,12 @@
 //! A network namespace at the other end of a line of so many bits a second.
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Addresses of the two ends: a network that is kept for documentation.
 const HERE: &str = "198.51.100.1";
@@ -76,35 +77,30 @@ impl Running {
 
     /// Until somebody answers at `address`.
     pub(super) fn wait_for(&mut self, address: &str) -> Result<()> {
+        self.wait(address, || Ok(TcpStream::connect(address).is_ok()))
+    }
+
+    /// Until somebody answers at `port` in the far end itself.
+    pub(super) fn wait_in(&mut self, line: &Line, port: u16) -> Result<()> {
+        let address = format!("http://127.0.0.1:{port}/");
+        self.wait(&format!("{address} of the far end"), || {
+            // Any answer will do.
+            let mut curl = line.command(Path::new("curl"));
+            let status = curl.args(["-s", &address]).status();
+            Ok(status.context("starting curl")?.success())
+        })
+    }
+
+    fn wait(&mut self, what: &str, answers: impl Fn() -> Result<bool>) -> Result<()> {
         let started = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
+        while !answers()? {
             let over = self.0.try_wait().context("looking at the far end")?;
             if over.is_some() || started.elapsed() > PATIENCE {
-                bail!("nobody answers at {address}");
+                bail!("nobody answers at {what}");
             }
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
-    }
-}
-
-impl Running {
-    /// Until somebody answers at `port` in the far end itself.
-    pub(super) fn wait_in(&mut self, line: &Line, port: u16) -> Result<()> {
-        let started = Instant::now();
-        loop {
-            // Any answer will do.
-            let mut curl = line.command(Path::new("curl"));
-            let asked = curl.args(["-s", &format!("http://127.0.0.1:{port}/")]);
-            if asked.status().context("starting curl")?.success() {
-                return Ok(());
-            }
-            let over = self.0.try_wait().context("looking at the far end")?;
-            if over.is_some() || started.elapsed() > PATIENCE {
-                bail!("nobody answers at port {port} of the far end");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 
@@ -119,12 +115,15 @@ impl Drop for Running {
 fn shell(line: &str) -> Result<()> {
     let mut words = line.split(' ');
     let program = words.next().unwrap_or_default();
-    let output = Command::new(program)
-        .args(words)
-        .output()
-        .with_context(|| format!("starting {program}"))?;
-    if !output.status.success() {
-        bail!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
+    done(Command::new(program).args(words))
+}
+
+/// Runs it to its end, which has to be a good one.
+pub(super) fn done(command: &mut Command) -> Result<()> {
+    let name = command.get_program().display().to_string();
+    let output = command.stderr(Stdio::piped()).output();
+    let output = output.with_context(|| format!("starting {name}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", said.trim());
     Ok(())
 }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::net::{Line, Running};
+use super::net::{Line, Running, done};
 
 /// What opens the store.
 pub(super) const ACCESS_KEY: &str = "LONGSHOREBENCH";
@@ -154,13 +154,4 @@ impl Blob {
     fn descriptor(&self, kind: &str) -> serde_json::Value {
         serde_json::json!({"mediaType": kind, "digest": self.digest, "size": self.size})
     }
-}
-
-fn done(command: &mut Command) -> Result<()> {
-    let name = command.get_program().display().to_string();
-    let output = command.stderr(Stdio::piped()).output();
-    let output = output.with_context(|| format!("starting {name}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name}: {}", said.trim());
-    Ok(())
 }

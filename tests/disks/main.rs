@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longshore_importer::{SourceOptions, source_from};
+use longshore_tests::chain;
 use longshore_transfer::{Cancel, Options, Progress, Report, Source, TargetSpec, transfer};
 use tempfile::TempDir;
 
@@ -112,14 +113,4 @@ fn same(made: &Path, expected: &Path) {
     );
     assert_eq!(made.len(), expected.len());
     assert!(made == expected, "other bytes");
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

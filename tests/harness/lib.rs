@@ -22,3 +22,15 @@ pub mod nbd;
 pub mod program;
 pub mod stores;
 pub mod vsphere;
+
+/// What went wrong, and all that led to it.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

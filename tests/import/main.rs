@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use longshore_importer::{HttpError, SourceOptions, source_from};
+use longshore_tests::chain;
 use longshore_tests::http::{Page, Server};
 use longshore_transfer::{Cancel, Options, Progress, Report, Source, TargetSpec, transfer};
 use tempfile::TempDir;
@@ -140,16 +141,6 @@ fn last_cause(error: &HttpError) -> &HttpError {
         HttpError::GaveUp { source, .. } => source,
         other => other,
     }
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// A server with one page.
