@@ -25,7 +25,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 
 use self::plan::{Action, Observed, plan};
 use crate::context::Context;
-use crate::custom::{self, CDI, DATA_VOLUME};
+use crate::custom::{CDI, DATA_VOLUME};
 use crate::error::{CONFLICT, Result, Trying as _, unless};
 use crate::{event, passes};
 
@@ -42,7 +42,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     .await;
 }
 
-async fn pass(context: &Context) -> Result<Option<Duration>> {
+/// Looks at all of it once.
+pub(crate) async fn pass(context: &Context) -> Result<Option<Duration>> {
     let installations = context.known.installations();
     let mut observed = Observed {
         installations,
@@ -54,7 +55,7 @@ async fn pass(context: &Context) -> Result<Option<Duration>> {
     if waits {
         observed.volumes = volumes(context).await?;
     }
-    for action in plan(&observed, &custom::now()) {
+    for action in plan(&observed, &context.now().to_string()) {
         apply(context, action).await?;
     }
     Ok((waits && observed.volumes > 0).then_some(VOLUMES_PAUSE))

@@ -32,7 +32,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     .await;
 }
 
-async fn pass(context: &Context) -> Result<Option<Duration>> {
+/// Looks at it once.
+pub(crate) async fn pass(context: &Context) -> Result<Option<Duration>> {
     let namespace = &context.settings.namespace;
     let ingresses: Api<Ingress> = Api::namespaced(context.client.clone(), namespace);
     let ingresses = ingresses.list(&ListParams::default()).await;

@@ -96,35 +96,37 @@ impl Known {
         (known, join_all(following).map(drop).boxed())
     }
 
-    /// These classes and this configuration, and no changes.
+    /// These objects, each with the plural of its kind, and no changes.
     #[cfg(test)]
-    pub(crate) fn fixed<const N: usize>(
-        classes: [serde_json::Value; N],
-        configuration: serde_json::Value,
+    pub(crate) fn seen<'a>(
+        objects: impl Iterator<Item = (&'a str, &'a serde_json::Value)>,
     ) -> Self {
-        fn filled<K>(kind: K::DynamicType, objects: Vec<K>) -> Store<K>
+        fn filled<K>(kind: K::DynamicType, objects: &[&serde_json::Value]) -> Store<K>
         where
-            K: Resource + Clone + 'static,
+            K: Resource + Clone + DeserializeOwned + 'static,
             K::DynamicType: Eq + Hash + Clone,
         {
             let (store, mut writer) = reader(kind);
             writer.apply_watcher_event(&Event::Init);
             for object in objects {
+                let object = serde_json::from_value((*object).clone()).unwrap();
                 writer.apply_watcher_event(&Event::InitApply(object));
             }
             writer.apply_watcher_event(&Event::InitDone);
             store
         }
-        let classes = classes.map(|class| serde_json::from_value(class).unwrap());
-        let mut config = CDI_CONFIG.empty(object::CONFIG);
-        config.data = configuration;
+        let objects: Vec<_> = objects.collect();
+        let of = |plural: &str| -> Vec<&serde_json::Value> {
+            let all = objects.iter().filter(|(kind, _)| *kind == plural);
+            all.map(|(_, object)| *object).collect()
+        };
         let (_, changes) = watch::channel(());
         Self {
-            classes: filled((), classes.into()),
-            volumes: filled((), Vec::new()),
-            profiles: filled(STORAGE_PROFILE.resource(), Vec::new()),
-            configurations: filled(CDI_CONFIG.resource(), vec![config]),
-            installations: filled(CDI.resource(), Vec::new()),
+            classes: filled((), &of("storageclasses")),
+            volumes: filled((), &of("persistentvolumes")),
+            profiles: filled(STORAGE_PROFILE.resource(), &of("storageprofiles")),
+            configurations: filled(CDI_CONFIG.resource(), &of("cdiconfigs")),
+            installations: filled(CDI.resource(), &of("cdis")),
             changes,
         }
     }

@@ -99,41 +99,46 @@ pub async fn run() -> Result<()> {
 
 /// Waits until the lease is ours and nobody else looks after the cluster.
 async fn stand_by(client: &Client, elector: &mut Elector, health: &Health) {
-    loop {
-        let outcome = match foreign::operator(client).await {
-            Ok(Some(operator)) => {
-                health.stands_by();
-                foreign::announce(client, &operator).await
-            }
-            Ok(None) => match elector.attempt().await {
-                Ok(Holder::Us) => {
-                    health.looked();
-                    return;
-                }
-                Ok(Holder::OneOfOurs) => {
-                    health.stands_by();
-                    Ok(())
-                }
-                Ok(Holder::Foreign(holder)) => {
-                    health.stands_by();
-                    foreign::announce(client, &Foreign::Lease { holder }).await
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the lease could not be asked for");
-                    Ok(())
-                }
-            },
-            Err(error) => Err(error),
-        };
-        if let Err(error) = outcome {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "this controller stands by, and could not find out or say why"
-            );
-        }
-        health.looked();
+    while !may_work(client, elector, health).await {
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// Whether that is so now. If somebody else looks after the cluster, says so.
+pub(crate) async fn may_work(client: &Client, elector: &mut Elector, health: &Health) -> bool {
+    let outcome = match foreign::operator(client).await {
+        Ok(Some(operator)) => {
+            health.stands_by();
+            foreign::announce(client, &operator).await
+        }
+        Ok(None) => match elector.attempt().await {
+            Ok(Holder::Us) => {
+                health.looked();
+                return true;
+            }
+            Ok(Holder::OneOfOurs) => {
+                health.stands_by();
+                Ok(())
+            }
+            Ok(Holder::Foreign(holder)) => {
+                health.stands_by();
+                foreign::announce(client, &Foreign::Lease { holder }).await
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the lease could not be asked for");
+                Ok(())
+            }
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "this controller stands by, and could not find out or say why"
+        );
+    }
+    health.looked();
+    false
 }
 
 /// What works on volumes begins once it is settled how.

@@ -3,10 +3,13 @@
 //! server behind it ([`server`]) and everybody else ([`world`]: kubelet, binder, collector of garbage,
 //! people) are models.
 //!
-//! What holds for every history is in [`properties`].
+//! What holds for every history is in [`properties`], for those of claims and volumes, and in
+//! [`installation`], for those of what the cluster is made of.
 
+mod installation;
 mod properties;
 mod server;
+mod watched;
 mod world;
 
 pub(crate) use self::server::merge;

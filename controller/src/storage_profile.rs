@@ -21,7 +21,7 @@ use serde_json::json;
 
 use self::plan::{Action, Observed, SnapshotClass, plan};
 use crate::context::Context;
-use crate::custom::{self, STORAGE_PROFILE};
+use crate::custom::STORAGE_PROFILE;
 use crate::error::{CONFLICT, NOT_FOUND, Result, Trying as _, unless};
 use crate::passes;
 
@@ -33,7 +33,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     .await;
 }
 
-async fn pass(context: &Context) -> Result<Option<Duration>> {
+/// Looks at all of it once.
+pub(crate) async fn pass(context: &Context) -> Result<Option<Duration>> {
     let observed = Observed {
         classes: context.known.classes(),
         profiles: context.known.profiles(),
@@ -41,7 +42,7 @@ async fn pass(context: &Context) -> Result<Option<Duration>> {
         installation: context.known.installation(),
         known: &context.known,
     };
-    for action in plan(&observed, &custom::now()) {
+    for action in plan(&observed, &context.now().to_string()) {
         apply(context, action).await?;
     }
     Ok(None)

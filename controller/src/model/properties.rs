@@ -1,4 +1,4 @@
-//! What holds for every history of a cluster.
+//! What holds for every history of claims and volumes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use super::world::{Beginning, Kind, Step, Turn, World, foreign_things};
 /// Histories of each property; `PROPTEST_CASES` asks for more.
 const CASES: u32 = 24;
 
-fn cases() -> ProptestConfig {
+pub(super) fn cases() -> ProptestConfig {
     let more = std::env::var("PROPTEST_CASES").ok();
     ProptestConfig {
         // A history that failed is printed; none is kept.
@@ -18,8 +18,8 @@ fn cases() -> ProptestConfig {
     }
 }
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().build().unwrap()
+pub(super) fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().unwrap()
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -134,7 +134,7 @@ proptest! {
                 for world in [&mut whole, &mut killed] {
                     prop_assert!(world.settle(true).await.is_some(), "no end of it");
                 }
-                prop_assert_eq!(whole.state(), killed.state(), "after {:?}", step);
+                prop_assert_eq!(whole.server.state(), killed.server.state(), "after {:?}", step);
             }
             let told = killed.ends_told();
             for event in whole.ends_told() {
@@ -156,7 +156,7 @@ proptest! {
                     world.step(step);
                     prop_assert!(world.settle(claims_first).await.is_some(), "no end of it");
                 }
-                prop_assert_eq!(one.state(), other.state(), "after {:?}", step);
+                prop_assert_eq!(one.server.state(), other.server.state(), "after {:?}", step);
             }
             Ok(())
         })?;

@@ -1,7 +1,7 @@
 //! An API server that keeps its objects in a map, as far as the controllers can tell it from a real one:
 //! versions, uids, preconditions, merge patches, finalizers, status apart from the rest.
 //!
-//! It watches what the controllers do: a write that is not theirs to make is a fault.
+//! It watches what the controllers do: a write that is not theirs to make is a fault ([`super::watched`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
-use longshore_crds::names::{annotation, label};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Which object: plural of its kind and its name. There is one namespace.
 pub(super) type Key = (String, String);
 
 pub(super) const NAMESPACE: &str = "ns";
+
+/// Kinds whose objects belong to no namespace.
+const OF_NO_NAMESPACE: [&str; 6] = [
+    "cdis",
+    "cdiconfigs",
+    "persistentvolumes",
+    "storageclasses",
+    "storageprofiles",
+    "volumesnapshotclasses",
+];
+
+/// Kinds whose status is written with the rest.
+const WHOLE: [&str; 2] = ["cdis", "cdiconfigs"];
 
 /// Everything that the cluster knows, and what was seen of the controllers.
 #[derive(Debug, Default)]
@@ -24,6 +36,8 @@ pub(super) struct Store {
     /// Counts changes.
     pub(super) version: u64,
     made: BTreeMap<Key, u32>,
+    /// When objects, by uid, were made, as the version that this brought about.
+    pub(super) born: BTreeMap<String, u64>,
     /// Writes that the controller may still make before it dies.
     pub(super) life: Option<u32>,
     /// Nobody may make any more pods or claims.
@@ -32,6 +46,10 @@ pub(super) struct Store {
     pub(super) filled: BTreeSet<String>,
     /// What the controllers did and must not.
     pub(super) faults: Vec<String>,
+    /// Somebody else looks after the cluster, and the controllers know.
+    pub(super) is_others: bool,
+    /// What the controllers see is what is.
+    pub(super) seen_fresh: bool,
     /// Seconds.
     pub(super) now: i64,
 }
@@ -76,6 +94,35 @@ pub(super) fn used_by(pod: &Value) -> Vec<&str> {
 impl Server {
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of the cluster's state does not depend on when it came about.
+    pub(super) fn state(&self) -> Value {
+        let store = self.store();
+        let mut objects = Vec::new();
+        for ((plural, name), object) in &store.objects {
+            if ["events", "leases"].contains(&plural.as_str()) {
+                continue;
+            }
+            let mut object = object.clone();
+            let meta = object["metadata"].as_object_mut().unwrap();
+            for field in ["resourceVersion", "creationTimestamp", "deletionTimestamp"] {
+                if let Some(value) = meta.get_mut(field) {
+                    *value = json!("");
+                }
+            }
+            let conditions = object.pointer_mut("/status/conditions");
+            for condition in conditions
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                condition["lastTransitionTime"] = json!("");
+                condition["lastHeartbeatTime"] = json!("");
+            }
+            objects.push(json!([plural, name, object]));
+        }
+        Value::Array(objects)
     }
 
     /// A client of it.
@@ -134,7 +181,9 @@ impl Store {
         let (plural, name, sub) = match rest {
             ["namespaces", _, plural] | [plural] => (*plural, None, None),
             ["namespaces", _, plural, name] | [plural, name] => (*plural, Some(*name), None),
-            ["namespaces", _, plural, name, sub] => (*plural, Some(*name), Some(*sub)),
+            ["namespaces", _, plural, name, sub] | [plural, name, sub] => {
+                (*plural, Some(*name), Some(*sub))
+            }
             _ => return Err(Refused(404, "NotFound", format!("no such path: {path}"))),
         };
         match (method.as_str(), name) {
@@ -147,11 +196,19 @@ impl Store {
             ("PATCH", Some(name)) => {
                 let key = key(plural, name);
                 self.watch_patch(&key, sub, body);
-                self.patch(&key, sub, body)
+                let before = self.get(&key)?;
+                let after = self.patch(&key, sub, body)?;
+                self.watch_change(&key, &before, &after);
+                Ok(after)
+            }
+            ("PUT", Some(name)) => {
+                let key = key(plural, name);
+                self.watch_replace(&key);
+                self.replace(&key, body)
             }
             ("DELETE", Some(name)) => {
                 let key = key(plural, name);
-                self.watch_delete(&key);
+                self.watch_delete(&key, body);
                 self.delete(&key, body)
             }
             _ => Err(Refused(405, "MethodNotAllowed", format!("{method} {path}"))),
@@ -164,16 +221,21 @@ impl Store {
     }
 
     fn list(&self, plural: &str, query: &str) -> Value {
-        let uid = query
-            .split_once("involvedObject.uid%3D")
-            .or_else(|| query.split_once("involvedObject.uid="))
-            .map(|(_, rest)| rest.split(['%', ',', '&']).next().unwrap_or_default());
+        let asked = |field: &str| {
+            let (_, rest) = query.split_once(field)?;
+            let rest = rest
+                .strip_prefix("%3D")
+                .or_else(|| rest.strip_prefix('='))?;
+            rest.split(['%', ',', '&']).next()
+        };
+        let (uid, named) = (asked("involvedObject.uid"), asked("metadata.name"));
         let items: Vec<&Value> = self
             .objects
             .iter()
             .filter(|((kind, _), _)| kind == plural)
             .map(|(_, object)| object)
             .filter(|object| uid.is_none_or(|uid| text(object, "/involvedObject/uid") == uid))
+            .filter(|object| named.is_none_or(|name| text(object, "/metadata/name") == name))
             .collect();
         json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
     }
@@ -192,8 +254,12 @@ impl Store {
         let count = self.made.entry(key.clone()).or_default();
         *count += 1;
         let mut object = body.clone();
-        object["metadata"]["uid"] = json!(format!("{plural}-{name}-{count}"));
-        object["metadata"]["namespace"] = json!(NAMESPACE);
+        let uid = format!("{plural}-{name}-{count}");
+        self.born.insert(uid.clone(), self.version);
+        object["metadata"]["uid"] = json!(uid);
+        if !OF_NO_NAMESPACE.contains(&plural) {
+            object["metadata"]["namespace"] = json!(NAMESPACE);
+        }
         object["metadata"]["creationTimestamp"] = json!(time(self.now));
         match plural {
             "persistentvolumeclaims" => {
@@ -201,6 +267,7 @@ impl Store {
                 object["status"] = json!({"phase": "Pending"});
             }
             "pods" => object["status"] = json!({"phase": "Pending"}),
+            "storageprofiles" => object["status"] = json!({}),
             _ => {}
         }
         self.put(key.clone(), object);
@@ -229,15 +296,41 @@ impl Store {
             merge(&mut next["status"], &body["status"]);
         } else {
             let mut body = body.clone();
-            if let Some(body) = body.as_object_mut() {
+            if let Some(body) = body.as_object_mut()
+                && !WHOLE.contains(&key.0.as_str())
+            {
                 body.remove("status");
             }
             merge(&mut next, &body);
+        }
+        let finalizers = next["metadata"]["finalizers"].as_array();
+        if finalizers.is_none_or(Vec::is_empty)
+            && !text(&next, "/metadata/deletionTimestamp").is_empty()
+            && key.0 != "pods"
+        {
+            // Nothing holds it any more.
+            self.version += 1;
+            self.objects.remove(key);
+            return Ok(next);
         }
         if next != known {
             self.put(key.clone(), next);
         }
         self.get(key)
+    }
+
+    /// Only leases are written as a whole. How often one was is no change of the cluster.
+    fn replace(&mut self, key: &Key, body: &Value) -> Answer {
+        let known = self.get(key)?;
+        let version = text(&known, "/metadata/resourceVersion");
+        if version != text(body, "/metadata/resourceVersion") {
+            let message = format!("{} {}: another resourceVersion", key.0, key.1);
+            return Err(Refused(409, "Conflict", message));
+        }
+        let mut next = body.clone();
+        next["metadata"]["resourceVersion"] = json!(format!("{version}+"));
+        self.objects.insert(key.clone(), next.clone());
+        Ok(next)
     }
 
     fn delete(&mut self, key: &Key, body: &Value) -> Answer {
@@ -271,95 +364,6 @@ impl Store {
             self.put(key.clone(), object);
         }
     }
-
-    fn watch_create(&mut self, plural: &str, body: &Value) {
-        match plural {
-            "events" | "persistentvolumeclaims" => {}
-            "pods" => {
-                let owner = text(body, "/metadata/ownerReferences/0/name").to_owned();
-                let uid = text(body, "/metadata/ownerReferences/0/uid").to_owned();
-                let name = text(body, "/metadata/name").to_owned();
-                for ((kind, other), pod) in &self.objects {
-                    if kind == "pods" && *other != name && used_by(pod).contains(&owner.as_str()) {
-                        self.faults
-                            .push(format!("{name} was made beside {other} on {owner}"));
-                    }
-                }
-                let claim = self.objects.get(&key("persistentvolumeclaims", &owner));
-                let claim = claim.filter(|claim| text(claim, "/metadata/uid") == uid);
-                let Some(claim) = claim else {
-                    self.faults.push(format!("{name} was made for no claim"));
-                    return;
-                };
-                let volume = text(claim, "/metadata/ownerReferences/0/kind") == "DataVolume";
-                let knows = noted(claim, annotation::POD_PHASE) == Some("Succeeded");
-                if self.filled.contains(&uid) && (volume || knows) {
-                    self.faults
-                        .push(format!("{name} was made for a disk that is filled"));
-                }
-            }
-            other => self.faults.push(format!("an object of {other} was made")),
-        }
-    }
-
-    fn watch_patch(&mut self, key: &Key, sub: Option<&str>, body: &Value) {
-        let mut fault = |what: &str| self.faults.push(format!("{} {}: {what}", key.0, key.1));
-        let fields: Vec<&str> = keys(body);
-        match (key.0.as_str(), sub) {
-            ("events", _) | ("datavolumes", Some("status")) => return,
-            ("datavolumes", None) => {}
-            ("persistentvolumeclaims", None) => {
-                let claim = self.objects.get(key);
-                let asks = claim.is_some_and(|claim| {
-                    noted(claim, annotation::IMPORT_SOURCE)
-                        .or_else(|| noted(claim, annotation::IMPORT_ENDPOINT))
-                        .is_some()
-                        || text(claim, "/metadata/ownerReferences/0/kind") == "DataVolume"
-                });
-                let adopts = body["metadata"].get("ownerReferences").is_some();
-                let volume = self.objects.get(&self::key("datavolumes", &key.1));
-                let allowed = volume.is_some_and(|volume| {
-                    noted(volume, annotation::ALLOW_ADOPTION) == Some("true")
-                });
-                if !(asks || adopts && allowed) {
-                    fault("a claim of somebody else was changed");
-                }
-            }
-            _ => {
-                fault("is not to be changed");
-                return;
-            }
-        }
-        if fields.iter().any(|field| *field != "metadata") {
-            fault("more than its metadata was changed");
-        }
-        let annotations = body["metadata"]["annotations"].as_object();
-        for name in annotations.into_iter().flat_map(Map::keys) {
-            if !name.starts_with("cdi.kubevirt.io/") && !name.starts_with("longshore.dev/") {
-                fault("a foreign annotation was changed");
-            }
-        }
-    }
-
-    fn watch_delete(&mut self, key: &Key) {
-        let pod = self.objects.get(key).filter(|_| key.0 == "pods");
-        let ours = pod.is_none_or(|pod| {
-            pod["metadata"]["labels"][label::ROLE] == json!(label::ROLE_IMPORTER)
-                && text(pod, "/metadata/ownerReferences/0/kind") == "PersistentVolumeClaim"
-        });
-        if key.0 != "pods" || !ours {
-            self.faults.push(format!("{} {} was deleted", key.0, key.1));
-        }
-    }
-}
-
-fn keys(value: &Value) -> Vec<&str> {
-    let object = value.as_object();
-    object
-        .into_iter()
-        .flat_map(Map::keys)
-        .map(String::as_str)
-        .collect()
 }
 
 /// RFC 7396.

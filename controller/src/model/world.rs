@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use longshore_crds::names::{annotation, object};
 use serde_json::{Value, json};
 
@@ -24,6 +25,36 @@ thread_local! {
 
 fn clock() -> Timestamp {
     Timestamp::from_second(NOW.get()).unwrap()
+}
+
+/// A server at the beginning of time.
+pub(super) fn begun(server: Server) -> Server {
+    NOW.set(1_000_000_000);
+    server.store().now = NOW.get();
+    server
+}
+
+/// Time goes by.
+pub(super) fn pass(server: &Server, seconds: i64) {
+    NOW.set(NOW.get() + seconds);
+    server.store().now = NOW.get();
+}
+
+/// What controllers share that know this of a cluster.
+pub(super) fn context(client: Client, known: Known) -> Context {
+    Context {
+        client,
+        settings: Settings {
+            workload: Workload::default(),
+            namespace: "cdi".to_owned(),
+            identity: "model".to_owned(),
+            health: None,
+        },
+        scraper: None,
+        clock,
+        known,
+        health: Health::new(),
+    }
 }
 
 /// What a volume is made with.
@@ -100,35 +131,26 @@ pub(super) enum Beginning {
 impl World {
     pub(super) fn new() -> Self {
         let server = Server::default();
-        let context = Context {
-            client: server.client(),
-            settings: Settings {
-                workload: Workload::default(),
-                namespace: "cdi".to_owned(),
-                identity: "model".to_owned(),
-                health: None,
-            },
-            scraper: None,
-            clock,
-            known: Known::fixed(
-                [("late", "WaitForFirstConsumer"), ("now", "Immediate")].map(|(name, mode)| {
-                    json!({"metadata": {"name": name}, "provisioner": "p", "volumeBindingMode": mode})
-                }),
-                json!({"spec": {"featureGates": ["HonorWaitForFirstConsumer"]}, "status": {}}),
-            ),
-            health: Health::new(),
-        };
-        NOW.set(1_000_000_000);
-        let world = Self {
-            server,
-            context: Arc::new(context),
+        let classes = [("late", "WaitForFirstConsumer"), ("now", "Immediate")].map(|(name, mode)| {
+            let class = json!({"metadata": {"name": name}, "provisioner": "p", "volumeBindingMode": mode});
+            ("storageclasses", class)
+        });
+        let config = json!({
+            "metadata": {"name": object::CONFIG},
+            "spec": {"featureGates": ["HonorWaitForFirstConsumer"]}, "status": {},
+        });
+        let config = ("cdiconfigs", config);
+        let known = Known::seen(
+            classes
+                .iter()
+                .chain([&config])
+                .map(|(kind, it)| (*kind, it)),
+        );
+        Self {
+            context: Arc::new(context(server.client(), known)),
+            server: begun(server),
             seen: Vec::new(),
-        };
-        {
-            let mut store = world.server.store();
-            store.now = NOW.get();
         }
-        world
     }
 
     /// Goes on from there: with `a`.
@@ -203,7 +225,7 @@ impl World {
             self.housekeeping();
             if self.server.store().version == before {
                 quiet += 1;
-                self.pass(40);
+                pass(&self.server, 40);
             } else {
                 quiet = 0;
             }
@@ -212,11 +234,6 @@ impl World {
             }
         }
         None
-    }
-
-    fn pass(&self, seconds: i64) {
-        NOW.set(NOW.get() + seconds);
-        self.server.store().now = NOW.get();
     }
 
     /// Binder, pvc-protection, collector of garbage, and the kubelet's part in deletions.
@@ -280,38 +297,9 @@ impl World {
             Step::Quota(used_up) => store.quota_is_used_up = used_up,
             Step::Wait => {
                 drop(store);
-                self.pass(40);
+                pass(&self.server, 40);
             }
         }
-    }
-
-    /// What of the cluster's state does not depend on when it came about.
-    pub(super) fn state(&self) -> Value {
-        let store = self.server.store();
-        let mut objects = Vec::new();
-        for ((plural, name), object) in &store.objects {
-            if plural == "events" {
-                continue;
-            }
-            let mut object = object.clone();
-            let meta = object["metadata"].as_object_mut().unwrap();
-            for field in ["resourceVersion", "creationTimestamp", "deletionTimestamp"] {
-                if let Some(value) = meta.get_mut(field) {
-                    *value = json!("");
-                }
-            }
-            let conditions = object.pointer_mut("/status/conditions");
-            for condition in conditions
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
-                condition["lastTransitionTime"] = json!("");
-                condition["lastHeartbeatTime"] = json!("");
-            }
-            objects.push(json!([plural, name, object]));
-        }
-        Value::Array(objects)
     }
 
     /// What was told of ends: these must not be lost.
@@ -344,7 +332,7 @@ impl World {
 }
 
 impl Store {
-    fn change(&mut self, key: &Key, how: impl FnOnce(&mut Value)) {
+    pub(super) fn change(&mut self, key: &Key, how: impl FnOnce(&mut Value)) {
         if let Some(known) = self.objects.get(key) {
             let mut next = known.clone();
             how(&mut next);

@@ -1,0 +1,268 @@
+//! What of the controllers' writes is not theirs to make.
+
+use longshore_crds::names::{annotation, label, object};
+use serde_json::{Map, Value, json};
+
+use super::server::{Key, Store, key, noted, text, used_by};
+
+impl Store {
+    pub(super) fn watch_create(&mut self, plural: &str, body: &Value) {
+        if self.is_others && plural != "events" {
+            let fault = format!("an object of {plural} was made in somebody else's cluster");
+            self.faults.push(fault);
+        }
+        let name = text(body, "/metadata/name");
+        match plural {
+            "events" | "leases" | "persistentvolumeclaims" => {}
+            "cdis" | "cdiconfigs" | "storageprofiles" => {
+                let wanted = match plural {
+                    "cdis" => name == object::CDI && !self.has("cdis"),
+                    "cdiconfigs" => name == object::CONFIG && self.has("cdis"),
+                    _ => self.objects.contains_key(&key("storageclasses", name)),
+                };
+                if self.seen_fresh && !wanted {
+                    let fault = format!("{name} of {plural} was made, which nobody wanted");
+                    self.faults.push(fault);
+                }
+            }
+            "pods" => {
+                let owner = text(body, "/metadata/ownerReferences/0/name").to_owned();
+                let uid = text(body, "/metadata/ownerReferences/0/uid").to_owned();
+                let name = text(body, "/metadata/name").to_owned();
+                for ((kind, other), pod) in &self.objects {
+                    if kind == "pods" && *other != name && used_by(pod).contains(&owner.as_str()) {
+                        self.faults
+                            .push(format!("{name} was made beside {other} on {owner}"));
+                    }
+                }
+                let claim = self.objects.get(&key("persistentvolumeclaims", &owner));
+                let claim = claim.filter(|claim| text(claim, "/metadata/uid") == uid);
+                let Some(claim) = claim else {
+                    self.faults.push(format!("{name} was made for no claim"));
+                    return;
+                };
+                let volume = text(claim, "/metadata/ownerReferences/0/kind") == "DataVolume";
+                let knows = noted(claim, annotation::POD_PHASE) == Some("Succeeded");
+                if self.filled.contains(&uid) && (volume || knows) {
+                    self.faults
+                        .push(format!("{name} was made for a disk that is filled"));
+                }
+            }
+            other => self.faults.push(format!("an object of {other} was made")),
+        }
+    }
+
+    pub(super) fn watch_patch(&mut self, key: &Key, sub: Option<&str>, body: &Value) {
+        let mut fault = |what: &str| self.faults.push(format!("{} {}: {what}", key.0, key.1));
+        let fields: Vec<&str> = keys(body);
+        match (key.0.as_str(), sub) {
+            ("events", _) | ("datavolumes", Some("status")) => return,
+            ("datavolumes", None) => {}
+            ("cdis" | "cdiconfigs" | "storageprofiles", _) => {
+                if text(body, "/metadata/uid").is_empty() {
+                    fault("was changed, whichever object of the name it is");
+                }
+                // What was changed is seen when it was.
+                return;
+            }
+            ("persistentvolumeclaims", None) => {
+                let claim = self.objects.get(key);
+                let asks = claim.is_some_and(|claim| {
+                    noted(claim, annotation::IMPORT_SOURCE)
+                        .or_else(|| noted(claim, annotation::IMPORT_ENDPOINT))
+                        .is_some()
+                        || text(claim, "/metadata/ownerReferences/0/kind") == "DataVolume"
+                });
+                let adopts = body["metadata"].get("ownerReferences").is_some();
+                let volume = self.objects.get(&self::key("datavolumes", &key.1));
+                let allowed = volume.is_some_and(|volume| {
+                    noted(volume, annotation::ALLOW_ADOPTION) == Some("true")
+                });
+                if !(asks || adopts && allowed) {
+                    fault("a claim of somebody else was changed");
+                }
+            }
+            _ => {
+                fault("is not to be changed");
+                return;
+            }
+        }
+        if fields.iter().any(|field| *field != "metadata") {
+            fault("more than its metadata was changed");
+        }
+        let annotations = body["metadata"]["annotations"].as_object();
+        for name in annotations.into_iter().flat_map(Map::keys) {
+            if !name.starts_with("cdi.kubevirt.io/") && !name.starts_with("longshore.dev/") {
+                fault("a foreign annotation was changed");
+            }
+        }
+    }
+
+    pub(super) fn watch_replace(&mut self, key: &Key) {
+        if key.0 != "leases" {
+            self.faults
+                .push(format!("{} {} was replaced", key.0, key.1));
+        }
+    }
+
+    /// Of installations, the configuration and profiles, what was written besides what is ours.
+    pub(super) fn watch_change(&mut self, key: &Key, before: &Value, after: &Value) {
+        let others = match key.0.as_str() {
+            "cdis" if self.is_others => but_for_passive,
+            "cdis" => of_installation,
+            "cdiconfigs" => of_configuration,
+            "storageprofiles" => of_profile,
+            _ => return,
+        };
+        let (old, new) = (others(before, before), others(after, before));
+        if old != new {
+            let fault = format!("{} {}: {old} became {new}", key.0, key.1);
+            self.faults.push(fault);
+        }
+        if self.is_others && key.0 != "cdis" {
+            let fault = format!("{} {}: changed in somebody else's cluster", key.0, key.1);
+            self.faults.push(fault);
+        }
+        let (had, has) = (holds(before), holds(after));
+        let blocks = text(before, "/spec/uninstallStrategy") == "BlockUninstallIfWorkloadsExist";
+        if had && !has && blocks && self.has("datavolumes") {
+            let fault = format!("{} went although there are volumes", key.1);
+            self.faults.push(fault);
+        }
+    }
+
+    pub(super) fn watch_delete(&mut self, key: &Key, body: &Value) {
+        let fault = match (key.0.as_str(), self.objects.get(key)) {
+            (_, None) => None,
+            ("pods", Some(pod)) => {
+                let ours = pod["metadata"]["labels"][label::ROLE] == json!(label::ROLE_IMPORTER)
+                    && text(pod, "/metadata/ownerReferences/0/kind") == "PersistentVolumeClaim";
+                (!ours).then_some("is not ours, and was deleted")
+            }
+            ("storageprofiles", Some(profile)) => {
+                let born = |object: &Value| self.born.get(text(object, "/metadata/uid"));
+                let class = self.objects.get(&self::key("storageclasses", &key.1));
+                if class.is_some_and(|class| born(class) < born(profile)) {
+                    Some("was deleted though its class has been there all the time")
+                } else if text(body, "/preconditions/uid").is_empty() {
+                    Some("was deleted, whichever object of the name it is")
+                } else {
+                    self.is_others
+                        .then_some("was deleted in somebody else's cluster")
+                }
+            }
+            _ => Some("was deleted"),
+        };
+        if let Some(fault) = fault {
+            self.faults.push(format!("{} {} {fault}", key.0, key.1));
+        }
+    }
+
+    fn has(&self, plural: &str) -> bool {
+        self.objects.keys().any(|(kind, _)| kind == plural)
+    }
+}
+
+/// Whether an installation waits for volumes.
+fn holds(cdi: &Value) -> bool {
+    let finalizers = cdi["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|all| all.contains(&json!(object::CDI_FINALIZER)))
+}
+
+/// Anything but that we do nothing.
+fn but_for_passive(cdi: &Value, _: &Value) -> Value {
+    let mut cdi = without(cdi, &[("/metadata", &["resourceVersion"])]);
+    let conditions = cdi.pointer_mut("/status/conditions");
+    if let Some(conditions) = conditions.and_then(Value::as_array_mut) {
+        conditions.retain(|condition| condition["type"] != json!("LongshorePassive"));
+    }
+    // Where nothing is said there may be no place for it.
+    let nothing = [json!({}), json!({"conditions": []})];
+    if nothing.contains(&cdi["status"]) {
+        cdi = without(&cdi, &[("", &["status"])]);
+    }
+    cdi
+}
+
+/// Settings may be brought to where there are none.
+fn of_installation(cdi: &Value, before: &Value) -> Value {
+    let mut rest = without(
+        cdi,
+        &[
+            ("", &["status"]),
+            ("/metadata", &["resourceVersion"]),
+            ("/metadata/annotations", &[annotation::CONFIG_AUTHORITY]),
+        ],
+    );
+    if before["spec"]["config"].is_null() {
+        rest = without(&rest, &[("/spec", &["config"])]);
+    }
+    let finalizers = rest.pointer_mut("/metadata/finalizers");
+    if let Some(finalizers) = finalizers.and_then(Value::as_array_mut) {
+        finalizers.retain(|one| *one != json!(object::CDI_FINALIZER));
+    }
+    without(&rest, &[])
+}
+
+fn of_configuration(config: &Value, _: &Value) -> Value {
+    let ours = [("", ["spec", "status"].as_slice()), LABELS, VERSION];
+    without(config, &ours)
+}
+
+/// How small a claim may be is noted where nothing is.
+fn of_profile(profile: &Value, before: &Value) -> Value {
+    let noted = [annotation::CRON_ONE_NODE, annotation::CRON_SNAPSHOT_CLASS];
+    let ours = [
+        ("", ["status"].as_slice()),
+        LABELS,
+        VERSION,
+        ("/metadata/annotations", &noted),
+    ];
+    let rest = without(profile, &ours);
+    if self::noted(before, annotation::SMALLEST_CLAIM).is_some() {
+        return rest;
+    }
+    without(
+        &rest,
+        &[("/metadata/annotations", &[annotation::SMALLEST_CLAIM])],
+    )
+}
+
+const VERSION: (&str, &[&str]) = ("/metadata", &["resourceVersion"]);
+const LABELS: (&str, &[&str]) = (
+    "/metadata/labels",
+    &[
+        label::APP,
+        label::MANAGED_BY,
+        label::COMPONENT,
+        label::PART_OF,
+        label::VERSION,
+        label::ROLE,
+    ],
+);
+
+/// An object without some fields, and without objects and lists that have nothing in them.
+fn without(object: &Value, fields: &[(&str, &[&str])]) -> Value {
+    let mut rest = object.clone();
+    for (place, names) in fields {
+        if let Some(place) = rest.pointer_mut(place).and_then(Value::as_object_mut) {
+            place.retain(|name, _| !names.contains(&name.as_str()));
+        }
+    }
+    if let Some(metadata) = rest["metadata"].as_object_mut() {
+        metadata.retain(|_, value| *value != json!({}) && *value != json!([]));
+    }
+    if let Some(rest) = rest.as_object_mut() {
+        rest.retain(|_, value| *value != json!({}));
+    }
+    rest
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let object = value.as_object();
+    object
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+        .collect()
+}
