@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["longshore-crds", "longshore-telemetry"],
     ),
     ("longshore-launcher", &["longshore-crds"]),
+    ("longshore-csi", &["longshore-telemetry"]),
     (
         "longshore-cli",
         &[
