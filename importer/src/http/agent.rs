@@ -115,9 +115,24 @@ impl Agent {
         asked: Option<Asked>,
         if_range: Option<&HeaderValue>,
     ) -> Result<Answer, HttpError> {
+        self.ask_by(&self.clients, asked, if_range).await
+    }
+
+    /// Clients that believe and are refused as ours are, with connections of their own.
+    pub(crate) fn other_clients(&self) -> Result<Clients> {
+        self.clients.others()
+    }
+
+    /// The same by other clients.
+    pub(crate) async fn ask_by(
+        &self,
+        clients: &Clients,
+        asked: Option<Asked>,
+        if_range: Option<&HeaderValue>,
+    ) -> Result<Answer, HttpError> {
         let landed = self.landed().clone();
         if let Some(hop) = landed {
-            match self.follow(hop, asked, if_range).await {
+            match self.follow(clients, hop, asked, if_range).await {
                 // A signed URL runs out, a mirror goes away: the first URL knows a new one.
                 Err(error) => tracing::debug!(%error, "asking the first URL again"),
                 answer => return answer,
@@ -128,7 +143,7 @@ impl Agent {
             url: self.url.clone(),
             at_home: true,
         };
-        self.follow(home, asked, if_range).await
+        self.follow(clients, home, asked, if_range).await
     }
 
     fn has_papers(&self) -> bool {
@@ -141,13 +156,14 @@ impl Agent {
 
     async fn follow(
         &self,
+        clients: &Clients,
         mut hop: Hop,
         asked: Option<Asked>,
         if_range: Option<&HeaderValue>,
     ) -> Result<Answer, HttpError> {
         let mut renewed = false;
         for _ in 0..=MOST_REDIRECTS {
-            let (mut response, papers) = self.send(&hop, asked, if_range).await?;
+            let (mut response, papers) = self.send(clients, &hop, asked, if_range).await?;
             let status = response.status().as_u16();
             let host = host(&hop.url);
             match status {
@@ -186,11 +202,12 @@ impl Agent {
 
     async fn send(
         &self,
+        clients: &Clients,
         hop: &Hop,
         asked: Option<Asked>,
         if_range: Option<&HeaderValue>,
     ) -> Result<(Response, HeaderMap), HttpError> {
-        let client = self.clients.of(&hop.url);
+        let client = clients.of(&hop.url);
         let mut request = client
             .get(hop.url.clone())
             .header(ACCEPT_ENCODING, "identity");

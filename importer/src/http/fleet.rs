@@ -128,11 +128,11 @@ impl Shared {
         // A connection is slow at first, and all behind its first part would wait for that.
         let mut most = LEAST_PART;
         let mut warm = false;
+        let fetch = self.fetch.alone();
         loop {
             let mut part = self.part(number, most, &mut warm).await;
             let mut parcel = Parcel::of(&self, &part);
-            let outcome = self
-                .fetch
+            let outcome = fetch
                 .more(part.start, part.len, |bytes| parcel.add(bytes))
                 .await;
             parcel.send();
@@ -151,7 +151,7 @@ impl Shared {
                     let (start, len) = (part.start, part.len);
                     // This connection broke. What the others do tells about the server.
                     let others = e.is_of_the_line() && part.attempts.failed() == 0;
-                    let again = self.fetch.again(e, &mut part.attempts, start, len, brought);
+                    let again = fetch.again(e, &mut part.attempts, start, len, brought);
                     (again, others)
                 }
             };

@@ -16,6 +16,7 @@ use super::answer::{Answer, Content, Identity};
 use super::error::{Cause, HttpError, Retry};
 use super::net::Net;
 use super::retry::{Attempts, Policy, after_headway, dice};
+use super::trust::Clients;
 
 /// What one request brings at least. Round trips cost more than these bytes.
 const BLOCK: u64 = 256 << 10;
@@ -36,6 +37,8 @@ pub(crate) struct Ranged {
 #[derive(Debug, Clone)]
 pub(crate) struct Fetch {
     pub(crate) agent: Arc<Agent>,
+    /// Other connections than the agent's.
+    own: Option<Arc<Clients>>,
     pub(crate) identity: Identity,
     pub(crate) policy: Policy,
     /// Attempts that failed.
@@ -121,9 +124,21 @@ impl Fetch {
     pub(crate) fn new(agent: &Arc<Agent>, identity: &Identity, policy: Policy) -> Self {
         Self {
             agent: Arc::clone(agent),
+            own: None,
             identity: identity.clone(),
             policy,
             troubles: Arc::default(),
+        }
+    }
+
+    /// The same over a connection that nobody else takes. One client's connections go to whoever asks
+    /// first: a request that needs a new one gets another's, which is quick by now, and leaves it the new one.
+    pub(crate) fn alone(&self) -> Self {
+        let own = self.agent.other_clients();
+        let own = own.inspect_err(|error| tracing::debug!(%error, "connections are shared"));
+        Self {
+            own: own.ok().map(Arc::new),
+            ..self.clone()
         }
     }
 
@@ -213,10 +228,11 @@ impl Fetch {
             first: start,
             last: Some(start + len - 1),
         };
-        let mut answer = self
-            .agent
-            .ask(Some(asked), self.identity.validator())
-            .await?;
+        let validator = self.identity.validator();
+        let mut answer = match &self.own {
+            Some(own) => self.agent.ask_by(own, Some(asked), validator).await?,
+            None => self.agent.ask(Some(asked), validator).await?,
+        };
         // A 200 comes where the content has changed, which this finds out first.
         self.identity.check(&answer.identity)?;
         let found = match answer.content {

@@ -25,6 +25,16 @@ pub(crate) struct Clients {
     /// For all, if nothing is said of proxies' authorities; otherwise for what no proxy is asked for.
     plain: Client,
     proxied: Option<Proxied>,
+    /// What they were made of.
+    of: Recipe,
+}
+
+/// What clients are made of, without any of the secrets that go with requests.
+#[derive(Debug, Clone)]
+struct Recipe {
+    url: Url,
+    options: SourceOptions,
+    agent: String,
 }
 
 /// Believes proxies' authorities too: in what it asks a proxy for, and nothing else.
@@ -37,14 +47,40 @@ struct Proxied {
 
 impl Clients {
     pub(crate) fn new(url: &Url, options: &SourceOptions, agent: &str) -> Result<Self> {
-        let mut certificates = authorities(&options.ca)?;
         if options.insecure && url.scheme() == "https" {
             tracing::warn!("certificates are not checked: anyone on the way can change the image");
         }
+        Self::make(Recipe {
+            url: url.clone(),
+            options: SourceOptions {
+                ca: options.ca.clone(),
+                proxy_ca: options.proxy_ca.clone(),
+                insecure: options.insecure,
+                connect_timeout: options.connect_timeout,
+                connections: options.connections,
+                ..SourceOptions::default()
+            },
+            agent: agent.to_owned(),
+        })
+    }
+
+    /// The same with connections of their own: nobody else takes the one that was used last.
+    pub(crate) fn others(&self) -> Result<Self> {
+        Self::make(self.of.clone())
+    }
+
+    fn make(of: Recipe) -> Result<Self> {
+        let Recipe {
+            url,
+            options,
+            agent,
+        } = &of;
+        let mut certificates = authorities(&options.ca)?;
         if options.proxy_ca.is_empty() {
             return Ok(Self {
                 plain: built(url, certificates, || builder(options, agent))?,
                 proxied: None,
+                of,
             });
         }
         let plain = built(url, certificates.clone(), || {
@@ -58,6 +94,7 @@ impl Clients {
         Ok(Self {
             plain,
             proxied: Some(proxied),
+            of,
         })
     }
 
@@ -133,7 +170,6 @@ fn builder(options: &SourceOptions, agent: &str) -> ClientBuilder {
         .referer(false)
         .redirect(redirect::Policy::none())
         .connect_timeout(options.connect_timeout)
-        // Each part of a fleet finds a connection that is warm.
         .pool_max_idle_per_host(options.connections.max(2))
         .pool_idle_timeout(Duration::from_secs(30))
         .tcp_keepalive(Duration::from_secs(30))
