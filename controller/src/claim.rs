@@ -9,6 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 use longshore_crds::Quantity;
 use longshore_crds::names::annotation;
 
+use crate::checkpoint;
+
 /// Changes of annotations: `None` takes one away.
 pub(crate) type Changes = BTreeMap<String, Option<String>>;
 
@@ -31,7 +33,7 @@ pub(crate) trait Claim {
     fn is_block(&self) -> bool;
     /// Whether somebody wants it away.
     fn is_ending(&self) -> bool;
-    /// Whether its disk is complete.
+    /// Whether its disk is complete. One that is copied in stages is not before the last.
     fn is_filled(&self) -> bool;
     /// The size asked for.
     fn requested(&self) -> Option<Quantity>;
@@ -74,6 +76,7 @@ impl Claim for PersistentVolumeClaim {
 
     fn is_filled(&self) -> bool {
         self.annotation(annotation::POD_PHASE) == Some("Succeeded")
+            && checkpoint::stage(self).is_none()
     }
 
     fn requested(&self) -> Option<Quantity> {

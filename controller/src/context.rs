@@ -11,6 +11,7 @@ use longshore_crds::names::annotation;
 use crate::custom::part;
 use crate::data_volume::render::Profile;
 use crate::health::Health;
+use crate::import::line::Line;
 use crate::import::pod::Workload;
 use crate::import::scrape::Scraper;
 use crate::installation::Installation;
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) known: Known,
     pub(crate) health: Arc<Health>,
+    /// Imports that wait for their turn.
+    pub(crate) line: Line,
 }
 
 /// A storage class, as far as it matters here.

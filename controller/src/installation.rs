@@ -10,11 +10,12 @@ use kube::api::DynamicObject;
 use longshore_crds::CdiSpec;
 use longshore_crds::cdi_config::{CdiConfigSpec, CdiConfigStatus, ImportProxy};
 use longshore_crds::contract::{Overhead, Proxy, Secret};
-use longshore_crds::names::label;
+use longshore_crds::names::{annotation, label};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::custom::part;
+use crate::import::line::Limits;
 use crate::import::pod::Workload;
 use crate::known::Known;
 
@@ -29,7 +30,14 @@ pub(crate) struct Installation {
     cdi: CdiSpec,
     wanted: CdiConfigSpec,
     in_force: CdiConfigStatus,
+    /// Annotations of the `CDI`, for what upstream's definition has no field for.
+    noted: BTreeMap<String, String>,
 }
+
+/// Imports on one node, and from one source, unless the `CDI` says otherwise.
+const USUAL_PER_NODE: usize = 32;
+/// See [`USUAL_PER_NODE`].
+const USUAL_PER_SOURCE: usize = 100;
 
 impl Installation {
     pub(crate) fn of(known: &Known) -> Self {
@@ -37,6 +45,10 @@ impl Installation {
         let configuration = known.configuration();
         let configuration = configuration.as_deref();
         Self {
+            noted: cdi
+                .as_ref()
+                .map(|cdi| cdi.annotations().clone())
+                .unwrap_or_default(),
             cdi: cdi.map(|cdi| part(&cdi, "spec")).unwrap_or_default(),
             wanted: configuration
                 .map(|object| part(object, "spec"))
@@ -54,6 +66,21 @@ impl Installation {
     /// Claims whose volume is made for whoever uses them first wait for that.
     pub(crate) fn honors_first_consumer(&self) -> bool {
         self.gate(HONOR_FIRST_CONSUMER)
+    }
+
+    /// How many imports may be at work. What is no number counts as not said.
+    pub(crate) fn limits(&self) -> Limits {
+        let limit = |name: &str, usual: usize| {
+            let told = self
+                .noted
+                .get(name)
+                .and_then(|text| text.trim().parse().ok());
+            Some(told.unwrap_or(usual)).filter(|limit| *limit > 0)
+        };
+        Limits {
+            per_node: limit(annotation::IMPORTS_PER_NODE, USUAL_PER_NODE),
+            per_source: limit(annotation::IMPORTS_PER_SOURCE, USUAL_PER_SOURCE),
+        }
     }
 
     /// Every volume may take over a claim that is there already.
@@ -180,6 +207,25 @@ mod tests {
             cdi: serde_json::from_value(cdi).unwrap(),
             wanted: serde_json::from_value(spec).unwrap(),
             in_force: serde_json::from_value(status).unwrap(),
+            noted: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn limits_are_what_the_annotations_say_or_the_usual_ones() {
+        for (text, expected) in [
+            ("5", Some(5)),
+            (" 5 ", Some(5)),
+            ("0", None),
+            ("-1", Some(USUAL_PER_SOURCE)),
+            ("many", Some(USUAL_PER_SOURCE)),
+        ] {
+            let mut installation = installation(json!({}), json!({}), json!({}));
+            let name = annotation::IMPORTS_PER_SOURCE.to_owned();
+            installation.noted.insert(name, text.to_owned());
+            let limits = installation.limits();
+            assert_eq!(limits.per_source, expected, "{text}");
+            assert_eq!(limits.per_node, Some(USUAL_PER_NODE));
         }
     }
 

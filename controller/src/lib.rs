@@ -5,6 +5,7 @@
 
 mod cdi;
 mod cdi_config;
+mod checkpoint;
 mod claim;
 mod context;
 mod custom;
@@ -34,6 +35,7 @@ use crate::context::Context;
 pub use crate::error::Error;
 use crate::error::Result;
 use crate::health::Health;
+use crate::import::line::Line;
 use crate::import::scrape::Scraper;
 use crate::known::Known;
 use crate::lease::{Elector, Holder, PERIOD};
@@ -74,6 +76,7 @@ pub async fn run() -> Result<()> {
         clock: Timestamp::now,
         known,
         health: Arc::clone(&health),
+        line: Line::default(),
     });
     let foreign = tokio::select! {
         () = following => None,

@@ -63,8 +63,18 @@ pub mod annotation {
     /// On a `DataVolume`: its claim is already filled.
     pub const PREPOPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
 
-    /// A stage of a warm import.
+    /// The stage of a warm import that is wanted: the checkpoint to copy. Also on the pod that does.
     pub const CHECKPOINT: &str = "cdi.kubevirt.io/storage.checkpoint.current";
+    /// The checkpoint before; empty for the first one, of which everything is copied.
+    pub const CHECKPOINT_PREVIOUS: &str = "cdi.kubevirt.io/storage.checkpoint.previous";
+    /// Whether no stage follows: `true`.
+    pub const CHECKPOINT_FINAL: &str = "cdi.kubevirt.io/storage.checkpoint.final";
+    /// A checkpoint that was copied, which follows; the value is the uid of the pod that did.
+    pub const CHECKPOINT_COPIED: &str = "cdi.kubevirt.io/storage.checkpoint.copied.";
+    /// Uid of the pod of the stage at hand.
+    pub const CHECKPOINT_POD: &str = "cdi.kubevirt.io/storage.checkpoint.pod.id";
+    /// All stages of a warm import were copied: `true`.
+    pub const CHECKPOINTS_DONE: &str = "cdi.kubevirt.io/storage.checkpoint.done";
     /// Somebody else fills the claim, by its data source.
     pub const EXTERNAL_POPULATION: &str = "cdi.kubevirt.io/externalPopulation";
     /// Clients still write it, on volumes; it has no effect any more, as upstream.
@@ -110,6 +120,10 @@ pub mod annotation {
     pub const CRON_SNAPSHOT_CLASS: &str = "cdi.kubevirt.io/snapshotClassForDataImportCron";
     /// On a `CDI`: its `config` is what the `CDIConfig` is written from.
     pub const CONFIG_AUTHORITY: &str = "cdi.kubevirt.io/configAuthority";
+    /// Ours, on a `CDI`: most imports at work on one node; 0 is no limit.
+    pub const IMPORTS_PER_NODE: &str = "longshore.dev/imports-per-node";
+    /// Ours, on a `CDI`: most imports at work from one source; 0 is no limit.
+    pub const IMPORTS_PER_SOURCE: &str = "longshore.dev/imports-per-source";
     /// Ours, on the lease: its holder is one of ours.
     pub const LEASE_HOLDER: &str = "longshore.dev/holder";
 
@@ -229,8 +243,10 @@ pub mod reason {
     pub const POD_FAILED: &str = "PodFailed";
     /// Ours: a spec that was changed once there was a claim.
     pub const SPEC_CHANGE_IGNORED: &str = "SpecChangeIgnored";
-    /// Ours: warm imports are not made from volumes yet.
-    pub const CHECKPOINTS_NOT_SUPPORTED: &str = "CheckpointsNotSupported";
+    /// A stage of a warm import has ended, and there is no next one yet.
+    pub const IMPORT_PAUSED: &str = "ImportPaused";
+    /// The same, of a volume that is not ready because of it.
+    pub const PAUSED: &str = "Paused";
     /// Ours: populators are not used yet.
     pub const POPULATORS_NOT_SUPPORTED: &str = "PopulatorsNotSupported";
     /// Ours: nodes do not pull yet.
@@ -245,6 +261,8 @@ pub mod reason {
     pub const UNRECOGNIZED_PROVISIONER: &str = "UnrecognizedProvisioner";
     /// On profiles: it would be, were the class's parameters ones that are known.
     pub const UNRECOGNIZED_PARAMETERS: &str = "UnrecognizedStorageClassParameters";
+    /// Ours: as many imports as may be at work are, and this one's turn is yet to come.
+    pub const IMPORT_QUEUED: &str = "ImportQueued";
     /// Ours: the source is one that this version does not import.
     pub const UNSUPPORTED_SOURCE: &str = "UnsupportedSource";
     /// Ours: the volume waits for a pod that uses it.
@@ -274,6 +292,22 @@ pub mod object {
     /// Name of the importer pod of a claim.
     pub fn importer(claim: &str) -> String {
         shortened(&format!("importer-{claim}"), MOST)
+    }
+
+    /// Name of the importer pod that copies one checkpoint of several.
+    pub fn importer_of_checkpoint(claim: &str, checkpoint: &str) -> String {
+        let is_part = checkpoint
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !checkpoint.starts_with('-')
+            && !checkpoint.ends_with('-')
+            && !checkpoint.is_empty();
+        let part = if is_part {
+            checkpoint.to_owned()
+        } else {
+            format!("{:016x}", fnv64a(checkpoint.as_bytes()))
+        };
+        shortened(&format!("importer-{claim}-checkpoint-{part}"), MOST)
     }
 
     /// Name of the copy of a proxy's authorities that a claim's importer mounts.
@@ -323,6 +357,17 @@ pub mod object {
             assert_eq!(one, importer(&("a".repeat(250) + "b")));
             let uneven = shortened(&"ü".repeat(40), 20);
             assert!(uneven.len() <= 20 && uneven.starts_with('ü'), "{uneven}");
+        }
+
+        #[test]
+        fn a_checkpoint_is_part_of_its_pods_name_as_it_is_or_as_a_hash() {
+            let name = |checkpoint| importer_of_checkpoint("disk", checkpoint);
+            assert_eq!(name("snapshot-12"), "importer-disk-checkpoint-snapshot-12");
+            for odd in ["", "A", "a/b", "52 de c0/63", "a.", "-a"] {
+                let hash = format!("{:016x}", fnv64a(odd.as_bytes()));
+                assert_eq!(name(odd), format!("importer-disk-checkpoint-{hash}"));
+            }
+            assert!(name(&"a".repeat(300)).len() <= MOST);
         }
 
         #[test]

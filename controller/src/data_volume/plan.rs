@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ending -------------------------> its claim's worker ends
-//! a claim, ours ------------------> tell how it does; remember that it was filled
+//! a claim, ours ------------------> tell how it does; remember that it was filled;
+//!                                   name the next checkpoint, if it is copied in stages
 //!          nobody's, and allowed -> take it over
 //!          somebody else's -------> wait, and say so
 //! no claim: nonsense -------------> say so, create nothing
@@ -164,11 +165,6 @@ fn not_of_ours(volume: &Volume, spec: &DataVolumeSpec) -> Option<(&'static str, 
         );
         return Some((reason::POPULATORS_NOT_SUPPORTED, message));
     }
-    if !spec.checkpoints.is_empty() {
-        let message =
-            "this version does not import checkpoints by volume: import the whole disk".to_owned();
-        return Some((reason::CHECKPOINTS_NOT_SUPPORTED, message));
-    }
     let source = spec.source.as_ref();
     let kind = match source.map(DataVolumeSource::kinds).as_deref() {
         Some(["pvc"]) => "another claim",
@@ -204,7 +200,12 @@ fn existing<'a>(
                 plan.actions
                     .push(Action::MarkVolume(Changes::from([filled])));
             }
-            plan.actions.extend(changed_spec(volume, claim));
+            let due = volume.due(claim);
+            if due.is_empty() {
+                plan.actions.extend(changed_spec(volume, claim));
+            } else {
+                plan.actions.push(Action::MarkClaim(due));
+            }
             Facts::Claim {
                 claim,
                 binds_late: observed.binds_late,
@@ -320,7 +321,7 @@ fn notes(volume: &Volume, next: &Status) -> Vec<Note> {
     if let Some((Some(old), running)) = changed("Running")
         && old.status == "True"
         && running.status == "False"
-        && next.phase.as_deref() != Some("Succeeded")
+        && !matches!(next.phase.as_deref(), Some("Succeeded" | "Paused"))
     {
         notes.push(Note::warning(&running.reason, running.message.clone()));
     }
@@ -346,6 +347,10 @@ fn phase_note(name: &str, phase: Option<&str>) -> Option<Note> {
         "Succeeded" => Note::normal(
             reason::IMPORT_SUCCEEDED,
             format!("Successfully imported into PVC {name}"),
+        ),
+        "Paused" => Note::normal(
+            reason::IMPORT_PAUSED,
+            format!("Multistage import into PVC {name} is paused"),
         ),
         "Failed" => Note::warning(
             reason::IMPORT_FAILED,

@@ -12,6 +12,7 @@ use longshore_crds::{DataVolumeSpec, Quantity};
 use serde_json::json;
 
 use super::volume::Volume;
+use crate::checkpoint;
 use crate::claim::Claim as _;
 
 /// What is known about the storage class, and what is usual.
@@ -241,6 +242,10 @@ fn annotations(
         for (name, value) in source_annotations(source) {
             set(&name, &value);
         }
+    }
+    let stages = checkpoint::first(&spec.checkpoints, spec.final_checkpoint == Some(true));
+    for (name, value) in &stages {
+        set(name, value.as_deref().unwrap_or_default());
     }
     all
 }

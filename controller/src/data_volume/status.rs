@@ -5,6 +5,7 @@ use longshore_crds::Condition;
 use longshore_crds::names::{annotation, reason};
 
 use super::volume::{Status, Volume};
+use crate::checkpoint;
 use crate::claim::Claim;
 use crate::event::Trouble;
 
@@ -90,6 +91,7 @@ fn of_claim(
         "ImportScheduled" | "ImportInProgress" => {
             ready(false, reason::TRANSFER_RUNNING, String::new())
         }
+        "Paused" => ready(false, reason::PAUSED, paused(claim)),
         _ => ready(false, &running.reason, running.message.clone()),
     };
     Status {
@@ -103,6 +105,14 @@ fn of_claim(
         restart_count: restarts.or(before.restart_count),
         conditions: timed(before, now, [bound, ready, running]),
     }
+}
+
+/// A stage has ended, and the volume names no next one.
+fn paused(claim: &PersistentVolumeClaim) -> String {
+    let copied = checkpoint::paused_at(claim).unwrap_or_default();
+    format!(
+        "checkpoint {copied} is copied: add the next one to spec.checkpoints, or end it here with finalCheckpoint: true"
+    )
 }
 
 fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble>) -> Condition {
@@ -169,6 +179,14 @@ fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'
     }
     if claim.is_bound() && noted(annotation::EXTERNAL_POPULATION).is_some() {
         return "Succeeded";
+    }
+    if checkpoint::paused_at(claim).is_some() {
+        let ends = checkpoint::stage(claim).is_some_and(|stage| stage.last);
+        return if ends || !volume.due(claim).is_empty() {
+            "ImportScheduled"
+        } else {
+            "Paused"
+        };
     }
     match noted(annotation::POD_PHASE) {
         // A pod that failed is started again: that is no end.

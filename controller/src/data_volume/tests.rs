@@ -1,5 +1,7 @@
 //! The decisions about data volumes, each as a table of what is seen and what comes of it.
 
+mod stages;
+
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use longshore_crds::contract::Overhead;
 use longshore_crds::names::{annotation, label, reason};
@@ -109,7 +111,6 @@ fn a_volume_is_stamped_before_anything_is_made_for_it() {
 
 #[test]
 fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
-    let checkpoints = json!([{"previous": "", "current": "snap"}]);
     let storage = json!({"resources": {"requests": {"storage": "1Gi"}}});
     for (spec, annotations, why) in [
         (
@@ -121,11 +122,6 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
             json!({"source": http(), "pvc": pvc()}),
             json!({annotation::PREPOPULATED: "disk"}),
             reason::AWAITING_CLAIM,
-        ),
-        (
-            json!({"source": http(), "pvc": pvc(), "checkpoints": checkpoints}),
-            json!({}),
-            reason::CHECKPOINTS_NOT_SUPPORTED,
         ),
         (
             json!({"source": {"pvc": {"namespace": "n", "name": "c"}}, "pvc": pvc()}),

@@ -56,9 +56,24 @@ pub(super) fn validate(name: &str, spec: &DataVolumeSpec) -> Result<(), String> 
                 1 => {}
                 _ => return Err("Multiple Data volume sources".to_owned()),
             }
-            one_source(source, spec.content_type)
+            one_source(source, spec.content_type)?;
+            checkpoints(source, spec)
         }
     }
+}
+
+/// Stages are of sources that know what changed between two.
+fn checkpoints(source: &DataVolumeSource, spec: &DataVolumeSpec) -> Result<(), String> {
+    if spec.checkpoints.is_empty() {
+        return Ok(());
+    }
+    if source.imageio.is_none() && source.vddk.is_none() {
+        return Err("spec.checkpoints are for the sources imageio and vddk only".to_owned());
+    }
+    if spec.checkpoints.iter().any(|one| one.current.is_empty()) {
+        return Err("each of spec.checkpoints takes a name in current".to_owned());
+    }
+    Ok(())
 }
 
 /// `pvc` takes exactly one; `storage` may leave it to the profile, or name several.
@@ -150,6 +165,16 @@ fn one_source(source: &DataVolumeSource, content: Option<ContentType>) -> Result
     }
     if source.registry.is_some() && archive {
         return Err("ContentType must be kubevirt when Source is Registry".to_owned());
+    }
+    for (name, is) in [
+        ("Imageio", source.imageio.is_some()),
+        ("VDDK", source.vddk.is_some()),
+    ] {
+        if is && archive {
+            return Err(format!(
+                "ContentType must be kubevirt when Source is {name}"
+            ));
+        }
     }
     if let Some(http) = &source.http {
         scheme(&http.url, &["http", "https"])?;
@@ -290,6 +315,12 @@ mod tests {
         json!({"http": {"url": "https://h/disk.qcow2"}})
     }
 
+    fn imageio() -> Value {
+        json!({"imageio": {
+            "url": "https://h/api", "diskId": "d", "secretRef": "s", "insecureSkipVerify": true,
+        }})
+    }
+
     fn claim() -> Value {
         json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}})
     }
@@ -304,6 +335,7 @@ mod tests {
             json!({"sourceRef": {"kind": "DataSource", "name": "x"}, "storage": {}}),
             json!({"source": {"registry": {"url": "docker://h/x"}}, "pvc": claim()}),
             json!({"source": {"gcs": {"url": "gs://b/o"}}, "pvc": claim()}),
+            json!({"source": imageio(), "checkpoints": [{"current": "a"}], "pvc": claim()}),
         ] {
             assert_eq!(verdict(spec.clone()), None, "{spec}");
         }
@@ -361,6 +393,18 @@ mod tests {
             (
                 json!({"source": {"registry": {"imageStream": "x"}}, "pvc": claim()}),
                 "only with node pull",
+            ),
+            (
+                json!({"source": imageio(), "contentType": "archive", "pvc": claim()}),
+                "must be kubevirt when Source is Imageio",
+            ),
+            (
+                json!({"source": http(), "checkpoints": [{"current": "a"}], "pvc": claim()}),
+                "imageio and vddk only",
+            ),
+            (
+                json!({"source": imageio(), "checkpoints": [{"previous": "a"}], "pvc": claim()}),
+                "a name in current",
             ),
             (
                 json!({"sourceRef": {"kind": "Other", "name": "x"}, "storage": {}}),

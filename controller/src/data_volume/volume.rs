@@ -1,10 +1,15 @@
 //! `DataVolume` objects as they come from the server.
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
+use longshore_crds::names::annotation;
 use longshore_crds::names::object::fnv64a;
 use longshore_crds::{Condition, DataVolumeSpec};
 use serde::{Deserialize, Serialize};
+
+use crate::checkpoint;
+use crate::claim::{Changes, Claim as _};
 
 /// One of them.
 #[derive(Debug, Clone)]
@@ -12,7 +17,7 @@ pub(crate) struct Volume {
     pub(crate) meta: ObjectMeta,
     /// `None` if it is not what the schema says, which only somebody else's schema lets happen.
     pub(crate) spec: Option<DataVolumeSpec>,
-    /// What tells it from other specs.
+    /// What tells it from other specs, but for the stages of a warm import.
     pub(crate) spec_hash: String,
     pub(crate) status: Status,
 }
@@ -36,14 +41,36 @@ pub(crate) struct Status {
 impl Volume {
     pub(crate) fn of(object: DynamicObject) -> Self {
         let part = |name: &str| object.data.get(name).cloned();
-        let text = part("spec").map(|spec| spec.to_string());
+        let mut hashed = part("spec").unwrap_or_default();
+        // These may be changed, and are heeded.
+        for field in ["checkpoints", "finalCheckpoint"] {
+            hashed.as_object_mut().map(|spec| spec.remove(field));
+        }
+        let text = if hashed.is_null() {
+            String::new()
+        } else {
+            hashed.to_string()
+        };
         Self {
-            spec_hash: format!("{:016x}", fnv64a(text.unwrap_or_default().as_bytes())),
+            spec_hash: format!("{:016x}", fnv64a(text.as_bytes())),
             spec: part("spec").and_then(|spec| serde_json::from_value(spec).ok()),
             status: part("status")
                 .and_then(|status| serde_json::from_value(status).ok())
                 .unwrap_or_default(),
             meta: object.metadata,
+        }
+    }
+
+    /// What its checkpoints say that `claim`, its own, is to do next; nothing once that was filled.
+    pub(crate) fn due(&self, claim: &PersistentVolumeClaim) -> Changes {
+        let filled = self.annotation(annotation::FILLED_CLAIM) == Some(claim.uid());
+        match &self.spec {
+            Some(spec) if !filled => checkpoint::due(
+                claim,
+                &spec.checkpoints,
+                spec.final_checkpoint == Some(true),
+            ),
+            _ => Changes::new(),
         }
     }
 

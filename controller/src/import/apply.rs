@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use longshore_crds::names::{object, reason};
+use longshore_crds::names::reason;
 use serde_json::json;
 
 use super::plan::{Action, Marks, refused};
@@ -69,7 +69,7 @@ pub(super) async fn apply(
             }
             outcome
         }
-        Action::DeletePod { uid, at_once } => {
+        Action::DeletePod { uid, name, at_once } => {
             let params = DeleteParams {
                 grace_period_seconds: at_once.then_some(0),
                 preconditions: Some(Preconditions {
@@ -78,7 +78,6 @@ pub(super) async fn apply(
                 }),
                 ..DeleteParams::default()
             };
-            let name = object::importer(claim.named());
             let outcome = pods.delete(&name, &params).await;
             unless(outcome, NOT_FOUND)
                 .trying("delete the pod of", &about)

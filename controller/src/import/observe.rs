@@ -8,10 +8,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
-use longshore_crds::names::{annotation, object};
+use longshore_crds::names::annotation;
 
 use super::about;
-use super::plan::Observed;
+use super::plan::{Observed, belongs, is_kept, is_left_over};
+use crate::checkpoint;
 use crate::claim::{Claim as _, age, controller};
 use crate::context::Context;
 use crate::custom::DATA_VOLUME;
@@ -36,9 +37,19 @@ pub(super) async fn observe(
         return Ok(None);
     };
     let pods: Api<Pod> = Api::namespaced(client(), namespace);
-    let name = object::importer(claim.named());
-    let pod = pods.get_opt(&name).await;
-    let pod = pod.trying("read the pod of", &about)?;
+    let mut pod = None;
+    for name in pod_names(&claim) {
+        let found = pods.get_opt(&name).await;
+        pod = found.trying("read the pod of", &about)?;
+        if pod.is_some() {
+            break;
+        }
+    }
+    // One that is kept after what it did does not stand in the way of the next.
+    let done = |pod: &Pod| {
+        belongs(pod, &claim) && is_left_over(&claim, pod) && is_kept(&claim) && !claim.is_filled()
+    };
+    let pod = pod.filter(|pod| !done(pod));
     let mut observed = Observed {
         claim,
         pod,
@@ -48,6 +59,7 @@ pub(super) async fn observe(
         binds_late: false,
         honors_first_consumer: context.installation().honors_first_consumer(),
         was_filled: false,
+        wait: None,
     };
     let claim = &observed.claim;
     match &observed.pod {
@@ -80,6 +92,20 @@ pub(super) async fn observe(
         None => {}
     }
     Ok(Some(observed))
+}
+
+/// The names that its pod can have: that of what it is to do now, and that of what was begun.
+fn pod_names(claim: &PersistentVolumeClaim) -> Vec<String> {
+    let now = checkpoint::pod_name(claim);
+    let begun = claim.annotation(annotation::IMPORT_POD).filter(|name| {
+        let mut bytes = name.bytes();
+        // Whoever annotates a claim shall not name other things.
+        *name != now
+            && name.starts_with("importer-")
+            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+    });
+    let begun = begun.map(str::to_owned);
+    [Some(now), begun].into_iter().flatten().collect()
 }
 
 fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> bool {

@@ -5,12 +5,15 @@
 //! ending, or its volume is ---------------------> pod away, at once
 //! filled ---------------------------------------> pod away (unless kept)
 //! failed for good ------------------------------> nothing
+//! a checkpoint copied, and no other named ------> nothing; after the last one say that it is filled
 //! source not of ours ---------------------------> say so
 //! no pod: not bound, and nobody may bind it ----> wait
 //!         somebody else mounts the claim -------> wait, and say so
 //!         it was filled before -----------------> say that it is
+//!         others are first ---------------------> wait, and say for what
 //!         else ---------------------------------> make the pod
 //! a pod:  somebody else's ----------------------> say so
+//!         of another checkpoint than the claim's > pod away, once it has ended and that is told
 //!         tell what it does; done means done
 //!         failed as a whole --------------------> pod away after a while: another one follows
 //! ```
@@ -20,12 +23,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
-use longshore_crds::names::{annotation, object, reason};
+use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
+use super::line::Wait;
 use super::said::{Said, said};
 use super::scrape::Reading;
 use super::source::{Request, request};
+use crate::checkpoint;
 use crate::claim::{Changes, Claim, age, missing};
 use crate::event::{Note, Trouble};
 
@@ -56,6 +61,8 @@ pub(crate) struct Observed {
     pub(crate) honors_first_consumer: bool,
     /// The claim's volume remembers that it was filled.
     pub(crate) was_filled: bool,
+    /// It is not its turn yet.
+    pub(super) wait: Option<Wait>,
 }
 
 /// What there is to do, and when to look again if nothing happens.
@@ -77,6 +84,7 @@ pub(crate) enum Action {
     /// Take the pod of this uid away.
     DeletePod {
         uid: String,
+        name: String,
         /// Without giving it time to end.
         at_once: bool,
     },
@@ -100,6 +108,15 @@ impl From<Vec<Action>> for Plan {
 }
 
 impl Plan {
+    /// What a pod is to be made for, if one is.
+    pub(super) fn begins(&self) -> Option<&Request> {
+        let mut actions = self.actions.iter();
+        actions.find_map(|action| match action {
+            Action::CreatePod(request) => Some(&**request),
+            _ => None,
+        })
+    }
+
     fn and_look_after(self, pause: Duration) -> Self {
         Self {
             again: Some(pause),
@@ -122,6 +139,11 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
     if claim.is_filled() {
         return match ours {
             Some(pod) if !is_kept(claim) => delete(pod).into_iter().collect::<Vec<_>>().into(),
+            // The name of a pod for a checkpoint is known from there only, and so stays until now.
+            None if !is_kept(claim) && checkpoint::is_done(claim) => {
+                let gone = Changes::from([(annotation::IMPORT_POD.to_owned(), None)]);
+                mark(claim, gone, BTreeMap::new()).into()
+            }
             _ => Plan::default(),
         };
     }
@@ -132,7 +154,19 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         Ok(request) => request,
         Err(refusal) => return stopped(claim, refusal.reason(), &refusal.to_string()).into(),
     };
+    let paused =
+        checkpoint::stage(claim).filter(|stage| checkpoint::is_copied(claim, &stage.current));
     match (&observed.pod, ours) {
+        (Some(_), Some(pod)) if is_left_over(claim, pod) => {
+            let away = delete(pod).filter(|_| !is_kept(claim));
+            away.into_iter().collect::<Vec<_>>().into()
+        }
+        (_, None) if paused.is_some() => match paused {
+            Some(stage) if stage.last => {
+                mark(claim, checkpoint::finished(claim), BTreeMap::new()).into()
+            }
+            _ => Plan::default(),
+        },
         (Some(_), Some(pod)) => follow(observed, pod, now),
         (Some(pod), None) => {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -143,6 +177,17 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
                 .and_look_after(USERS_PAUSE)
         }
         (None, _) => begin(observed, request),
+    }
+}
+
+/// Whether a pod has nothing more to tell: what it copied is told, or was not what is wanted now.
+pub(super) fn is_left_over(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+    let stage = checkpoint::stage(claim);
+    match checkpoint::of_pod(pod) {
+        Some(done) if checkpoint::is_copied(claim, done) => true,
+        Some(other) => phase == Some("Failed") && stage.is_none_or(|stage| stage.current != other),
+        None => stage.is_some() && matches!(phase, Some("Succeeded" | "Failed")),
     }
 }
 
@@ -174,12 +219,19 @@ fn begin(observed: &Observed, request: Request) -> Plan {
         let filled = [(annotation::POD_PHASE, "Succeeded")];
         return mark(claim, changes(filled), BTreeMap::new()).into();
     }
-    let pod = object::importer(claim.named());
-    let mut actions = mark(
-        claim,
-        changes([(annotation::IMPORT_POD, pod.as_str())]),
-        BTreeMap::new(),
-    );
+    if let Some(wait) = &observed.wait {
+        let waits = stopped(claim, reason::IMPORT_QUEUED, &wait.message());
+        return Plan::from(waits).and_look_after(wait.pause());
+    }
+    let pod = checkpoint::pod_name(claim);
+    let mut named = changes([(annotation::IMPORT_POD, pod.as_str())]);
+    if claim.annotation(annotation::IMPORT_POD) != Some(pod.as_str()) {
+        // What is said of the pod before it.
+        for name in [annotation::POD_PHASE, annotation::PROGRESS] {
+            named.insert(name.to_owned(), None);
+        }
+    }
+    let mut actions = mark(claim, named, BTreeMap::new());
     if !actions.is_empty() && request.pulled_by_node {
         let message = "nodes do not pull yet: the importer's pod pulls the image itself, with the claim's secret and not the node's".to_owned();
         let note = Note::warning(reason::NODE_PULL_NOT_SUPPORTED, message);
@@ -196,7 +248,7 @@ pub(crate) fn refused(claim: &PersistentVolumeClaim, said: &str) -> Vec<Action> 
     } else {
         reason::ERR_STARTING_POD
     };
-    let pod = object::importer(claim.named());
+    let pod = checkpoint::pod_name(claim);
     let message = format!("Error starting pod {pod}: {said}");
     let mut actions = stopped(claim, reason, &message);
     if !actions.is_empty() {
@@ -211,6 +263,12 @@ fn follow(observed: &Observed, pod: &Pod, now: Timestamp) -> Plan {
     let said = said(pod, observed.trouble.as_ref());
     let mut notes = Vec::new();
     let mut wanted = wanted(claim, &said);
+    if checkpoint::of_pod(pod).is_some() {
+        wanted.insert(
+            annotation::CHECKPOINT_POD.to_owned(),
+            pod.metadata.uid.clone(),
+        );
+    }
     if let Some(reading) = observed.reading {
         wanted.insert(annotation::PROGRESS.to_owned(), progress(claim, reading));
     }
@@ -225,14 +283,8 @@ fn follow(observed: &Observed, pod: &Pod, now: Timestamp) -> Plan {
             said.message.clone(),
         ));
     } else if said.phase == "Succeeded" {
-        if !is_kept(claim) {
-            wanted.insert(annotation::IMPORT_POD.to_owned(), None);
-        }
         labels.clone_from(&said.labels);
-        notes.push(Note::normal(
-            reason::IMPORT_SUCCEEDED,
-            "Import Successful".to_owned(),
-        ));
+        notes.push(succeeded(claim, pod, &mut wanted));
     } else {
         if let Some(failure) = &said.failure {
             notes.push(Note::warning(reason::ERR_IMPORT_FAILED, failure.clone()));
@@ -262,6 +314,30 @@ fn follow(observed: &Observed, pod: &Pod, now: Timestamp) -> Plan {
     }
     actions.extend(removal);
     Plan { actions, again }
+}
+
+/// The pod has copied the disk, or one stage of it.
+fn succeeded(claim: &PersistentVolumeClaim, pod: &Pod, wanted: &mut Changes) -> Note {
+    let whole = Note::normal(reason::IMPORT_SUCCEEDED, "Import Successful".to_owned());
+    let Some(stage) = checkpoint::of_pod(pod) else {
+        if !is_kept(claim) {
+            wanted.insert(annotation::IMPORT_POD.to_owned(), None);
+        }
+        return whole;
+    };
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let changes = checkpoint::copied(claim, stage, uid);
+    let is_last = changes.contains_key(annotation::CHECKPOINTS_DONE);
+    wanted.extend(changes);
+    if is_last {
+        return whole;
+    }
+    let message = format!("checkpoint {stage} is copied");
+    wanted.insert(
+        annotation::RUNNING_MESSAGE.to_owned(),
+        Some(message.clone()),
+    );
+    Note::normal(reason::IMPORT_PAUSED, message)
 }
 
 /// Annotations that go with what the pod says.
@@ -359,7 +435,7 @@ fn mark(
     })]
 }
 
-fn is_kept(claim: &PersistentVolumeClaim) -> bool {
+pub(super) fn is_kept(claim: &PersistentVolumeClaim) -> bool {
     claim.annotation(annotation::POD_RETAIN) == Some("true")
 }
 
@@ -368,9 +444,9 @@ fn delete(pod: &Pod) -> Option<Action> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let uid = pod.metadata.uid.clone()?;
     Some(Action::DeletePod {
-        uid,
+        uid: pod.metadata.uid.clone()?,
+        name: pod.metadata.name.clone()?,
         at_once: false,
     })
 }
@@ -381,12 +457,15 @@ fn end(pod: &Pod) -> Option<Action> {
     if ends_already && pod.metadata.deletion_grace_period_seconds == Some(0) {
         return None;
     }
-    let uid = pod.metadata.uid.clone()?;
-    Some(Action::DeletePod { uid, at_once: true })
+    Some(Action::DeletePod {
+        uid: pod.metadata.uid.clone()?,
+        name: pod.metadata.name.clone()?,
+        at_once: true,
+    })
 }
 
 /// Whether a pod was made for this claim, and not for another one of the same name before it.
-fn belongs(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+pub(super) fn belongs(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|owner| owner.uid == claim.uid())
 }

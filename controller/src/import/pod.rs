@@ -13,10 +13,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use longshore_crds::contract::{Overhead, Proxy, Source, variables};
-use longshore_crds::names::{annotation, label, object};
+use longshore_crds::names::{annotation, label};
 
 use self::mounts::Mounts;
 use super::source::Request;
+use crate::checkpoint;
 use crate::claim::Claim;
 
 /// What an installation decides about its pods.
@@ -57,7 +58,7 @@ pub(super) const VDDK_ARGUMENTS: &str = "/vddk-args/vddk-config-file";
 
 /// The pod that does `request` for `claim`. The same every time.
 pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &Workload) -> Pod {
-    let name = object::importer(claim.named());
+    let name = checkpoint::pod_name(claim);
     let Mounts {
         volumes,
         paths,
@@ -161,6 +162,9 @@ fn annotations(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
         if let Some(value) = claim.annotation(name) {
             all.insert(name.to_owned(), value.to_owned());
         }
+    }
+    if let Some(stage) = checkpoint::stage(claim) {
+        all.insert(annotation::CHECKPOINT.to_owned(), stage.current);
     }
     all
 }

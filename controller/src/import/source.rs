@@ -10,6 +10,7 @@ use longshore_crds::contract::{
 use longshore_crds::names::{annotation, reason};
 
 use super::pod::{VDDK_ARGUMENTS, VDDK_LIBRARY};
+use crate::checkpoint;
 use crate::claim::{Claim, controller};
 use crate::installation::Installation;
 
@@ -41,8 +42,11 @@ pub(crate) enum Refusal {
         annotation::IMPORT_ENDPOINT
     )]
     ImageStream,
-    #[error("this version does not import checkpoints by claim: import the whole disk")]
-    Checkpoint,
+    #[error(
+        "a {source_kind} source has no checkpoints, imageio and vddk have: take the annotation {} away",
+        annotation::CHECKPOINT
+    )]
+    Checkpoint { source_kind: String },
     #[error("source {source_kind} needs the annotation {annotation}")]
     Incomplete {
         source_kind: &'static str,
@@ -59,8 +63,9 @@ impl Refusal {
     /// The word for it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::ImageStream | Self::Incomplete { .. } => reason::UNSUPPORTED_SOURCE,
-            Self::Checkpoint => reason::CHECKPOINTS_NOT_SUPPORTED,
+            Self::ImageStream | Self::Incomplete { .. } | Self::Checkpoint { .. } => {
+                reason::UNSUPPORTED_SOURCE
+            }
             Self::NoVddk => reason::AWAITING_VDDK,
         }
     }
@@ -92,8 +97,10 @@ fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> 
         let endpoint = needed(claim, source_kind, annotation::IMPORT_ENDPOINT)?;
         Ok(Secret::from(endpoint))
     };
-    if claim.annotation(annotation::CHECKPOINT).is_some() {
-        return Err(Refusal::Checkpoint);
+    let checkpoint = checkpoint::stage(claim);
+    if checkpoint.is_some() && !["imageio", "vddk"].contains(&word) {
+        let source_kind = word.chars().take(64).collect();
+        return Err(Refusal::Checkpoint { source_kind });
     }
     Ok(match word {
         "s3" => Source::S3 {
@@ -116,7 +123,7 @@ fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> 
         "imageio" => Source::Imageio {
             endpoint: endpoint("imageio")?,
             disk_id: needed(claim, "imageio", annotation::IMPORT_DISK_ID)?,
-            checkpoint: None,
+            checkpoint,
         },
         "vddk" => {
             if owned(claim, annotation::VDDK_IMAGE).is_none() {
@@ -132,7 +139,7 @@ fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> 
                     library: Some(PathBuf::from(VDDK_LIBRARY)),
                     arguments: arguments.map(|_| PathBuf::from(VDDK_ARGUMENTS)),
                 },
-                checkpoint: None,
+                checkpoint,
             }
         }
         "none" => Source::Blank,

@@ -1,6 +1,7 @@
 //! The import controller's decisions, each as a table of what is seen and what is done about it.
 
 mod pods;
+mod stages;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use longshore_crds::names::{annotation, reason};
@@ -49,6 +50,7 @@ fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
         binds_late: true,
         honors_first_consumer: true,
         was_filled: false,
+        wait: None,
     }
 }
 
@@ -307,6 +309,7 @@ fn a_filled_claim_keeps_its_disk_and_loses_its_pod() {
     let pod = importer(&json!({"phase": "Succeeded"}));
     let away = vec![Action::DeletePod {
         uid: "pod-1".to_owned(),
+        name: "importer-disk".to_owned(),
         at_once: false,
     }];
     assert_eq!(
@@ -326,6 +329,7 @@ fn a_claim_that_ends_takes_its_pod_with_it() {
     let pod = importer(&json!({"phase": "Running"}));
     let away = vec![Action::DeletePod {
         uid: "pod-1".to_owned(),
+        name: "importer-disk".to_owned(),
         at_once: true,
     }];
     assert_eq!(plan(&seen(ending.clone(), Some(pod))), away);

@@ -31,6 +31,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::Clone),
         1 => Just(Kind::Populator),
         2 => Just(Kind::Adopting),
+        2 => Just(Kind::Warm),
     ]
 }
 
@@ -51,6 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (at(), kind()).prop_map(|(at, kind)| Step::Volume(at, kind)),
         1 => at().prop_map(Step::DeleteVolume),
         1 => at().prop_map(Step::EditVolume),
+        2 => at().prop_map(Step::Checkpoint),
+        1 => at().prop_map(Step::LastCheckpoint),
         3 => at().prop_map(Step::Claim),
         1 => at().prop_map(Step::ForeignClaim),
         2 => at().prop_map(Step::DeleteClaim),
@@ -77,6 +80,7 @@ fn beginning() -> impl Strategy<Value = Beginning> {
         1 => Just(Beginning::Importing),
         2 => Just(Beginning::Filled),
         1 => Just(Beginning::FilledClaim),
+        1 => Just(Beginning::Paused),
     ]
 }
 
@@ -84,7 +88,8 @@ proptest! {
     #![proptest_config(cases())]
 
     /// Whatever happens in whatever order, with watches that lag: no worker beside a pod that mounts the
-    /// claim or for a disk that is filled, nothing foreign touched, and in the end there is peace.
+    /// claim, for a disk that is filled or for a checkpoint that was copied, or before the one that it
+    /// goes on from; nothing foreign touched, and in the end there is peace.
     #[test]
     fn any_history_ends_in_peace_and_harms_nobody(
         beginning in beginning(),
@@ -108,6 +113,31 @@ proptest! {
             prop_assert!(faults.is_empty(), "{faults:#?}");
             // Binding and deletion are others' work on it.
             prop_assert!(foreign_things(&world.server).len() <= foreign.len());
+            Ok(())
+        })?;
+    }
+
+    /// Of two imports one waits for the other, whatever else happens, and in the end neither waits.
+    #[test]
+    fn no_more_importers_than_may_be_are_at_work_and_everybodys_turn_comes(
+        history in vec((step(), rounds(), any::<bool>()), 1..20),
+    ) {
+        runtime().block_on(async {
+            let mut world = World::limited(1);
+            for (step, rounds, housekeeping) in history {
+                world.step(step);
+                for (claims_first, lag) in rounds {
+                    world.round(claims_first, lag).await;
+                }
+                if housekeeping {
+                    world.housekeeping();
+                }
+            }
+            prop_assert!(world.settle(true).await.is_some(), "no end of it");
+            prop_assert!(world.complete().await.is_some(), "no end of it");
+            prop_assert_eq!(world.queued(), 0);
+            let faults = world.server.store().faults.clone();
+            prop_assert!(faults.is_empty(), "{faults:#?}");
             Ok(())
         })?;
     }

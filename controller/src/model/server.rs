@@ -44,6 +44,10 @@ pub(super) struct Store {
     pub(super) quota_is_used_up: bool,
     /// Claims, by uid, whose disk was filled.
     pub(super) filled: BTreeSet<String>,
+    /// Claims, by uid, and which checkpoints were copied to them.
+    pub(super) stages: BTreeMap<String, Vec<String>>,
+    /// As many importers may be at work.
+    pub(super) most: Option<usize>,
     /// What the controllers did and must not.
     pub(super) faults: Vec<String>,
     /// Somebody else looks after the cluster, and the controllers know.

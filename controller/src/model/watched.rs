@@ -35,6 +35,15 @@ impl Store {
                             .push(format!("{name} was made beside {other} on {owner}"));
                     }
                 }
+                let importers = self.objects.iter().filter(|((kind, _), pod)| {
+                    let ended = ["Succeeded", "Failed"].contains(&text(pod, "/status/phase"));
+                    let role = &pod["metadata"]["labels"][label::ROLE];
+                    kind == "pods" && !ended && *role == json!(label::ROLE_IMPORTER)
+                });
+                if self.most.is_some_and(|most| importers.count() >= most) {
+                    self.faults
+                        .push(format!("{name} was made beyond the limit"));
+                }
                 let claim = self.objects.get(&key("persistentvolumeclaims", &owner));
                 let claim = claim.filter(|claim| text(claim, "/metadata/uid") == uid);
                 let Some(claim) = claim else {
@@ -43,6 +52,15 @@ impl Store {
                 };
                 let volume = text(claim, "/metadata/ownerReferences/0/kind") == "DataVolume";
                 let knows = noted(claim, annotation::POD_PHASE) == Some("Succeeded");
+                let stages = self.stages.get(&uid).map_or(&[][..], Vec::as_slice);
+                if let Some(checkpoint) = noted(body, annotation::CHECKPOINT) {
+                    let before = noted(claim, annotation::CHECKPOINT_PREVIOUS).unwrap_or_default();
+                    let last = stages.last().map_or("", String::as_str);
+                    if stages.iter().any(|stage| stage == checkpoint) || last != before {
+                        self.faults
+                            .push(format!("{name} was made for {checkpoint} after {stages:?}"));
+                    }
+                }
                 if self.filled.contains(&uid) && (volume || knows) {
                     self.faults
                         .push(format!("{name} was made for a disk that is filled"));

@@ -3,14 +3,16 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use longshore_crds::names::{annotation, object};
+use longshore_crds::names::{annotation, object, reason};
 use serde_json::{Value, json};
 
 use super::server::{Key, NAMESPACE, Server, Store, key, noted, text, used_by};
 use crate::context::Context;
 use crate::health::Health;
+use crate::import::line::Line;
 use crate::import::pod::Workload;
 use crate::known::Known;
 use crate::settings::Settings;
@@ -54,6 +56,7 @@ pub(super) fn context(client: Client, known: Known) -> Context {
         clock,
         known,
         health: Health::new(),
+        line: Line::default(),
     }
 }
 
@@ -67,6 +70,7 @@ pub(super) enum Kind {
     Clone,
     Populator,
     Adopting,
+    Warm,
 }
 
 /// How a pod goes on.
@@ -86,6 +90,10 @@ pub(super) enum Step {
     Volume(bool, Kind),
     DeleteVolume(bool),
     EditVolume(bool),
+    /// Another checkpoint of a volume that has some.
+    Checkpoint(bool),
+    /// No more of them follow.
+    LastCheckpoint(bool),
     /// A claim with annotations, and no volume.
     Claim(bool),
     /// A claim that has nothing to do with any of this.
@@ -126,10 +134,26 @@ pub(super) enum Beginning {
     Filled,
     /// A claim without a volume that has.
     FilledClaim,
+    /// A volume that has one checkpoint, and waits for the next.
+    Paused,
 }
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// One in which so many importers may be at work at a time.
+    pub(super) fn limited(most: usize) -> Self {
+        let limit = json!({"metadata": {
+            "name": object::CDI, "annotations": {annotation::IMPORTS_PER_NODE: most.to_string()},
+        }});
+        let world = Self::with(&[("cdis", limit)]);
+        world.server.store().most = Some(most);
+        world
+    }
+
+    fn with(more: &[(&str, Value)]) -> Self {
         let server = Server::default();
         let classes = [("late", "WaitForFirstConsumer"), ("now", "Immediate")].map(|(name, mode)| {
             let class = json!({"metadata": {"name": name}, "provisioner": "p", "volumeBindingMode": mode});
@@ -144,6 +168,7 @@ impl World {
             classes
                 .iter()
                 .chain([&config])
+                .chain(more)
                 .map(|(kind, it)| (*kind, it)),
         );
         Self {
@@ -160,6 +185,10 @@ impl World {
             Beginning::Nothing => &[],
             Beginning::Importing => &[volume, Step::Pod(false, Turn::Run)],
             Beginning::Filled => &[volume, Step::Pod(false, Turn::Complete)],
+            Beginning::Paused => &[
+                Step::Volume(false, Kind::Warm),
+                Step::Pod(false, Turn::Complete),
+            ],
             Beginning::FilledClaim => &[Step::Claim(false), Step::Pod(false, Turn::Complete)],
         };
         for step in steps {
@@ -180,6 +209,7 @@ impl World {
         self.seen.push(fresh);
         let at = self.seen.len().saturating_sub(lag + 1);
         let seen = self.seen.get(at).cloned().unwrap_or_default();
+        self.context.line.sees_all(&self.importers());
         let order = if claims_first {
             [CLAIMS, VOLUMES]
         } else {
@@ -192,6 +222,38 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What a watch of importers brings.
+    fn importers(&self) -> Vec<Pod> {
+        let pods = self.server.store().of("pods");
+        let role = |pod: &Value| text(&pod["metadata"]["labels"], "/cdi.kubevirt.io") == "importer";
+        pods.into_iter()
+            .filter(|(_, pod)| role(pod))
+            .map(|(_, pod)| serde_json::from_value(pod).unwrap())
+            .collect()
+    }
+
+    /// Lets every import end well, one after the other. `None` if there is no end of it.
+    pub(super) async fn complete(&mut self) -> Option<()> {
+        for _ in 0..8 {
+            for at in [false, true] {
+                self.step(Step::StopMachine(at));
+                self.step(Step::Quota(false));
+                self.step(Step::Pod(at, Turn::Complete));
+                self.settle(true).await?;
+            }
+        }
+        Some(())
+    }
+
+    /// Claims that say that it is not their turn.
+    pub(super) fn queued(&self) -> usize {
+        let claims = self.server.store().of(CLAIMS);
+        let queued = claims.iter().filter(|(_, claim)| {
+            noted(claim, annotation::RUNNING_REASON) == Some(reason::IMPORT_QUEUED)
+        });
+        queued.count()
     }
 
     /// A failed round is made again, as the queue would; here by whoever calls.
@@ -261,6 +323,19 @@ impl World {
             Step::EditVolume(at) => store.change(&key(VOLUMES, name(at)), |volume| {
                 volume["spec"]["priorityClassName"] = json!("high");
             }),
+            Step::Checkpoint(at) => store.change(&key(VOLUMES, name(at)), |volume| {
+                if let Some(list) = volume["spec"]["checkpoints"].as_array_mut() {
+                    let (last, next) = (list.len(), list.len() + 1);
+                    list.push(
+                        json!({"previous": format!("c{last}"), "current": format!("c{next}")}),
+                    );
+                }
+            }),
+            Step::LastCheckpoint(at) => store.change(&key(VOLUMES, name(at)), |volume| {
+                if volume["spec"]["checkpoints"].is_array() {
+                    volume["spec"]["finalCheckpoint"] = json!(true);
+                }
+            }),
             Step::Claim(at) => {
                 let asks = json!({annotation::IMPORT_ENDPOINT: "https://h/disk"});
                 drop(store.create(CLAIMS, &claim(name(at), &asks)));
@@ -292,8 +367,14 @@ impl World {
                 });
                 drop(store.create("pods", &pod));
             }
-            Step::DeletePod(at) => store.remove(&key("pods", &object::importer(name(at))), false),
-            Step::Pod(at, turn) => store.turn(&object::importer(name(at)), turn),
+            Step::DeletePod(at) => {
+                let pod = store.importer(name(at));
+                store.remove(&key("pods", &pod), false);
+            }
+            Step::Pod(at, turn) => {
+                let pod = store.importer(name(at));
+                store.turn(&pod, turn);
+            }
             Step::Quota(used_up) => store.quota_is_used_up = used_up,
             Step::Wait => {
                 drop(store);
@@ -404,6 +485,18 @@ impl Store {
         }
     }
 
+    /// The pod that works on a claim; of several the one that has not ended.
+    fn importer(&self, claim: &str) -> String {
+        let plain = object::importer(claim);
+        let staged = format!("{plain}-checkpoint-");
+        let mut known = self.of("pods");
+        known.retain(|(key, pod)| {
+            key.1.starts_with(&staged)
+                && !["Succeeded", "Failed"].contains(&text(pod, "/status/phase"))
+        });
+        known.pop().map_or(plain, |(key, _)| key.1)
+    }
+
     /// A kubelet's word about an importer that it runs.
     fn turn(&mut self, pod: &str, turn: Turn) {
         let key = key("pods", pod);
@@ -431,7 +524,12 @@ impl Store {
             }
             Turn::Complete => {
                 let uid = text(&known, "/metadata/ownerReferences/0/uid").to_owned();
-                self.filled.insert(uid);
+                if let Some(checkpoint) = noted(&known, annotation::CHECKPOINT) {
+                    let stages = self.stages.entry(uid).or_default();
+                    stages.push(checkpoint.to_owned());
+                } else {
+                    self.filled.insert(uid);
+                }
                 let state = ended(0, &json!({"message": "Import Complete"}));
                 json!({"phase": "Succeeded", "containerStatuses": container(restarts, state, json!({}))})
             }
@@ -475,6 +573,12 @@ fn volume(name: &str, kind: Kind) -> Value {
             json!({}),
         ),
         Kind::Populator => (http, "now", json!({annotation::USE_POPULATOR: "true"})),
+        Kind::Warm => (
+            json!({"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
+                "insecureSkipVerify": true}}),
+            "now",
+            json!({}),
+        ),
         Kind::Adopting => (http, "now", json!({annotation::ALLOW_ADOPTION: "true"})),
     };
     let size = if matches!(kind, Kind::Nonsense) {
@@ -482,13 +586,17 @@ fn volume(name: &str, kind: Kind) -> Value {
     } else {
         "1Gi"
     };
-    json!({
+    let mut volume = json!({
         "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
         "spec": {"source": source, "pvc": {
             "storageClassName": class, "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": size}},
         }},
-    })
+    });
+    if matches!(kind, Kind::Warm) {
+        volume["spec"]["checkpoints"] = json!([{"previous": "", "current": "c1"}]);
+    }
+    volume
 }
 
 /// Whether nobody has touched what is not ours.

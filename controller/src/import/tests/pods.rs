@@ -44,6 +44,7 @@ fn a_pod_that_was_evicted_says_so_and_makes_way_for_another_one_after_a_while() 
     let at = |pod: &Pod| planned(&seen(claim("Bound", &json!({})), Some(pod.clone())));
     let away = Action::DeletePod {
         uid: "pod-1".to_owned(),
+        name: "importer-disk".to_owned(),
         at_once: false,
     };
     pod.metadata.creation_timestamp =
@@ -270,6 +271,7 @@ fn work_on_a_claim_ends_at_once_when_its_volume_goes() {
     let mut pod = importer(&json!({"phase": "Pending"}));
     let away = |at_once| Action::DeletePod {
         uid: "pod-1".to_owned(),
+        name: "importer-disk".to_owned(),
         at_once,
     };
     assert_eq!(
@@ -363,7 +365,7 @@ fn sources_that_lack_something_are_refused_before_there_is_a_pod() {
     for (annotations, why, names) in [
         (no_image, reason::AWAITING_VDDK, annotation::VDDK_IMAGE),
         (stream, reason::UNSUPPORTED_SOURCE, "image streams"),
-        (warm, reason::CHECKPOINTS_NOT_SUPPORTED, "checkpoints"),
+        (warm, reason::UNSUPPORTED_SOURCE, "checkpoints"),
         (
             no_disk,
             reason::UNSUPPORTED_SOURCE,
