@@ -128,7 +128,7 @@ impl Shared {
         // A connection is slow at first, and all behind its first part would wait for that.
         let mut most = LEAST_PART;
         let mut warm = false;
-        let fetch = self.fetch.alone();
+        let mut fetch = self.fetch.clone();
         loop {
             let mut part = self.part(number, most, &mut warm).await;
             let mut parcel = Parcel::of(&self, &part);
@@ -152,6 +152,7 @@ impl Shared {
                     // This connection broke. What the others do tells about the server.
                     let others = e.is_of_the_line() && part.attempts.failed() == 0;
                     let again = fetch.again(e, &mut part.attempts, start, len, brought);
+                    fetch.go_alone();
                     (again, others)
                 }
             };

@@ -131,14 +131,13 @@ impl Fetch {
         }
     }
 
-    /// The same over a connection that nobody else takes. One client's connections go to whoever asks
+    /// From here on over a connection that nobody else takes. One client's connections go to whoever asks
     /// first: a request that needs a new one gets another's, which is quick by now, and leaves it the new one.
-    pub(crate) fn alone(&self) -> Self {
-        let own = self.agent.other_clients();
-        let own = own.inspect_err(|error| tracing::debug!(%error, "connections are shared"));
-        Self {
-            own: own.ok().map(Arc::new),
-            ..self.clone()
+    pub(crate) fn go_alone(&mut self) {
+        if self.own.is_none() {
+            let own = self.agent.other_clients();
+            let own = own.inspect_err(|error| tracing::debug!(%error, "connections are shared"));
+            self.own = own.ok().map(Arc::new);
         }
     }
 
