@@ -7,5 +7,7 @@ mod claims;
 mod imports;
 mod installations;
 mod kinds;
+mod line;
 mod rig;
+mod stages;
 mod volumes;

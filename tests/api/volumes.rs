@@ -42,7 +42,7 @@ fn what_is_not_done_here_waits_with_its_reason_and_makes_nothing() {
         ),
         (
             with(data_volume("warm"), "spec.checkpoints", checkpoints),
-            "CheckpointsNotSupported",
+            "ErrClaimNotValid",
         ),
     ] {
         namespace.apply(&volume);

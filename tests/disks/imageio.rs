@@ -16,9 +16,9 @@ use longshore_transfer::{
 
 use super::{MIB, Place, chain, import_to, options, same};
 
-struct Rig {
-    place: Place,
-    engine: FakeEngine,
+pub(super) struct Rig {
+    pub(super) place: Place,
+    pub(super) engine: FakeEngine,
     _nbd: Server,
 }
 
@@ -26,7 +26,7 @@ const SIZE: u64 = 64 * MIB;
 
 impl Rig {
     /// A disk behind everything; `None` where something is not installed.
-    fn new(seed: u64, behaviour: Behaviour) -> Option<Self> {
+    pub(super) fn new(seed: u64, behaviour: Behaviour) -> Option<Self> {
         let place = Place::new();
         place.disk("in.raw", seed);
         Self::over(place, behaviour, |place| {
@@ -53,7 +53,7 @@ impl Rig {
         })
     }
 
-    fn disk(&self) -> ImageioDisk {
+    pub(super) fn disk(&self) -> ImageioDisk {
         let auth = BasicAuth {
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
@@ -71,7 +71,7 @@ impl Rig {
     }
 
     #[track_caller]
-    fn refused(disk: &ImageioDisk) -> ImageioError {
+    pub(super) fn refused(disk: &ImageioDisk) -> ImageioError {
         match imageio_source(disk, &options()) {
             Err(longshore_importer::Error::Imageio { source, .. }) => source,
             Err(e) => panic!("{}", chain(&e)),
@@ -81,7 +81,7 @@ impl Rig {
 
     /// How it was ended.
     #[track_caller]
-    fn ended(&self, how: &str) {
+    pub(super) fn ended(&self, how: &str) {
         let calls = self.engine.calls();
         assert_eq!(self.engine.count(&format!("/{how}")), 1, "{calls:?}");
         let other = if how == "cancel" {
@@ -244,7 +244,7 @@ impl Rig {
 }
 
 /// Between two looks at something that comes when it comes.
-fn pause() {
+pub(super) fn pause() {
     std::thread::park_timeout(Duration::from_millis(5));
 }
 
@@ -501,7 +501,7 @@ fn several_requests_are_under_way_but_no_more_than_the_server_allows() {
 }
 
 /// A pod's program for the rig's disk, which is to become `disk.img` in `data`.
-fn pod(rig: &Rig) -> Command {
+pub(super) fn pod(rig: &Rig) -> Command {
     let path = |name: &str| rig.place.path(name);
     std::fs::create_dir_all(path("data")).unwrap();
     let mut command = Command::new("env");

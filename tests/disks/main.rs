@@ -6,6 +6,7 @@
 )]
 
 mod imageio;
+mod imageio_faults;
 mod nbd;
 mod resume;
 mod vddk;

@@ -145,9 +145,19 @@ impl Gate {
         authority: Option<&Authority>,
         decide: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen_on("127.0.0.1", upstream, authority, decide)
+    }
+
+    /// The same on another address of this host.
+    pub fn listen_on(
+        host: &str,
+        upstream: Option<Upstream>,
+        authority: Option<&Authority>,
+        decide: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((host, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = authority.map(|authority| authority.server_config(&["localhost", "127.0.0.1"]));
+        let tls = authority.map(|authority| authority.server_config(&["localhost", host]));
         let secure = tls.is_some();
         let state = Arc::new(State {
             decide: Box::new(decide),

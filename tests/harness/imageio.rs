@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ pub struct Imageio {
 #[derive(Debug, Clone, Copy)]
 struct Ports {
     control: u16,
-    remote: u16,
+    remote: SocketAddr,
 }
 
 fn program() -> Option<PathBuf> {
@@ -45,26 +45,32 @@ fn free_port() -> u16 {
 impl Imageio {
     /// Starts one. `None`, with the reason, where it is not installed; in CI that is a failure.
     pub fn start() -> Option<Self> {
+        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another address of this host.
+    pub fn start_on(host: IpAddr) -> Option<Self> {
         let Some(program) = program() else {
             assert!(std::env::var_os("CI").is_none(), "ovirt-imageio is missing");
             eprintln!("skipped: ovirt-imageio {VERSION} is not installed (cargo xtask install)");
             return None;
         };
-        Some(Self::of(&program))
+        Some(Self::of(&program, host))
     }
 
-    fn of(program: &Path) -> Self {
+    fn of(program: &Path, host: IpAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (remote, control) = (free_port(), free_port());
+        let (remote, control) = (SocketAddr::new(host, free_port()), free_port());
         let folder = directory.path().join("conf.d");
         std::fs::create_dir(&folder).unwrap();
         let configuration = format!(
             "[daemon]\nsystemd_enable = false\ndrop_privileges = false\nrun_dir = {0}\n\
              [tls]\nenable = false\n[local]\nenable = false\n\
-             [remote]\nhost = 127.0.0.1\nport = {remote}\n\
+             [remote]\nhost = {host}\nport = {1}\n\
              [control]\ntransport = tcp\nport = {control}\nremove_timeout = 10\n\
              [handlers]\nkeys = stderr\n[logger_root]\nhandlers = stderr\n",
-            directory.path().display()
+            directory.path().display(),
+            remote.port()
         );
         std::fs::write(folder.join("50-test.conf"), configuration).unwrap();
         let mut process = Command::new(program)
@@ -91,6 +97,11 @@ impl Imageio {
 
 impl Ports {
     fn ticket(self, method: &str, id: &str, body: &Value) -> u16 {
+        let answer = self.asked(method, id, body);
+        answer.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    fn asked(self, method: &str, id: &str, body: &Value) -> String {
         let mut control = TcpStream::connect(("127.0.0.1", self.control)).unwrap();
         let body = body.to_string();
         write!(
@@ -101,7 +112,7 @@ impl Ports {
         .unwrap();
         let mut answer = String::new();
         control.read_to_string(&mut answer).unwrap();
-        answer.split_whitespace().nth(1).unwrap().parse().unwrap()
+        answer
     }
 
     /// What the server knows of a ticket.
@@ -132,21 +143,28 @@ pub struct Behaviour {
     pub only_proxy: bool,
     /// The parent that it names for snapshots.
     pub parent: Option<&'static str>,
+    /// Calls that begin so, by method and path, are answered with 503, each so many times.
+    pub busy: Option<(&'static str, u32)>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// The NBD server of transfers that are yet to begin.
+    url: String,
     calls: Vec<String>,
     bodies: Vec<Value>,
     looks: u32,
     begun: u32,
+    refused: u32,
+    /// The phase that the system has put the transfer in.
+    paused: Option<&'static str>,
     open: BTreeMap<String, Value>,
 }
 
 /// Not an engine: as much of one as tells whether its transfers are begun, kept and ended as they should.
 #[derive(Debug)]
 pub struct FakeEngine {
-    port: u16,
+    address: SocketAddr,
     state: Arc<Mutex<State>>,
     imageio: Imageio,
 }
@@ -159,14 +177,19 @@ const TOKEN: &str = "a-token-of-the-fake";
 
 impl FakeEngine {
     /// One whose disk `disk-1` is what the NBD server behind `nbd` has, `size` bytes.
+    ///
+    /// It listens where the server does.
     pub fn start(imageio: Imageio, nbd: &str, size: u64, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State::default()));
+        let listener = TcpListener::bind((imageio.ports.remote.ip(), 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = State {
+            url: nbd.to_owned(),
+            ..State::default()
+        };
+        let state = Arc::new(Mutex::new(state));
         let fake = Fake {
             state: Arc::clone(&state),
             imageio: imageio.ports,
-            url: nbd.to_owned(),
             size,
             behaviour,
         };
@@ -178,7 +201,7 @@ impl FakeEngine {
             }
         });
         Self {
-            port,
+            address,
             state,
             imageio,
         }
@@ -186,12 +209,33 @@ impl FakeEngine {
 
     /// Its API.
     pub fn api(&self) -> String {
-        format!("http://127.0.0.1:{}/ovirt-engine/api", self.port)
+        format!("http://{}/ovirt-engine/api", self.address)
     }
 
     /// Host and port.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
+    }
+
+    /// From now on the disk is what another NBD server has.
+    pub fn put(&self, nbd: &str) {
+        nbd.clone_into(&mut self.lock().url);
+    }
+
+    /// Pauses the transfer, as the system does when its storage fails: the ticket is gone.
+    pub fn pause(&self) {
+        self.lock().paused = Some("paused_system");
+        self.imageio
+            .ports
+            .ticket("DELETE", "transfer-1", &json!({}));
+    }
+
+    /// When the ticket of the transfer runs out, in seconds of the server's clock.
+    pub fn expires(&self) -> u64 {
+        let answer = self.imageio.ports.asked("GET", "transfer-1", &json!({}));
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let ticket: Value = serde_json::from_str(body).unwrap();
+        ticket["expires"].as_u64().unwrap()
     }
 
     /// What was asked of it, method and path.
@@ -226,7 +270,6 @@ struct Fake {
     state: Arc<Mutex<State>>,
     /// The server itself ends with the engine, which this thread of its outlives.
     imageio: Ports,
-    url: String,
     size: u64,
     behaviour: Behaviour,
 }
@@ -288,6 +331,9 @@ impl Fake {
         state.calls.push(request.line.clone());
         let line = request.line.as_str();
         if line == "POST /ovirt-engine/sso/oauth/token" {
+            if self.is_busy(&mut state, line) {
+                return (503, json!({"detail": "the engine is starting"}));
+            }
             return self.token(&request.body);
         }
         let known = if self.behaviour.basic {
@@ -298,6 +344,9 @@ impl Fake {
         };
         if request.authorization != known {
             return (401, json!({"reason": "Unauthorized"}));
+        }
+        if self.is_busy(&mut state, line) {
+            return (503, json!({"detail": "the engine is starting"}));
         }
         let Some((method, path)) = line.split_once(" /ovirt-engine/api/") else {
             return (404, json!({}));
@@ -321,6 +370,17 @@ impl Fake {
             ("POST", "imagetransfers") => self.begin(&mut state, &request.body),
             _ => self.transfer(&mut state, method, path),
         }
+    }
+
+    fn is_busy(&self, state: &mut State, line: &str) -> bool {
+        let Some((calls, times)) = self.behaviour.busy else {
+            return false;
+        };
+        if !line.starts_with(calls) || state.refused >= times {
+            return false;
+        }
+        state.refused += 1;
+        true
     }
 
     fn token(&self, body: &[u8]) -> (u16, Value) {
@@ -356,7 +416,7 @@ impl Fake {
             .parse()
             .unwrap();
         let ticket = json!({
-            "uuid": "transfer-1", "size": self.size, "url": self.url, "timeout": 300,
+            "uuid": "transfer-1", "size": self.size, "url": state.url, "timeout": 300,
             "inactivity_timeout": inactivity, "ops": ["read"], "dirty": dirty,
         });
         assert_eq!(self.imageio.ticket("PUT", "transfer-1", &ticket), 200);
@@ -376,10 +436,11 @@ impl Fake {
                 state.looks += 1;
                 let phase = match self.behaviour.phase {
                     _ if state.looks <= self.behaviour.initializing => "initializing",
+                    _ if state.paused.is_some() => state.paused.unwrap(),
                     Some(phase) => phase,
                     None => "transferring",
                 };
-                let url = format!("http://127.0.0.1:{}/images/transfer-1", self.imageio.remote);
+                let url = format!("http://{}/images/transfer-1", self.imageio.remote);
                 let nowhere = format!("http://127.0.0.1:{}/images/transfer-1", free_port());
                 let direct = if self.behaviour.only_proxy {
                     &nowhere

@@ -14,5 +14,6 @@ mod formats;
 mod kills;
 mod refusals;
 mod rig;
+mod sources;
 mod uninstall;
 mod volumes;

@@ -83,6 +83,11 @@ fn begin(turn: impl FnOnce() -> Turn) -> Option<Case> {
 }
 
 impl Case {
+    /// The address by which pods reach servers of a test.
+    pub(crate) fn address(&self) -> &'static str {
+        &self.node.address
+    }
+
     /// A server that pods can reach.
     pub(crate) fn serve(&self, page: Page) -> Server {
         Server::start_on(&self.node.address, None, [("/disk", page)])

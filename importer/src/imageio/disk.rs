@@ -158,7 +158,11 @@ impl Disk {
             HttpError::Cancelled => longshore_transfer::Error::Interrupted,
             source => longshore_transfer::Error::Source {
                 name: self.name.clone(),
-                source: Box::new(source),
+                // What the engine did to the transfer says more than what the server says then.
+                source: match self.transfer.ended() {
+                    Some(ended) => Box::new(ended),
+                    None => Box::new(source),
+                },
             },
         }
     }

@@ -20,7 +20,7 @@ use url::Url;
 
 use super::{Checkpoint, ImageioDisk, ImageioError};
 use crate::http::{HttpError, Net, TICK, client_for, exchange};
-use crate::{BasicAuth, SourceOptions};
+use crate::{BasicAuth, Retry, SourceOptions};
 
 /// Answers of the engine are lists of snapshots at the most.
 const MOST_ANSWER: usize = 8 << 20;
@@ -342,7 +342,21 @@ impl Transfer {
     pub(super) fn ready(&self) -> Result<Places, ImageioError> {
         let started = Instant::now();
         loop {
-            let transfer = self.look()?;
+            let transfer = match self.look() {
+                // An engine that is overloaded or starts anew is no reason to begin anew.
+                Err(error)
+                    if error.retry() == Retry::Transient
+                        && started.elapsed() < self.engine.patience =>
+                {
+                    tracing::info!(
+                        cause = &error as &dyn std::error::Error,
+                        "looking at the image transfer again"
+                    );
+                    self.engine.wait()?;
+                    continue;
+                }
+                transfer => transfer?,
+            };
             let phase = text(&transfer, "phase").unwrap_or("of no phase");
             match phase {
                 "transferring" => {
@@ -367,6 +381,18 @@ impl Transfer {
             }
             self.engine.wait()?;
         }
+    }
+
+    /// How the transfer has ended by itself, if it has.
+    pub(super) fn ended(&self) -> Option<ImageioError> {
+        let phase = match self.look() {
+            Ok(transfer) => text(&transfer, "phase")?.to_owned(),
+            Err(ImageioError::Refused { status: 404, .. }) => "gone".to_owned(),
+            Err(_) => return None,
+        };
+        (phase != "transferring").then(|| ImageioError::Phase {
+            phase: phase.chars().take(MOST_SAID).collect(),
+        })
     }
 
     fn look(&self) -> Result<Value, ImageioError> {

@@ -201,9 +201,13 @@ fn node(count: &mut Count) -> Result<()> {
     let test = || cargo::locked("test").args(["--package", "longshore-tests", "--test", "node"]);
     // The node has no way to a registry, nor to anything else.
     test().arg("--no-run").check()?;
+    let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
     let cluster = cluster::Running::node(&format!("test-{}", std::process::id()))?;
     // They wait for the node much more than they work.
-    let run = test().args(["--no-fail-fast", "--", "--test-threads=8"]);
+    let run = test()
+        .args(["--no-fail-fast", "--", "--test-threads=8"])
+        .env("LONGSHORE_VERSITYGW", s3)
+        .env("LONGSHORE_FAKE_GCS_SERVER", gcs);
     tests(cluster.within(&run)?, count)
 }
 

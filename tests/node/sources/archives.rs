@@ -1,0 +1,50 @@
+//! Archives of files, unpacked to a volume.
+
+use std::path::Path;
+use std::process::Command;
+
+use longshore_tests::data;
+use longshore_tests::http::Page;
+use longshore_tests::program::run;
+use serde_json::json;
+
+use super::super::rig::{case, data_volume, http};
+use super::annotated;
+
+fn has(folder: &Path, expected: &Path) {
+    let mut diff = Command::new("diff");
+    diff.args(["--recursive", "--no-dereference"]);
+    run(diff.arg(expected).arg(folder));
+}
+
+#[test]
+fn an_archive_becomes_its_files() {
+    let Some(case) = case() else { return };
+    let folder = data::quick_dir();
+    let files = folder.path().join("files");
+    std::fs::create_dir_all(files.join("deep/er")).unwrap();
+    std::fs::write(files.join("deep/er/noise"), data::disk(1 << 20, 38)).unwrap();
+    std::fs::write(files.join("word"), "files, and no disk").unwrap();
+    std::os::unix::fs::symlink("deep/er/noise", files.join("link")).unwrap();
+    let archive = folder.path().join("files.tar.gz");
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--gzip", "--file"]).arg(&archive);
+    run(tar.arg("--directory").arg(&files).arg("."));
+    let server = case.serve(Page::of(std::fs::read(&archive).unwrap()));
+    let (one, other) = (case.folder_for("volume"), case.folder_for("claim"));
+    let mut volume = data_volume("volume", &http(&server));
+    volume["spec"]["contentType"] = json!("archive");
+    case.apply(&volume);
+    annotated(
+        &case,
+        "claim",
+        &[
+            ("import.endpoint", &server.url("/disk")),
+            ("contentType", "archive"),
+        ],
+    );
+    case.succeeded("volume");
+    has(&one, &files);
+    case.filled("claim");
+    has(&other, &files);
+}

@@ -1,0 +1,193 @@
+//! Disks of oVirt, from its real server and a fake engine: whole, and checkpoint by checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use longshore_tests::data;
+use longshore_tests::imageio::{Behaviour, FakeEngine, Imageio, PASSWORD, USER};
+use longshore_tests::nbd::Server;
+use longshore_tests::program::{have, run};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::super::rig::{Case, case, data_volume, disk, holds, holds_sparse};
+use super::{annotated, fails, secret, volume};
+
+/// A folder with `base.raw`, and `top.qcow2` with changes on top of it.
+struct Disks {
+    folder: TempDir,
+    base: Vec<u8>,
+}
+
+impl Disks {
+    fn new(seed: u64) -> Self {
+        let folder = data::quick_dir();
+        let base = disk(seed);
+        let this = Self { folder, base };
+        std::fs::write(this.path("base.raw"), &this.base).unwrap();
+        let create = [
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            "base.raw",
+            "-F",
+            "raw",
+            "top.qcow2",
+        ];
+        this.run("qemu-img", &create);
+        let changes = [
+            "-c",
+            "write -P 7 1M 300k",
+            "-c",
+            "write -z 3M 1M",
+            "-c",
+            "write -P 9 8M 64k",
+        ];
+        this.run(
+            "qemu-io",
+            &[&["-f", "qcow2"], &changes[..], &["top.qcow2"]].concat(),
+        );
+        this.run(
+            "qemu-img",
+            &["convert", "-O", "raw", "top.qcow2", "now.raw"],
+        );
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, program: &str, args: &[&str]) {
+        run(Command::new(program)
+            .current_dir(self.folder.path())
+            .args(args));
+    }
+
+    /// Only the top layer, as the host serves a shallow transfer.
+    fn top(&self) -> Server {
+        let file = json!({"driver": "file", "filename": self.path("top.qcow2")});
+        let top = json!({"driver": "qcow2", "backing": null, "file": file});
+        Server::qemu_with(&["--allocation-depth"], Path::new(&format!("json:{top}")))
+    }
+}
+
+fn nbd(server: &Server) -> String {
+    format!("nbd:unix:{}", server.socket().display())
+}
+
+/// An engine whose disk is behind `server`; `None` where it is not installed.
+fn engine(case: &Case, server: &Server, size: usize) -> Option<FakeEngine> {
+    let imageio = Imageio::start_on(case.address().parse().unwrap())?;
+    let behaviour = Behaviour {
+        parent: Some("image-1"),
+        ..Behaviour::default()
+    };
+    Some(FakeEngine::start(
+        imageio,
+        &nbd(server),
+        size as u64,
+        behaviour,
+    ))
+}
+
+fn source(engine: &FakeEngine, keys: &str) -> Value {
+    json!({"imageio": {
+        "url": engine.api(), "diskId": "disk-1", "secretRef": keys, "insecureSkipVerify": true,
+    }})
+}
+
+fn have_all() -> bool {
+    ["qemu-nbd", "qemu-img", "qemu-io"].into_iter().all(have)
+}
+
+#[test]
+fn a_disk_of_ovirt_is_imported_by_a_claim_and_wrong_passwords_are_told() {
+    let Some(case) = case() else { return };
+    if !have_all() {
+        return;
+    }
+    let disks = Disks::new(43);
+    let server = Server::qemu("raw", &disks.path("base.raw"));
+    let Some(engine) = engine(&case, &server, disks.base.len()) else {
+        return;
+    };
+    secret(
+        &case,
+        "keys",
+        &json!({"accessKeyId": USER, "secretKey": PASSWORD}),
+    );
+    secret(
+        &case,
+        "wrong",
+        &json!({"accessKeyId": USER, "secretKey": "not-this-one"}),
+    );
+    let folder = case.folder_for("claim");
+    case.folder_for("refused");
+    volume(&case, "refused", &source(&engine, "wrong"));
+    annotated(
+        &case,
+        "claim",
+        &[
+            ("import.source", "imageio"),
+            ("import.endpoint", &engine.api()),
+            ("import.diskId", "disk-1"),
+            ("import.secretName", "keys"),
+        ],
+    );
+    case.filled("claim");
+    holds_sparse(&folder, &disks.base);
+    fails(
+        &case,
+        "refused",
+        "Error",
+        &["imageio", "Cannot authenticate user"],
+    );
+    assert!(engine.is_quiet(), "{:?}", engine.calls());
+}
+
+#[test]
+fn a_disk_in_use_is_copied_checkpoint_by_checkpoint() {
+    let Some(case) = case() else { return };
+    if !have_all() {
+        return;
+    }
+    let disks = Disks::new(45);
+    let before = Server::qemu("raw", &disks.path("base.raw"));
+    let Some(engine) = engine(&case, &before, disks.base.len()) else {
+        return;
+    };
+    secret(
+        &case,
+        "keys",
+        &json!({"accessKeyId": USER, "secretKey": PASSWORD}),
+    );
+    let folder = case.folder_for("warm");
+    let mut warm = data_volume("warm", &source(&engine, "keys"));
+    let first = json!({"previous": "", "current": "image-1"});
+    warm["spec"]["checkpoints"] = json!([first]);
+    warm["spec"]["finalCheckpoint"] = json!(false);
+    case.apply(&warm);
+    case.wait("dv/warm", ".status.phase", "Paused");
+    holds(&folder.join("disk.img"), &disks.base, 0);
+    // The machine went on: there is another layer now.
+    let top = disks.top();
+    engine.put(&nbd(&top));
+    let second = json!({"previous": "image-1", "current": "image-2"});
+    let more = json!({"spec": {"checkpoints": [first, second], "finalCheckpoint": true}});
+    case.ask(&[
+        "patch",
+        "dv",
+        "warm",
+        "--type=merge",
+        "-p",
+        &more.to_string(),
+    ]);
+    case.succeeded("warm");
+    let now = std::fs::read(disks.path("now.raw")).unwrap();
+    holds(&folder.join("disk.img"), &now, 0);
+    assert_eq!(engine.count("/finalize"), 2, "{:?}", engine.calls());
+    assert!(engine.is_quiet(), "{:?}", engine.calls());
+}

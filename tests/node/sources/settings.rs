@@ -1,0 +1,135 @@
+//! What holds for all imports of a cluster: the proxy, the memory that pods may have.
+
+use longshore_tests::http::{Authority, Page, Server};
+use serde_json::{Value, json};
+
+use super::super::rig::{Case, case_alone, disk, holds_sparse, image};
+use super::{annotated, volume};
+
+/// Settings of the one `CDI`, taken back in the end, also of a test that fails.
+struct Settings<'a> {
+    case: &'a Case,
+    names: Vec<&'static str>,
+}
+
+impl<'a> Settings<'a> {
+    /// Sets them, and waits until `field` of what is in force is `value`.
+    fn set(
+        case: &'a Case,
+        config: &Value,
+        field: &str,
+        value: &str,
+        names: &[&'static str],
+    ) -> Self {
+        let this = Self {
+            case,
+            names: names.to_vec(),
+        };
+        this.patch(config);
+        let wanted = format!("--for=jsonpath={{.status.{field}}}={value}");
+        case.everywhere(&["wait", "cdiconfig/config", &wanted, "--timeout=60s"]);
+        this
+    }
+
+    fn patch(&self, config: &Value) {
+        let change = json!({"spec": {"config": config}}).to_string();
+        let patch = ["patch", "cdi", "cdi", "--type=merge", "-p", &change];
+        self.case.everywhere(&patch);
+    }
+}
+
+impl Drop for Settings<'_> {
+    fn drop(&mut self) {
+        let mut nothing = json!({});
+        for name in &self.names {
+            nothing[*name] = Value::Null;
+        }
+        self.patch(&nothing);
+    }
+}
+
+#[test]
+fn a_proxy_with_an_authority_of_its_own_is_the_way_to_servers() {
+    let Some(case) = case_alone() else { return };
+    let disk = disk(47);
+    let authority = Authority::new();
+    // Asked as a proxy, for a host that nobody else knows.
+    let proxy = case.serve_tls(&authority, Page::of(disk.clone()));
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "authority-of-the-proxy", "namespace": "cdi"},
+        "data": {"ca.pem": authority.pem()},
+    });
+    case.apply(&map);
+    let address = proxy.url("");
+    let config = json!({"importProxy": {
+        "HTTPProxy": address, "noProxy": "", "trustedCAProxy": "authority-of-the-proxy",
+    }});
+    let field = "importProxy.HTTPProxy";
+    let _settings = Settings::set(&case, &config, field, &address, &["importProxy"]);
+    let (one, other) = (case.folder_for("volume"), case.folder_for("claim"));
+    let url = "http://images.invalid/disk";
+    volume(&case, "volume", &json!({"http": {"url": url}}));
+    annotated(&case, "claim", &[("import.endpoint", url)]);
+    case.succeeded("volume");
+    holds_sparse(&one, &disk);
+    case.filled("claim");
+    holds_sparse(&other, &disk);
+    let asked = proxy.log().requests;
+    assert!(
+        asked.iter().all(|request| request.target == url),
+        "{asked:?}"
+    );
+}
+
+/// Five imports at the same time, each of another format, in pods with as much memory.
+fn five_within(case: &Case, limit: &str, servers: &[(&str, Vec<u8>, Server)]) {
+    let config = json!({"podResourceRequirements": {
+        "limits": {"memory": limit, "cpu": "2"}, "requests": {"memory": "60M", "cpu": "10m"},
+    }});
+    let field = "defaultPodResourceRequirements.limits.memory";
+    let names = ["podResourceRequirements"];
+    let _settings = Settings::set(case, &config, field, limit, &names);
+    let name = |format: &str| format!("{format}-{}", limit.to_lowercase());
+    let mut folders = Vec::new();
+    for (format, _, server) in servers {
+        folders.push(case.folder_for(&name(format)));
+        let source = json!({"http": {"url": server.url("/disk")}});
+        volume(case, &name(format), &source);
+    }
+    for ((format, disk, _), folder) in servers.iter().zip(&folders) {
+        case.succeeded(&name(format));
+        holds_sparse(folder, disk);
+        let volume = case.get(&format!("dv/{}", name(format)));
+        assert_eq!(volume["status"]["restartCount"], 0, "{format}: {volume}");
+    }
+}
+
+#[test]
+fn ten_imports_take_no_more_memory_than_pods_may_have() {
+    let Some(case) = case_alone() else { return };
+    let qemu = ["convert", "-c", "-f", "raw", "disk.raw", "-O"];
+    let vmdk = ["vmdk", "-o", "subformat=streamOptimized", "image"];
+    let vmdk = [&qemu[..1], &qemu[2..], &vmdk[..]].concat();
+    let servers: Vec<_> = [
+        ("raw", 51, "cp", vec!["disk.raw", "image"]),
+        (
+            "qcow2",
+            52,
+            "qemu-img",
+            [&qemu[..], &["qcow2", "image"]].concat(),
+        ),
+        ("vmdk", 53, "qemu-img", vmdk),
+        ("xz", 54, "sh", vec!["-c", "xz -T1 -6 -c disk.raw > image"]),
+        ("gz", 55, "sh", vec!["-c", "gzip -1 -c disk.raw > image"]),
+    ]
+    .into_iter()
+    .map(|(format, seed, program, args)| {
+        let disk = disk(seed);
+        let server = case.serve(Page::of(image(&disk, program, &args)));
+        (format, disk, server)
+    })
+    .collect();
+    five_within(&case, "128Mi", &servers);
+    five_within(&case, "200Mi", &servers);
+}
