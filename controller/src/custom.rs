@@ -98,6 +98,26 @@ pub(crate) fn raw(object: &DynamicObject, name: &str) -> Value {
     object.data.get(name).cloned().unwrap_or_default()
 }
 
+/// The merge patch that makes `after` of `before`, to the last field.
+pub(crate) fn replacing(before: &Value, after: Value) -> Value {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            let mut patch: serde_json::Map<String, Value> = after
+                .into_iter()
+                .map(|(name, value)| {
+                    let old = before.get(&name).cloned().unwrap_or_default();
+                    (name, replacing(&old, value))
+                })
+                .collect();
+            for name in before.keys() {
+                patch.entry(name.clone()).or_insert(Value::Null);
+            }
+            Value::Object(patch)
+        }
+        (_, after) => after,
+    }
+}
+
 /// The time that conditions get: in whole seconds, which is what the server keeps of it.
 pub(crate) fn now() -> String {
     let now = Timestamp::now().round(Unit::Second).unwrap_or_default();

@@ -14,6 +14,7 @@ mod apply;
 mod observe;
 pub(crate) mod plan;
 pub(crate) mod render;
+mod statics;
 mod status;
 #[cfg(test)]
 mod tests;

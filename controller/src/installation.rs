@@ -159,7 +159,18 @@ impl Installation {
                 .as_ref()
                 .map_or_else(Proxy::default, proxy),
             proxy_authorities: None,
+            log: self.wanted.log_verbosity.and_then(filter),
         }
+    }
+}
+
+/// What importers log at one of upstream's levels, of which 1 is the usual one. Only of what is ours: what
+/// libraries tell of requests may have secrets in it.
+fn filter(verbosity: i32) -> Option<&'static str> {
+    match verbosity {
+        ..=1 => None,
+        2..=4 => Some("info,longshore_importer=debug,longshore_transfer=debug"),
+        5.. => Some("info,longshore_importer=trace,longshore_transfer=trace,longshore_image=trace"),
     }
 }
 
@@ -248,7 +259,7 @@ mod tests {
                     "affinity": {"nodeAffinity": {}},
                 },
             }),
-            json!({}),
+            json!({"logVerbosity": 3}),
             json!({
                 "importProxy": {"HTTPProxy": "http://proxy", "HTTPSProxy": "", "noProxy": ".svc"},
                 "imagePullSecrets": [{"name": "pull"}],
@@ -268,6 +279,8 @@ mod tests {
             (pods.proxy.https, pods.proxy.none_for.as_deref()),
             (None, Some(".svc"))
         );
+        assert!(pods.log.unwrap().contains("longshore_importer=debug"));
+        assert_eq!(nothing.log, None);
         assert_eq!(pods.overhead.to_string(), "0");
         assert_eq!(installation.overhead(Some("other")).to_string(), "0.1");
     }

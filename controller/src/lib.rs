@@ -10,6 +10,7 @@ mod claim;
 mod context;
 mod custom;
 mod data_volume;
+mod deployment;
 mod error;
 mod event;
 mod health;
@@ -82,6 +83,7 @@ pub async fn run() -> Result<()> {
         () = following => None,
         () = Box::pin(cdi::run(Arc::clone(&context))) => None,
         () = Box::pin(cdi_config::run(Arc::clone(&context))) => None,
+        () = Box::pin(deployment::run(Arc::clone(&context))) => None,
         () = Box::pin(storage_profile::run(Arc::clone(&context))) => None,
         () = Box::pin(volumes(context)) => None,
         () = elector.keep(&health) => None,

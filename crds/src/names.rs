@@ -60,6 +60,10 @@ pub mod annotation {
     pub const ALLOW_ADOPTION: &str = "cdi.kubevirt.io/allowClaimAdoption";
     /// On a claim: the `DataVolume` that it is already filled for.
     pub const POPULATED_FOR: &str = "cdi.kubevirt.io/storage.populatedFor";
+    /// On a `DataVolume`: a volume that is there for its claim already is taken as it is.
+    pub const CHECK_STATIC_VOLUME: &str = "cdi.kubevirt.io/storage.checkStaticVolume";
+    /// On a claim: names of the volumes, as a JSON list, of which one is to be its own as it is.
+    pub const VOLUME_LIST: &str = "cdi.kubevirt.io/storage.persistentVolumeList";
     /// On a `DataVolume`: its claim is already filled.
     pub const PREPOPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
 
@@ -133,12 +137,23 @@ pub mod annotation {
     /// Ours, on a `DataVolume`: uid of the claim that was filled for it. What is lost on the claim does
     /// not make a filled disk an empty one.
     pub const FILLED_CLAIM: &str = "longshore.dev/filled-claim";
+    /// Ours, on our deployment: what of it the `CDI` decided, as JSON.
+    pub const FROM_CDI: &str = "longshore.dev/from-cdi";
     /// Ours, on a claim: hash of the `DataVolume`'s spec that it was made from.
     pub const SPEC: &str = "longshore.dev/spec";
     /// Ours, on a claim: hash of a later spec that was told to have no effect.
     pub const SPEC_IGNORED: &str = "longshore.dev/spec-ignored";
     /// Ours, on a claim: its `DataVolume` is being deleted, so nothing shall work on it.
     pub const CANCELLED: &str = "longshore.dev/cancelled";
+
+    /// Ours: labels that the node of the pod must have, a JSON object as in a pod's `nodeSelector`.
+    pub const POD_NODE_SELECTOR: &str = "longshore.dev/pod.nodeSelector";
+    /// Ours: a JSON object as in a pod's `affinity`.
+    pub const POD_AFFINITY: &str = "longshore.dev/pod.affinity";
+    /// Ours: a JSON list as in a pod's `tolerations`.
+    pub const POD_TOLERATIONS: &str = "longshore.dev/pod.tolerations";
+    /// Ours: a JSON object as in a container's `resources`.
+    pub const POD_RESOURCES: &str = "longshore.dev/pod.resources";
 
     /// Handed on to pods, with what they are if nobody says otherwise.
     pub const POD_DEFAULTS: [(&str, &str); 2] = [
@@ -241,6 +256,10 @@ pub mod reason {
     pub const POD_TERMINATING: &str = "PodTerminating";
     /// Ours: the pod has failed as a whole, for a cause that its status names.
     pub const POD_FAILED: &str = "PodFailed";
+    /// The claim was filled by whoever its data source says.
+    pub const EXTERNAL_POPULATION_SUCCEEDED: &str = "ExternalPopulationSucceeded";
+    /// Ours: what an annotation asks of the pod cannot be understood.
+    pub const INVALID_POD_SETTINGS: &str = "InvalidPodSettings";
     /// Ours: a spec that was changed once there was a claim.
     pub const SPEC_CHANGE_IGNORED: &str = "SpecChangeIgnored";
     /// A stage of a warm import has ended, and there is no next one yet.
@@ -277,12 +296,16 @@ pub mod object {
     pub const CDI: &str = "cdi";
     /// The one `CDIConfig`.
     pub const CONFIG: &str = "config";
+    /// Our own deployment.
+    pub const DEPLOYMENT: &str = "cdi-deployment";
     /// The deployment of upstream's operator.
     pub const OPERATOR: &str = "cdi-operator";
     /// The finalizer of upstream's operator on a `CDI`.
     pub const CDI_FINALIZER: &str = "operator.cdi.kubevirt.io";
     /// The service that an ingress for uploads leads to.
     pub const UPLOAD_PROXY: &str = "cdi-uploadproxy";
+    /// What keeps an importer's pod from being scheduled until it is sure that it alone uses its claim.
+    pub const SOLE_USER_GATE: &str = "longshore.dev/sole-user";
     /// The lease that the working controller holds.
     pub const LEASE: &str = "cdi-controller-leader-election-helper";
 

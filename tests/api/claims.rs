@@ -3,7 +3,7 @@
 use longshore_tests::program::{fed, run};
 use serde_json::{Value, json};
 
-use super::rig::{Namespace, namespace};
+use super::rig::{Namespace, alone, namespace};
 
 const URL: &str = "https://images.example.org/disk.qcow2";
 const PHASE: &str = ".metadata.annotations.cdi\\.kubevirt\\.io/storage\\.pod\\.phase";
@@ -71,6 +71,32 @@ fn no_worker_starts_while_a_pod_mounts_the_claim_and_one_does_afterwards() {
     // The machine was what it waited for, and nothing else.
     run(namespace.kubectl().args(["delete", "pod", "vm", "--now"]));
     namespace.wait_for("pod/importer-used", "create");
+}
+
+/// As it is when somebody began to use the claim after the controller had looked, and it was killed then.
+#[test]
+fn an_importer_that_came_second_makes_way_before_it_runs() {
+    let Some(namespace) = alone() else { return };
+    namespace.volume_for("raced");
+    namespace.apply(&claim("raced", "Filesystem", &json!({})));
+    namespace.wait("pvc/raced", ".status.phase", "Bound");
+    let uid = namespace.get("pvc/raced")["metadata"]["uid"].clone();
+    namespace.apply(&machine("raced"));
+    let mut pod = machine("raced");
+    pod["metadata"] = json!({
+        "name": "importer-raced", "labels": {"cdi.kubevirt.io": "importer"},
+        "ownerReferences": [{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": "raced",
+            "uid": uid, "controller": true}],
+    });
+    pod["spec"]["schedulingGates"] = json!([{"name": "longshore.dev/sole-user"}]);
+    namespace.apply(&pod);
+    let _controller = namespace.controller(&[]);
+    namespace.wait_for("pod/importer-raced", "delete");
+    namespace.wait("pvc/raced", REASON, "ImportTargetInUse");
+    run(namespace.kubectl().args(["delete", "pod", "vm", "--now"]));
+    namespace.wait("pvc/raced", PHASE, "Pending");
+    let gates = namespace.get("pod/importer-raced")["spec"]["schedulingGates"].clone();
+    assert!(gates.is_null(), "{gates}");
 }
 
 #[test]
@@ -144,6 +170,8 @@ fn a_claim_that_is_deleted_ends_its_worker_at_once_even_on_a_node_that_is_silent
     namespace.volume_for("held");
     namespace.apply(&claim("held", "Filesystem", &json!({})));
     namespace.wait_for("pod/importer-held", "create");
+    // It is told of a pod that was let go.
+    namespace.wait("pvc/held", PHASE, "Pending");
     // Without a kubelet it would stay for as long as it is given to end, and longer.
     let binding = json!({
         "apiVersion": "v1", "kind": "Binding", "metadata": {"name": "importer-held"},

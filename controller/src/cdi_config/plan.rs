@@ -14,7 +14,7 @@ use longshore_crds::names::{annotation, label, object};
 use serde_json::{Value, json};
 
 use crate::context::IS_DEFAULT;
-use crate::custom::{CDI_CONFIG, part, raw};
+use crate::custom::{CDI_CONFIG, part, raw, replacing};
 use crate::installation;
 
 /// All that it depends on.
@@ -89,26 +89,6 @@ fn spec(installation: &DynamicObject, before: Option<&DynamicObject>) -> Value {
         before.map(|object| raw(object, "spec")).unwrap_or_default()
     };
     if spec.is_object() { spec } else { json!({}) }
-}
-
-/// The merge patch that makes `after` of `before`, to the last field.
-fn replacing(before: &Value, after: Value) -> Value {
-    match (before, after) {
-        (Value::Object(before), Value::Object(after)) => {
-            let mut patch: serde_json::Map<String, Value> = after
-                .into_iter()
-                .map(|(name, value)| {
-                    let old = before.get(&name).cloned().unwrap_or_default();
-                    (name, replacing(&old, value))
-                })
-                .collect();
-            for name in before.keys() {
-                patch.entry(name.clone()).or_insert(Value::Null);
-            }
-            Value::Object(patch)
-        }
-        (_, after) => after,
-    }
 }
 
 fn status(observed: &Observed, spec: CdiConfigSpec, old: &CdiConfigStatus) -> CdiConfigStatus {

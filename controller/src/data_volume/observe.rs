@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
+use longshore_crds::names::annotation;
 
-use super::about;
 use super::plan::Observed;
 use super::volume::Volume;
+use super::{about, statics};
 use crate::claim::{Claim as _, age};
 use crate::context::Context;
 use crate::error::{Result, Trying as _};
@@ -38,7 +39,18 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
         }
         _ => None,
     };
+    let statics = match &claim {
+        None if volume.annotation(annotation::CHECK_STATIC_VOLUME).is_some() => {
+            let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
+            let all = volumes.list(&ListParams::default()).await;
+            let mut all = all.trying("list the volumes for", &about)?.items;
+            all.retain(|one| statics::is_for(one, &namespace, volume.name()));
+            all
+        }
+        _ => Vec::new(),
+    };
     Ok(Observed {
+        statics,
         volume,
         claim,
         trouble,

@@ -7,6 +7,7 @@
 //!          nobody's, and allowed -> take it over
 //!          somebody else's -------> wait, and say so
 //! no claim: nonsense -------------> say so, create nothing
+//!           a volume waits for it -> create the claim for that, and fill nothing
 //!           not of ours ----------> wait, and say so
 //!           not stamped ----------> stamp
 //!           else -----------------> create the claim
@@ -14,13 +15,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use longshore_crds::Condition;
 use longshore_crds::DataVolumeSpec;
 use longshore_crds::data_volume::DataVolumeSource;
 use longshore_crds::names::{annotation, reason};
 
 use super::render::{self, Profile, Unknown};
+use super::statics;
 use super::status::{Facts, status};
 use super::validate::validate;
 use super::volume::{Status, Volume};
@@ -36,6 +38,8 @@ pub(crate) struct Observed {
     pub(crate) volume: Volume,
     /// The claim of the same name.
     pub(crate) claim: Option<PersistentVolumeClaim>,
+    /// Volumes that wait for a claim of this name, where they are asked for and there is no claim.
+    pub(crate) statics: Vec<PersistentVolume>,
     /// What keeps it from being bound, as the cluster tells it.
     pub(crate) trouble: Option<Trouble>,
     pub(crate) profile: Profile,
@@ -128,6 +132,14 @@ fn missing(observed: &Observed, plan: &mut Plan) -> Facts<'static> {
     if let Err(message) = validate(volume.name(), spec) {
         return waiting(reason::ERR_CLAIM_NOT_VALID, message);
     }
+    if !observed.statics.is_empty()
+        && let Ok(claim) = render::claim(volume, spec, &observed.profile)
+        && let Some(name) = statics::fitting(&observed.statics, &claim)
+    {
+        let claim = Box::new(statics::taking(claim, name));
+        plan.actions.push(Action::CreateClaim(claim));
+        return Facts::Nothing;
+    }
     if let Some((reason, message)) = not_of_ours(volume, spec) {
         return waiting(reason, message);
     }
@@ -191,16 +203,15 @@ fn existing<'a>(
     let volume = &observed.volume;
     match controller(&claim.metadata) {
         Some(owner) if owner.uid == volume.uid() => {
-            if claim.is_filled() && volume.annotation(annotation::FILLED_CLAIM) != Some(claim.uid())
-            {
-                let filled = (
-                    annotation::FILLED_CLAIM.to_owned(),
-                    Some(claim.uid().to_owned()),
-                );
-                plan.actions
-                    .push(Action::MarkVolume(Changes::from([filled])));
+            let marks = remembered(volume, claim);
+            if !marks.is_empty() {
+                plan.actions.push(Action::MarkVolume(marks));
             }
-            let due = volume.due(claim);
+            let due = if statics::takes(claim) {
+                statics::taken(claim)
+            } else {
+                volume.due(claim)
+            };
             if due.is_empty() {
                 plan.actions.extend(changed_spec(volume, claim));
             } else {
@@ -210,6 +221,16 @@ fn existing<'a>(
                 claim,
                 binds_late: observed.binds_late,
                 trouble: observed.trouble.as_ref(),
+            }
+        }
+        None if may_adopt(observed, claim) && is_being_filled(volume, claim) => {
+            let message = format!(
+                "Resource \"{}\" already exists and is still being filled: it is adopted once its import is done",
+                claim.named()
+            );
+            Facts::Waiting {
+                reason: reason::ERR_RESOURCE_EXISTS,
+                message,
             }
         }
         None if may_adopt(observed, claim) => {
@@ -229,6 +250,26 @@ fn existing<'a>(
             }
         }
     }
+}
+
+/// What a volume is to know of its claim that it does not yet.
+fn remembered(volume: &Volume, claim: &PersistentVolumeClaim) -> Changes {
+    let mut marks = Changes::new();
+    if claim.is_filled() {
+        marks.insert(
+            annotation::FILLED_CLAIM.to_owned(),
+            Some(claim.uid().to_owned()),
+        );
+    }
+    if claim.is_bound() && claim.annotation(annotation::POPULATED_FOR) == Some(volume.name()) {
+        // It came filled: if it goes, nobody here can fill another one as it was.
+        marks.insert(
+            annotation::PREPOPULATED.to_owned(),
+            Some(claim.named().to_owned()),
+        );
+    }
+    marks.retain(|name, value| volume.annotation(name) != value.as_deref());
+    marks
 }
 
 /// Once there is a claim its volume's spec has no effect any more. That is told once for each change.
@@ -280,6 +321,15 @@ fn may_adopt(observed: &Observed, claim: &PersistentVolumeClaim) -> bool {
     }
 }
 
+/// Whether a claim that nobody controls is not what it is to be yet. What is adopted is taken as done.
+fn is_being_filled(volume: &Volume, claim: &PersistentVolumeClaim) -> bool {
+    let asks = [annotation::IMPORT_SOURCE, annotation::IMPORT_ENDPOINT];
+    let asks = asks.iter().any(|name| claim.annotation(name).is_some());
+    asks && !claim.is_filled()
+        && claim.annotation(annotation::POPULATED_FOR) != Some(volume.name())
+        && volume.annotation(annotation::FILLED_CLAIM) != Some(claim.uid())
+}
+
 /// Why it is not bound is told by events, which are not watched.
 fn is_waited_for(claim: &PersistentVolumeClaim) -> bool {
     claim.is_pending()
@@ -290,7 +340,7 @@ fn notes(volume: &Volume, next: &Status) -> Vec<Note> {
     let before = &volume.status;
     let mut notes = Vec::new();
     if next.phase != before.phase
-        && let Some(note) = phase_note(volume.name(), next.phase.as_deref())
+        && let Some(note) = phase_note(volume, next.phase.as_deref())
     {
         notes.push(note);
     }
@@ -334,7 +384,15 @@ fn of_kind<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {
 }
 
 /// What an event says of a phase that was reached.
-fn phase_note(name: &str, phase: Option<&str>) -> Option<Note> {
+fn phase_note(volume: &Volume, phase: Option<&str>) -> Option<Note> {
+    let name = volume.name();
+    if phase == Some("Succeeded")
+        && let Some(filler) = volume.spec.as_ref().and_then(filler)
+    {
+        let message = format!("PVC {name} successfully populated by {filler}");
+        let reason = reason::EXTERNAL_POPULATION_SUCCEEDED;
+        return Some(Note::normal(reason, message));
+    }
     let note = match phase? {
         "ImportScheduled" => Note::normal(
             reason::IMPORT_SCHEDULED,
@@ -359,4 +417,14 @@ fn phase_note(name: &str, phase: Option<&str>) -> Option<Note> {
         _ => return None,
     };
     Some(note)
+}
+
+/// The kind that somebody else fills the claim from.
+fn filler(spec: &DataVolumeSpec) -> Option<&str> {
+    let claim = spec.pvc.as_ref().or(spec.storage.as_ref())?;
+    let reference = claim
+        .data_source_ref
+        .as_ref()
+        .or(claim.data_source.as_ref())?;
+    reference.get("kind")?.as_str()
 }

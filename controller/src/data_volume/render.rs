@@ -185,10 +185,13 @@ fn grow(claim: &mut ClaimSpec, overhead: Overhead) {
 }
 
 /// What is said of the volume, or found out about a claim, and so is nothing to begin one with.
-const NOT_HANDED_ON: [&str; 12] = [
+const NOT_HANDED_ON: [&str; 15] = [
     // Kept by kubectl, about another object.
     "kubectl.kubernetes.io/last-applied-configuration",
     annotation::FILLED_CLAIM,
+    annotation::PREPOPULATED,
+    annotation::POPULATED_FOR,
+    annotation::VOLUME_LIST,
     annotation::CANCELLED,
     annotation::SPEC_IGNORED,
     annotation::PROGRESS,

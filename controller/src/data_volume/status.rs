@@ -177,6 +177,9 @@ fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'
     if noted(annotation::FATAL_ERROR) == Some("true") {
         return "Failed";
     }
+    if super::statics::takes(claim) {
+        return "Pending";
+    }
     if claim.is_bound() && noted(annotation::EXTERNAL_POPULATION).is_some() {
         return "Succeeded";
     }

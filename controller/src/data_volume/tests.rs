@@ -1,6 +1,7 @@
 //! The decisions about data volumes, each as a table of what is seen and what comes of it.
 
 mod stages;
+mod taken;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use longshore_crds::contract::Overhead;
@@ -61,6 +62,7 @@ fn seen(volume: Volume, claim: Option<PersistentVolumeClaim>) -> Observed {
     Observed {
         volume,
         claim,
+        statics: Vec::new(),
         trouble: None,
         profile: Profile::default(),
         binds_late: true,

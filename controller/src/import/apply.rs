@@ -5,7 +5,10 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use longshore_crds::names::reason;
 use serde_json::json;
 
-use super::plan::{Action, Marks, refused};
+use super::observe::users;
+use super::plan::{Action, Marks, refused, release};
+use super::pod::is_held;
+use super::source::Request;
 use super::{about, authorities, pod};
 use crate::claim::Claim as _;
 use crate::context::Context;
@@ -46,28 +49,13 @@ pub(super) async fn apply(
                 .trying("annotate", &about)
                 .map(drop)
         }
-        Action::CreatePod(mut request) => {
-            request.trusts(&context.installation());
-            let mut workload = context.workload(claim.class());
-            workload.proxy_authorities = match authorities::brought(context, claim).await {
-                Ok(name) => name,
-                Err(error) => {
-                    let message = format!("Error starting pod: {error}");
-                    let note = Note::warning(reason::ERR_STARTING_POD, message);
-                    event::tell(context, COMPONENT, &reference(claim), &note).await;
-                    return Err(error);
-                }
-            };
-            let pod = pod::pod(claim, &request, &workload);
-            let outcome = pods.create(&PostParams::default(), &pod).await;
-            let outcome = outcome.trying("create the pod of", &about).map(drop);
-            if let Some(said) = outcome.as_ref().err().and_then(Error::refusal) {
-                // Of these none makes a pod.
-                for action in refused(claim, said) {
-                    Box::pin(apply(context, claim, action)).await?;
-                }
-            }
-            outcome
+        Action::CreatePod(request) => Box::pin(create(context, claim, *request)).await,
+        Action::Release { uid, name, gates } => {
+            let patch = json!({"metadata": {"uid": uid}, "spec": {"schedulingGates": gates}});
+            pods.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .trying("release the pod of", &about)
+                .map(drop)
         }
         Action::DeletePod { uid, name, at_once } => {
             let params = DeleteParams {
@@ -84,6 +72,49 @@ pub(super) async fn apply(
                 .map(drop)
         }
     }
+}
+
+/// Makes the pod, and lets it go if nobody else came before it.
+async fn create(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    mut request: Request,
+) -> Result<()> {
+    let about = about(claim);
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    request.trusts(&context.installation());
+    let mut workload = context.workload(claim.class());
+    workload.proxy_authorities = match authorities::brought(context, claim).await {
+        Ok(name) => name,
+        Err(error) => {
+            let message = format!("Error starting pod: {error}");
+            let note = Note::warning(reason::ERR_STARTING_POD, message);
+            event::tell(context, COMPONENT, &reference(claim), &note).await;
+            return Err(error);
+        }
+    };
+    let pod = pod::pod(claim, &request, &workload);
+    let outcome = pods.create(&PostParams::default(), &pod).await;
+    let outcome = outcome.trying("create the pod of", &about);
+    if let Some(said) = outcome.as_ref().err().and_then(Error::refusal) {
+        // Of these none makes a pod.
+        for action in refused(claim, said) {
+            Box::pin(apply(context, claim, action)).await?;
+        }
+    }
+    let pod = outcome?;
+    // If somebody was faster, or this does not come to its end, the pod stays held: it brings about
+    // another round, which sees that.
+    if is_held(&pod)
+        && users(context, claim, pod.metadata.name.as_deref())
+            .await?
+            .is_empty()
+        && let Some(action) = release(&pod)
+    {
+        Box::pin(apply(context, claim, action)).await?;
+    }
+    Ok(())
 }
 
 fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {

@@ -12,6 +12,7 @@ use longshore_crds::names::annotation;
 
 use super::about;
 use super::plan::{Observed, belongs, is_kept, is_left_over};
+use super::pod::is_held;
 use crate::checkpoint;
 use crate::claim::{Claim as _, age, controller};
 use crate::context::Context;
@@ -63,6 +64,10 @@ pub(super) async fn observe(
     };
     let claim = &observed.claim;
     match &observed.pod {
+        Some(pod) if is_held(pod) => {
+            let own = pod.metadata.name.as_deref();
+            observed.users = users(context, claim, own).await?;
+        }
         Some(pod) => match phase(pod) {
             Some("Running") => {
                 let address = pod.status.as_ref().and_then(|it| it.pod_ip.as_deref());
@@ -74,16 +79,9 @@ pub(super) async fn observe(
             _ if age(&pod.metadata, now) < PATIENCE => {}
             _ => observed.trouble = event::trouble(&context.client, namespace, pod).await?,
         },
-        // Who else is there matters only before there is a pod: afterwards it is too late to ask.
+        // Who else is there matters only until the pod may run: afterwards it is too late to ask.
         None if !claim.is_filled() && !claim.is_ending() => {
-            let all = pods.list(&ListParams::default()).await;
-            let all = all.trying("list the pods beside", &about)?;
-            observed.users = all
-                .items
-                .iter()
-                .filter(|pod| uses(pod, claim.named()))
-                .filter_map(|pod| pod.metadata.name.clone())
-                .collect();
+            observed.users = users(context, claim, None).await?;
             observed.was_filled = was_filled(context, claim).await?;
             if !claim.is_bound() {
                 observed.binds_late = binds_late(context, claim);
@@ -106,6 +104,23 @@ fn pod_names(claim: &PersistentVolumeClaim) -> Vec<String> {
     });
     let begun = begun.map(str::to_owned);
     [Some(now), begun].into_iter().flatten().collect()
+}
+
+/// Pods besides the importer's `own` that mount the claim and have not ended, as of now.
+pub(super) async fn users(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    own: Option<&str>,
+) -> Result<Vec<String>> {
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    // What has ended need not be sent.
+    let params = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    let all = pods.list(&params).await;
+    let all = all.trying("list the pods beside", &about(claim))?;
+    let others = all.items.iter().filter(|pod| uses(pod, claim.named()));
+    let names = others.filter_map(|pod| pod.metadata.name.clone());
+    Ok(names.filter(|name| own != Some(name)).collect())
 }
 
 fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> bool {

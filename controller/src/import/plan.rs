@@ -11,22 +11,28 @@
 //!         somebody else mounts the claim -------> wait, and say so
 //!         it was filled before -----------------> say that it is
 //!         others are first ---------------------> wait, and say for what
-//!         else ---------------------------------> make the pod
+//!         else ---------------------------------> make the pod, held
 //! a pod:  somebody else's ----------------------> say so
+//!         held, and somebody else was faster ---> pod away, and say so
+//!         held ---------------------------------> let it go
 //!         of another checkpoint than the claim's > pod away, once it has ended and that is told
 //!         tell what it does; done means done
 //!         failed as a whole --------------------> pod away after a while: another one follows
 //! ```
+//!
+//! Who uses a claim is asked twice: a pod that came between the first look and the making of ours is seen
+//! by the second, before ours may run. One that comes later could have seen ours.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSchedulingGate};
 use k8s_openapi::jiff::Timestamp;
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
 use super::line::Wait;
+use super::pod::{is_held, other_gates};
 use super::said::{Said, said};
 use super::scrape::Reading;
 use super::source::{Request, request};
@@ -53,7 +59,8 @@ pub(crate) struct Observed {
     pub(crate) trouble: Option<Trouble>,
     /// What it says of its progress.
     pub(crate) reading: Option<Reading>,
-    /// Pods besides it that mount the claim and have not ended.
+    /// Pods besides it that mount the claim and have not ended, where that matters: before there is a pod,
+    /// and while it is held.
     pub(crate) users: Vec<String>,
     /// The volume is made only once somebody uses the claim, and imports wait for that.
     pub(crate) binds_late: bool,
@@ -81,6 +88,13 @@ pub(crate) enum Action {
     Mark(Marks),
     /// Make the importer's pod.
     CreatePod(Box<Request>),
+    /// Let the pod of this uid go to a node, as far as we are asked.
+    Release {
+        uid: String,
+        name: String,
+        /// What else holds it.
+        gates: Vec<PodSchedulingGate>,
+    },
     /// Take the pod of this uid away.
     DeletePod {
         uid: String,
@@ -167,6 +181,7 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
             }
             _ => Plan::default(),
         },
+        (Some(_), Some(pod)) if is_held(pod) => held(observed, pod),
         (Some(_), Some(pod)) => follow(observed, pod, now),
         (Some(pod), None) => {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -203,17 +218,7 @@ fn begin(observed: &Observed, request: Request) -> Plan {
         return Plan::default();
     }
     if let Some(user) = observed.users.first() {
-        let message =
-            format!("pod {user} uses the claim: its disk is not written to until it has ended");
-        let mut actions = stopped(claim, reason::IMPORT_TARGET_IN_USE, &message);
-        if !actions.is_empty() {
-            let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-            let name = claim.named();
-            let text = format!("pod {namespace}/{user} using PersistentVolumeClaim {name}");
-            let note = Note::warning(reason::IMPORT_TARGET_IN_USE, text);
-            actions.insert(0, Action::Tell(note));
-        }
-        return Plan::from(actions).and_look_after(USERS_PAUSE);
+        return Plan::from(in_use(claim, user)).and_look_after(USERS_PAUSE);
     }
     if observed.was_filled {
         let filled = [(annotation::POD_PHASE, "Succeeded")];
@@ -239,6 +244,41 @@ fn begin(observed: &Observed, request: Request) -> Plan {
     }
     actions.push(Action::CreatePod(Box::new(request)));
     actions.into()
+}
+
+/// Somebody else's pod uses the claim.
+fn in_use(claim: &PersistentVolumeClaim, user: &str) -> Vec<Action> {
+    let message =
+        format!("pod {user} uses the claim: its disk is not written to until it has ended");
+    let mut actions = stopped(claim, reason::IMPORT_TARGET_IN_USE, &message);
+    if !actions.is_empty() {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let name = claim.named();
+        let text = format!("pod {namespace}/{user} using PersistentVolumeClaim {name}");
+        let note = Note::warning(reason::IMPORT_TARGET_IN_USE, text);
+        actions.insert(0, Action::Tell(note));
+    }
+    actions
+}
+
+/// The pod is there and may not run yet: who else came before it?
+fn held(observed: &Observed, pod: &Pod) -> Plan {
+    if let Some(user) = observed.users.first() {
+        let mut actions: Vec<Action> = end(pod).into_iter().collect();
+        actions.extend(in_use(&observed.claim, user));
+        return Plan::from(actions).and_look_after(USERS_PAUSE);
+    }
+    let release = release(pod).into_iter().collect::<Vec<_>>();
+    Plan::from(release).and_look_after(PENDING_PAUSE)
+}
+
+/// Lets a pod go.
+pub(crate) fn release(pod: &Pod) -> Option<Action> {
+    Some(Action::Release {
+        uid: pod.metadata.uid.clone()?,
+        name: pod.metadata.name.clone()?,
+        gates: other_gates(pod),
+    })
 }
 
 /// The server did not take the pod, and this is what it said.

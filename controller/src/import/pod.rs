@@ -1,6 +1,7 @@
 //! The importer's pod.
 
 mod mounts;
+mod own;
 #[cfg(test)]
 mod tests;
 
@@ -8,14 +9,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EnvVar, LocalObjectReference,
-    PersistentVolumeClaim, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-    SecurityContext, Toleration, VolumeMount,
+    PersistentVolumeClaim, Pod, PodSchedulingGate, PodSecurityContext, PodSpec,
+    ResourceRequirements, SeccompProfile, SecurityContext, Toleration, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use longshore_crds::contract::{Overhead, Proxy, Source, variables};
-use longshore_crds::names::{annotation, label};
+use longshore_crds::names::{annotation, label, object};
 
 use self::mounts::Mounts;
+pub(crate) use self::own::{Odd, Own};
 use super::source::Request;
 use crate::checkpoint;
 use crate::claim::Claim;
@@ -36,6 +38,8 @@ pub(crate) struct Workload {
     pub(crate) proxy: Proxy,
     /// `ConfigMap` beside the claim with authorities that vouch for it.
     pub(crate) proxy_authorities: Option<String>,
+    /// What they log, unless it is the usual.
+    pub(crate) log: Option<&'static str>,
 }
 
 /// The user that pods run as, and the group of their volumes.
@@ -57,7 +61,8 @@ const VDDK_ARGUMENTS_FOLDER: &str = "/vddk-args";
 pub(super) const VDDK_ARGUMENTS: &str = "/vddk-args/vddk-config-file";
 
 /// The pod that does `request` for `claim`. The same every time.
-pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &Workload) -> Pod {
+pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, usual: &Workload) -> Pod {
+    let workload = &request.own.over(usual.clone());
     let name = checkpoint::pod_name(claim);
     let Mounts {
         volumes,
@@ -86,6 +91,9 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
                 .then(|| workload.node_selector.clone()),
             affinity: workload.affinity.clone(),
             tolerations: some(workload.tolerations.clone()),
+            scheduling_gates: Some(vec![PodSchedulingGate {
+                name: object::SOLE_USER_GATE.to_owned(),
+            }]),
             security_context: Some(PodSecurityContext {
                 run_as_user: Some(USER),
                 run_as_group: Some(USER),
@@ -121,6 +129,24 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, workload: &W
         }),
         status: None,
     }
+}
+
+/// Whether a pod waits for our word before it goes to a node.
+pub(super) fn is_held(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().map(|spec| spec.scheduling_gates.as_ref());
+    let mut gates = gates.flatten().into_iter().flatten();
+    let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+    gates.any(|gate| gate.name == object::SOLE_USER_GATE)
+        && pod.metadata.deletion_timestamp.is_none()
+        && phase.is_none_or(|phase| phase == "Pending")
+}
+
+/// The gates that a pod has besides ours.
+pub(super) fn other_gates(pod: &Pod) -> Vec<PodSchedulingGate> {
+    let gates = pod.spec.as_ref().and_then(|it| it.scheduling_gates.clone());
+    let mut gates = gates.unwrap_or_default();
+    gates.retain(|gate| gate.name != object::SOLE_USER_GATE);
+    gates
 }
 
 /// A device has no place for a journal. A blank disk needs none.
@@ -214,6 +240,9 @@ fn environment(
             value_from: None,
         });
     };
+    if let Some(filter) = workload.log {
+        path(variables::LOG, filter);
+    }
     match (&request.secret, &request.import.source) {
         (Some(_), Source::Gcs { .. }) => {
             path(

@@ -9,13 +9,13 @@ use longshore_crds::contract::{
 };
 use longshore_crds::names::{annotation, reason};
 
-use super::pod::{VDDK_ARGUMENTS, VDDK_LIBRARY};
+use super::pod::{Odd, Own, VDDK_ARGUMENTS, VDDK_LIBRARY};
 use crate::checkpoint;
 use crate::claim::{Claim, controller};
 use crate::installation::Installation;
 
 /// An import, and which objects its pod mounts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Request {
     pub(crate) import: Import,
     /// Secret with credentials.
@@ -30,6 +30,8 @@ pub(crate) struct Request {
     pub(crate) vddk_arguments: Option<String>,
     /// The node was to pull the image.
     pub(crate) pulled_by_node: bool,
+    /// What it asks of its pod.
+    pub(crate) own: Own,
     /// Do not wait for somebody who uses the claim.
     pub(crate) immediately: bool,
 }
@@ -57,6 +59,8 @@ pub(crate) enum Refusal {
         annotation::VDDK_IMAGE
     )]
     NoVddk,
+    #[error(transparent)]
+    Pod(Odd),
 }
 
 impl Refusal {
@@ -67,6 +71,7 @@ impl Refusal {
                 reason::UNSUPPORTED_SOURCE
             }
             Self::NoVddk => reason::AWAITING_VDDK,
+            Self::Pod(_) => reason::INVALID_POD_SETTINGS,
         }
     }
 }
@@ -89,7 +94,8 @@ pub(crate) fn request(claim: &PersistentVolumeClaim) -> Option<Result<Request, R
     if word.is_none() && address.is_none() {
         return None;
     }
-    Some(source(claim, word.unwrap_or("http")).map(|source| whole(claim, source)))
+    let source = source(claim, word.unwrap_or("http"));
+    Some(source.and_then(|source| Ok(whole(claim, source, Own::of(claim).map_err(Refusal::Pod)?))))
 }
 
 fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> {
@@ -150,7 +156,7 @@ fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> 
     })
 }
 
-fn whole(claim: &PersistentVolumeClaim, source: Source) -> Request {
+fn whole(claim: &PersistentVolumeClaim, source: Source, own: Own) -> Request {
     let extra = numbered(claim, annotation::IMPORT_EXTRA_HEADER);
     Request {
         import: Import {
@@ -190,6 +196,7 @@ fn whole(claim: &PersistentVolumeClaim, source: Source) -> Request {
         vddk_image: owned(claim, annotation::VDDK_IMAGE),
         vddk_arguments: owned(claim, annotation::VDDK_ARGS),
         pulled_by_node: claim.annotation(annotation::IMPORT_METHOD) == Some("node"),
+        own,
         immediately: claim.annotation(annotation::BIND_IMMEDIATE).is_some(),
     }
 }

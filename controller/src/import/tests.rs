@@ -134,6 +134,47 @@ fn no_pod_starts_while_another_one_mounts_the_claim() {
     );
 }
 
+fn held(gates: &Value) -> Pod {
+    let mut pod = serde_json::to_value(importer(&json!({"phase": "Pending"}))).unwrap();
+    pod["spec"] = json!({"containers": [], "schedulingGates": gates});
+    serde_json::from_value(pod).unwrap()
+}
+
+#[test]
+fn a_pod_that_is_held_goes_to_a_node_once_it_alone_uses_the_claim() {
+    let ours = json!({"name": "longshore.dev/sole-user"});
+    let theirs = json!({"name": "example.org/queue"});
+    let alone = plan(&seen(
+        claim("Bound", &json!({})),
+        Some(held(&json!([ours, theirs]))),
+    ));
+    let gates = vec![serde_json::from_value(theirs).unwrap()];
+    let (uid, name) = ("pod-1".to_owned(), "importer-disk".to_owned());
+    // What others hold it with is theirs to take away.
+    assert_eq!(alone, [Action::Release { uid, name, gates }]);
+    let observed = Observed {
+        users: vec!["virt-launcher-vm".to_owned()],
+        ..seen(claim("Bound", &json!({})), Some(held(&json!([ours]))))
+    };
+    let beside = plan(&observed);
+    let removed = matches!(
+        beside.first(),
+        Some(Action::DeletePod { at_once: true, .. })
+    );
+    assert!(removed, "{beside:?}");
+    assert_eq!(
+        value(&written(&beside), annotation::RUNNING_REASON),
+        Some(reason::IMPORT_TARGET_IN_USE)
+    );
+    // Nobody but others holds it: that is told as with any pod that waits.
+    let queued = json!([{"name": "example.org/queue"}]);
+    let queued = plan(&seen(claim("Bound", &json!({})), Some(held(&queued))));
+    assert_eq!(
+        value(&written(&queued), annotation::POD_PHASE),
+        Some("Pending")
+    );
+}
+
 #[test]
 fn a_pod_of_somebody_else_is_neither_used_nor_removed() {
     let mut stranger = importer(&json!({"phase": "Succeeded"}));

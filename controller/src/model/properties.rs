@@ -60,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => at().prop_map(Step::Strip),
         3 => at().prop_map(Step::StartMachine),
         2 => at().prop_map(Step::StopMachine),
+        2 => at().prop_map(Step::Race),
         1 => at().prop_map(Step::ForeignPod),
         1 => at().prop_map(Step::DeletePod),
         9 => (at(), turn()).prop_map(|(at, turn)| Step::Pod(at, turn)),

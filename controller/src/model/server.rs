@@ -54,6 +54,8 @@ pub(super) struct Store {
     pub(super) is_others: bool,
     /// What the controllers see is what is.
     pub(super) seen_fresh: bool,
+    /// The claim that a machine begins to use just before an importer's pod is made for it.
+    pub(super) intrusion: Option<String>,
     /// Seconds.
     pub(super) now: i64,
 }
@@ -195,6 +197,9 @@ impl Store {
             ("GET", None) => Ok(self.list(plural, query)),
             ("POST", None) => {
                 self.watch_create(plural, body);
+                if plural == "pods" {
+                    self.intrude(body);
+                }
                 self.create(plural, body)
             }
             ("PATCH", Some(name)) => {
@@ -216,6 +221,16 @@ impl Store {
                 self.delete(&key, body)
             }
             _ => Err(Refused(405, "MethodNotAllowed", format!("{method} {path}"))),
+        }
+    }
+
+    /// Somebody is faster.
+    fn intrude(&mut self, pod: &Value) {
+        let claim = text(pod, "/metadata/ownerReferences/0/name");
+        if self.intrusion.as_deref() == Some(claim) {
+            self.intrusion = None;
+            let machine = super::world::machine(claim);
+            drop(self.create("pods", &machine));
         }
     }
 

@@ -44,6 +44,9 @@ impl Store {
                     self.faults
                         .push(format!("{name} was made beyond the limit"));
                 }
+                if body["spec"]["schedulingGates"] != json!([{"name": object::SOLE_USER_GATE}]) {
+                    self.faults.push(format!("{name} was made and is not held"));
+                }
                 let claim = self.objects.get(&key("persistentvolumeclaims", &owner));
                 let claim = claim.filter(|claim| text(claim, "/metadata/uid") == uid);
                 let Some(claim) = claim else {
@@ -70,7 +73,34 @@ impl Store {
         }
     }
 
+    /// A pod may be let go unless somebody used its claim before it came.
+    fn watch_release(&mut self, name: &str, body: &Value) {
+        let Some(pod) = self.objects.get(&key("pods", name)) else {
+            return;
+        };
+        let born = |pod: &Value| self.born.get(text(pod, "/metadata/uid"));
+        let claim = text(pod, "/metadata/ownerReferences/0/name");
+        let ours = pod["metadata"]["labels"][label::ROLE] == json!(label::ROLE_IMPORTER);
+        let earlier = self.objects.iter().find(|((kind, other), it)| {
+            kind == "pods" && other != name && used_by(it).contains(&claim) && born(it) < born(pod)
+        });
+        let fault = if !ours || text(body, "/metadata/uid").is_empty() {
+            "is not ours to let go".to_owned()
+        } else if *body != json!({"metadata": body["metadata"], "spec": {"schedulingGates": []}}) {
+            format!("was changed: {body}")
+        } else if let Some(((_, other), _)) = earlier {
+            format!("was let go beside {other} on {claim}")
+        } else {
+            return;
+        };
+        self.faults.push(format!("{name} {fault}"));
+    }
+
     pub(super) fn watch_patch(&mut self, key: &Key, sub: Option<&str>, body: &Value) {
+        if key.0 == "pods" && sub.is_none() {
+            self.watch_release(&key.1, body);
+            return;
+        }
         let mut fault = |what: &str| self.faults.push(format!("{} {}: {what}", key.0, key.1));
         let fields: Vec<&str> = keys(body);
         match (key.0.as_str(), sub) {

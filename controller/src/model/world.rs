@@ -104,6 +104,8 @@ pub(super) enum Step {
     /// A machine that uses the claim.
     StartMachine(bool),
     StopMachine(bool),
+    /// One that comes just before the next importer of the claim.
+    Race(bool),
     /// A pod with the name of an importer, and nobody's.
     ForeignPod(bool),
     DeletePod(bool),
@@ -261,13 +263,13 @@ impl World {
         let context = Arc::clone(&self.context);
         if plural == CLAIMS {
             let claim = serde_json::from_value(object).unwrap();
-            drop(import::reconcile(Arc::new(claim), context).await);
+            drop(Box::pin(import::reconcile(Arc::new(claim), context)).await);
         } else {
             let mut object = object;
             object["apiVersion"] = json!("cdi.kubevirt.io/v1beta1");
             object["kind"] = json!("DataVolume");
             let volume = serde_json::from_value(object).unwrap();
-            drop(data_volume::reconcile(Arc::new(volume), context).await);
+            drop(Box::pin(data_volume::reconcile(Arc::new(volume), context)).await);
         }
     }
 
@@ -350,14 +352,9 @@ impl World {
                 }
             }),
             Step::StartMachine(at) => {
-                let mounts =
-                    json!([{"name": "d", "persistentVolumeClaim": {"claimName": name(at)}}]);
-                let pod = json!({
-                    "metadata": {"name": format!("vm-{}", name(at))},
-                    "spec": {"containers": [], "volumes": mounts},
-                });
-                drop(store.create("pods", &pod));
+                drop(store.create("pods", &machine(name(at))));
             }
+            Step::Race(at) => store.intrusion = Some(name(at).to_owned()),
             Step::StopMachine(at) => {
                 store.remove(&key("pods", &format!("vm-{}", name(at))), true);
             }
@@ -504,7 +501,9 @@ impl Store {
             return;
         };
         let phase = text(&known, "/status/phase");
-        if ["Succeeded", "Failed"].contains(&phase) {
+        let gates = known["spec"]["schedulingGates"].as_array();
+        let held = gates.is_some_and(|gates| !gates.is_empty());
+        if ["Succeeded", "Failed"].contains(&phase) || held {
             return;
         }
         let restarts = known.pointer("/status/containerStatuses/0/restartCount");
@@ -549,6 +548,15 @@ impl Store {
         };
         self.change(&key, |pod| pod["status"] = status);
     }
+}
+
+/// A pod that uses a claim.
+pub(super) fn machine(claim: &str) -> Value {
+    let mounts = json!([{"name": "d", "persistentVolumeClaim": {"claimName": claim}}]);
+    json!({
+        "metadata": {"name": format!("vm-{claim}")},
+        "spec": {"containers": [], "volumes": mounts},
+    })
 }
 
 fn claim(name: &str, annotations: &Value) -> Value {

@@ -62,6 +62,8 @@ pub const CHECKSUM: &str = "IMPORTER_CHECKSUM";
 /// Extra request headers: this and a number from 0.
 pub const EXTRA_HEADER: &str = "IMPORTER_EXTRA_HEADER_";
 
+/// Ours: what is logged, as in `RUST_LOG`.
+pub const LOG: &str = "LONGSHORE_LOG";
 /// Ours: uid of the claim, to which a journal is bound.
 pub const CLAIM_UID: &str = "IMPORTER_CLAIM_UID";
 /// Ours: directory for the journal of a block volume.

@@ -51,6 +51,22 @@ fn made(mode: &str, annotations: &Value) -> Value {
     serde_json::to_value(pod(&claim, &request, &workload())).unwrap()
 }
 
+/// With all that a claim can ask of its pod.
+fn own() -> Value {
+    made(
+        "Filesystem",
+        &json!({
+            annotation::IMPORT_ENDPOINT: "https://h/disk.qcow2",
+            annotation::POD_NODE_SELECTOR: r#"{"disk": "fast"}"#,
+            annotation::POD_TOLERATIONS: r#"[{"key": "storage", "operator": "Exists"}]"#,
+            annotation::POD_AFFINITY: r#"{"nodeAffinity": {}}"#,
+            annotation::POD_RESOURCES: r#"{"limits": {"cpu": "4"}, "requests": {"cpu": "1"}}"#,
+            "v1.multus-cni.io/default-network": "storage-net",
+            "linkerd.io/inject": "enabled",
+        }),
+    )
+}
+
 fn cases() -> Vec<(&'static str, Value)> {
     let numbered = |name: &str| format!("{name}0");
     vec![
@@ -107,6 +123,7 @@ fn cases() -> Vec<(&'static str, Value)> {
                 }),
             ),
         ),
+        ("own", own()),
         (
             "blank",
             made("Block", &json!({annotation::IMPORT_SOURCE: "none"})),
@@ -154,6 +171,21 @@ fn pods_are_what_they_were() {
         }
         let golden = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, golden, "{name}: UPDATE_GOLDEN=1 writes it anew");
+    }
+}
+
+#[test]
+fn settings_of_a_pod_that_make_no_sense_are_refused_by_name() {
+    for (name, text) in [
+        (annotation::POD_NODE_SELECTOR, "disk=fast"),
+        (annotation::POD_NODE_SELECTOR, r#"{"disk": 1}"#),
+        (annotation::POD_TOLERATIONS, r#"{"key": "x"}"#),
+        (annotation::POD_RESOURCES, "[]"),
+    ] {
+        let asked = json!({annotation::IMPORT_ENDPOINT: "https://h/disk", name: text});
+        let refusal = request(&claim("Filesystem", &asked)).unwrap().unwrap_err();
+        assert_eq!(refusal.reason(), "InvalidPodSettings");
+        assert!(refusal.to_string().contains(name), "{refusal}");
     }
 }
 
