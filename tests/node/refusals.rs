@@ -4,6 +4,7 @@ use longshore_tests::http::{Authority, Page};
 use serde_json::{Value, json};
 
 use super::rig::{Case, case, data_volume, disk, holds_sparse, http};
+use super::sources::fails;
 
 fn condition(case: &Case, volume: &str, kind: &str) -> Value {
     let volume = case.get(&format!("dv/{volume}"));
@@ -22,10 +23,7 @@ fn an_address_that_becomes_good_is_tried_again_and_restarts_are_counted() {
     let folder = case.folder_for("late");
     case.apply(&data_volume("late", &http(&server)));
     case.wait("dv/late", ".status.restartCount", "1");
-    case.condition("late", "Running", "reason", "Error");
-    let verdict = condition(&case, "late", "Running");
-    let message = verdict["message"].as_str().unwrap();
-    assert!(message.contains("404"), "{message}");
+    fails(&case, "late", "Error", &["404"]);
     assert_eq!(condition(&case, "late", "Ready")["status"], "False");
     server.set("/disk", Page::of(disk.clone()));
     case.succeeded("late");

@@ -11,7 +11,7 @@ mod web;
 use longshore_tests::http::Authority;
 use serde_json::{Value, json};
 
-use super::rig::{Case, claim_spec, data_volume};
+use super::rig::{Case, claim_spec, data_volume, eventually};
 
 /// A data volume.
 fn volume(case: &Case, name: &str, source: &Value) {
@@ -45,12 +45,15 @@ fn authorities(case: &Case, name: &str, authority: &Authority) {
 }
 
 /// Demands that an import fails for now, with this reason and a message that has all of these words.
-fn fails(case: &Case, name: &str, reason: &str, words: &[&str]) {
+pub(crate) fn fails(case: &Case, name: &str, reason: &str, words: &[&str]) {
     case.condition(name, "Running", "reason", reason);
-    let volume = case.get(&format!("dv/{name}"));
-    let conditions = volume["status"]["conditions"].as_array().unwrap();
-    let running = conditions.iter().find(|it| it["type"] == "Running");
-    let message = running.unwrap()["message"].as_str().unwrap().to_owned();
+    // By now the next attempt may be under way, and that is told, too, until it fails as well.
+    let message = eventually(reason, || {
+        let volume = case.get(&format!("dv/{name}"));
+        let mut conditions = volume["status"]["conditions"].as_array()?.iter();
+        let running = conditions.find(|it| it["type"] == "Running" && it["reason"] == reason)?;
+        running["message"].as_str().map(str::to_owned)
+    });
     for word in words {
         assert!(
             message.contains(word),

@@ -1,4 +1,4 @@
-//! Archives of files, unpacked to a volume.
+//! Archives of files, unpacked to a volume; and nothing at all, by an annotated claim.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use longshore_tests::http::Page;
 use longshore_tests::program::run;
 use serde_json::json;
 
-use super::super::rig::{case, data_volume, http};
+use super::super::rig::{case, data_volume, holds_sparse, http};
 use super::annotated;
 
 fn has(folder: &Path, expected: &Path) {
@@ -47,4 +47,13 @@ fn an_archive_becomes_its_files() {
     has(&one, &files);
     case.filled("claim");
     has(&other, &files);
+}
+
+#[test]
+fn a_claim_that_names_no_source_gets_a_blank_disk() {
+    let Some(case) = case() else { return };
+    let folder = case.folder_for("blank");
+    annotated(&case, "blank", &[("import.source", "none")]);
+    case.filled("blank");
+    holds_sparse(&folder, &[]);
 }

@@ -82,26 +82,32 @@ fn a_proxy_with_an_authority_of_its_own_is_the_way_to_servers() {
     );
 }
 
-/// Five imports at the same time, each of another format, in pods with as much memory.
-fn five_within(case: &Case, limit: &str, servers: &[(&str, Vec<u8>, Server)]) {
+/// What is imported: a format, the disk in it, and who has it.
+type Served = (&'static str, Vec<u8>, Server);
+
+/// So many imports of each at the same time, in pods with as much memory.
+fn within(case: &Case, limit: &str, times: usize, servers: &[Served]) {
     let config = json!({"podResourceRequirements": {
         "limits": {"memory": limit, "cpu": "2"}, "requests": {"memory": "60M", "cpu": "10m"},
     }});
     let field = "defaultPodResourceRequirements.limits.memory";
     let names = ["podResourceRequirements"];
     let _settings = Settings::set(case, &config, field, limit, &names);
-    let name = |format: &str| format!("{format}-{}", limit.to_lowercase());
-    let mut folders = Vec::new();
-    for (format, _, server) in servers {
-        folders.push(case.folder_for(&name(format)));
-        let source = json!({"http": {"url": server.url("/disk")}});
-        volume(case, &name(format), &source);
+    let mut imports = Vec::new();
+    for (format, disk, server) in servers {
+        for time in 0..times {
+            let name = format!("{format}-{}-{time}", limit.to_lowercase());
+            let folder = case.folder_for(&name);
+            let source = json!({"http": {"url": server.url("/disk")}});
+            volume(case, &name, &source);
+            imports.push((name, folder, disk));
+        }
     }
-    for ((format, disk, _), folder) in servers.iter().zip(&folders) {
-        case.succeeded(&name(format));
-        holds_sparse(folder, disk);
-        let volume = case.get(&format!("dv/{}", name(format)));
-        assert_eq!(volume["status"]["restartCount"], 0, "{format}: {volume}");
+    for (name, folder, disk) in imports {
+        case.succeeded(&name);
+        holds_sparse(&folder, disk);
+        let volume = case.get(&format!("dv/{name}"));
+        assert_eq!(volume["status"]["restartCount"], 0, "{volume}");
     }
 }
 
@@ -130,6 +136,6 @@ fn ten_imports_take_no_more_memory_than_pods_may_have() {
         (format, disk, server)
     })
     .collect();
-    five_within(&case, "128Mi", &servers);
-    five_within(&case, "200Mi", &servers);
+    within(&case, "128Mi", 2, &servers);
+    within(&case, "200Mi", 1, &servers);
 }
