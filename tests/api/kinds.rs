@@ -3,7 +3,7 @@
 use longshore_tests::program::run;
 use serde_json::{Value, json};
 
-use super::rig::{Namespace, namespace};
+use super::rig::{Namespace, alone, namespace};
 
 fn class(namespace: &Namespace, name: &str, provisioner: &str) -> String {
     let name = format!("{}-{name}", namespace.name);
@@ -102,6 +102,70 @@ fn a_volume_of_an_unknown_class_waits_until_its_profile_is_filled_in() {
     // A device has no filesystem that takes a part of it.
     assert_eq!(spec["resources"]["requests"]["storage"], "1Gi");
     gone(&namespace, &name);
+}
+
+/// Nothing runs the deployment here; what would run is seen by its template.
+#[test]
+fn what_the_installation_says_of_our_own_pods_is_written_and_taken_back() {
+    let Some(namespace) = alone() else { return };
+    let _controller = namespace.controller(&[]);
+    namespace.wait("cdi/cdi", ".status.phase", "Deployed");
+    let ours = |path: &str| {
+        let output = format!("jsonpath={{{path}}}");
+        let asked = [
+            "get",
+            "deployment/cdi-deployment",
+            "--namespace=cdi",
+            "-o",
+            &output,
+        ];
+        String::from_utf8(run(namespace.everywhere().args(asked))).unwrap()
+    };
+    let wait = |state: &str| {
+        let asked = [
+            "wait",
+            "deployment/cdi-deployment",
+            "--namespace=cdi",
+            "--timeout=60s",
+        ];
+        run(namespace
+            .everywhere()
+            .args(asked)
+            .arg(format!("--for={state}")));
+    };
+    let pod = ".spec.template.spec";
+    namespace.patch(
+        "cdi/cdi",
+        &json!({"spec": {
+            "priorityClass": "system-cluster-critical",
+            "infra": {"nodeSelector": {"role": "infra"}, "tolerations": [{"key": "infra"}]},
+        }}),
+    );
+    wait(&format!(
+        "jsonpath={{{pod}.priorityClassName}}=system-cluster-critical"
+    ));
+    assert_eq!(ours(&format!("{pod}.nodeSelector")), r#"{"role":"infra"}"#);
+    assert_eq!(ours(&format!("{pod}.tolerations[0].key")), "infra");
+    assert_eq!(ours(&format!("{pod}.serviceAccountName")), "cdi-sa");
+    namespace.patch(
+        "cdi/cdi",
+        &json!({"spec": {
+            "priorityClass": null,
+            "infra": {"nodeSelector": {"role": "other"}, "tolerations": null},
+        }}),
+    );
+    wait(&format!("jsonpath={{{pod}.nodeSelector.role}}=other"));
+    assert_eq!(ours(&format!("{pod}.priorityClassName")), "");
+    assert_eq!(ours(&format!("{pod}.tolerations")), "");
+    namespace.patch(
+        "cdi/cdi",
+        &json!({"spec": {"infra": null, "priorityClass": "system-node-critical"}}),
+    );
+    wait(&format!(
+        "jsonpath={{{pod}.priorityClassName}}=system-node-critical"
+    ));
+    assert_eq!(ours(&format!("{pod}.nodeSelector")), "");
+    namespace.patch("cdi/cdi", &json!({"spec": {"priorityClass": null}}));
 }
 
 #[test]

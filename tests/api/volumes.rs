@@ -85,6 +85,30 @@ fn a_filled_volume_stays_so_without_its_mark_and_an_edit_has_no_effect_but_a_war
 }
 
 #[test]
+fn a_volume_that_waits_for_the_claim_becomes_its_own_and_nothing_is_imported() {
+    let Some(namespace) = namespace() else { return };
+    namespace.volume_for("static");
+    let name = format!("pv/{}-static", namespace.name);
+    namespace.wait(&name, ".status.phase", "Available");
+    let mut volume = data_volume("static");
+    volume["metadata"]["annotations"] = json!({"cdi.kubevirt.io/storage.checkStaticVolume": ""});
+    namespace.apply(&volume);
+    namespace.wait("dv/static", ".status.phase", "Succeeded");
+    let claim = namespace.get("pvc/static");
+    assert_eq!(
+        claim["spec"]["volumeName"],
+        json!(format!("{}-static", namespace.name))
+    );
+    let annotations = &claim["metadata"]["annotations"];
+    assert_eq!(
+        annotations["cdi.kubevirt.io/storage.populatedFor"],
+        "static"
+    );
+    assert!(annotations["cdi.kubevirt.io/storage.persistentVolumeList"].is_null());
+    assert!(!namespace.exists("pod/importer-static"));
+}
+
+#[test]
 fn a_claim_that_may_be_adopted_is_and_counts_as_filled() {
     let Some(namespace) = namespace() else { return };
     namespace.volume_for("mine");
