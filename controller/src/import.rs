@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use self::apply::apply;
 use self::observe::observe;
-use self::plan::{Plan, plan};
+use self::plan::{Plan, belongs, plan};
 use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::error::Result;
@@ -127,8 +127,9 @@ pub(crate) async fn reconcile(
     };
     let mut decided = plan(&observed, now);
     match (&observed.pod, decided.begins()) {
-        (Some(pod), _) => context.line.sees(pod),
-        (None, None) => context.line.leaves(&observed.claim),
+        // The pod of somebody else is not watched, and so would be at work for ever.
+        (Some(pod), _) if belongs(pod, &observed.claim) => context.line.sees(pod),
+        (Some(_), _) | (None, None) => context.line.leaves(&observed.claim),
         (None, Some(request)) => {
             let line = &context.line;
             observed.wait = line.asks(&observed.claim, &request.import, limits, now);
