@@ -190,7 +190,11 @@ impl Store {
             ("storageprofiles", Some(profile)) => {
                 let born = |object: &Value| self.born.get(text(object, "/metadata/uid"));
                 let class = self.objects.get(&self::key("storageclasses", &key.1));
-                if class.is_some_and(|class| born(class) < born(profile)) {
+                let meant = text(body, "/preconditions/uid");
+                if !meant.is_empty() && meant != text(profile, "/metadata/uid") {
+                    // The server refuses that: it is about one that was there before.
+                    None
+                } else if class.is_some_and(|class| born(class) < born(profile)) {
                     Some("was deleted though its class has been there all the time")
                 } else if text(body, "/preconditions/uid").is_empty() {
                     Some("was deleted, whichever object of the name it is")
