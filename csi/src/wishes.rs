@@ -48,7 +48,7 @@ impl Wishes {
             return Ok(());
         }
         *count += 1;
-        let text = format!("the class asks for {name} (failure {count})");
+        let text = format!("the class asks for {name}");
         Err(Status::new(code, text))
     }
 }

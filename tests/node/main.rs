@@ -12,8 +12,10 @@
 mod deletion;
 mod formats;
 mod kills;
+mod provisioned;
 mod refusals;
 mod rig;
 mod sources;
+mod storage;
 mod uninstall;
 mod volumes;

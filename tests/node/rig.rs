@@ -162,6 +162,11 @@ impl Case {
         kill(&[process]);
     }
 
+    /// Where the CSI driver keeps its volumes.
+    pub(crate) fn driver_folder(&self) -> PathBuf {
+        self.node.folder.join("csi")
+    }
+
     /// The folder that a provisioner made for a claim.
     pub(crate) fn provisioned(&self, claim: &str) -> PathBuf {
         let claim = self.get(&format!("pvc/{claim}"));

@@ -17,12 +17,13 @@ use clap::Subcommand;
 use self::control::{Api, Programs};
 use self::pki::Pki;
 use self::place::Place;
-use crate::gotools::{self, COREDNS, KUBERNETES, LOCAL_PATH};
+use crate::gotools::{self, COREDNS, CSI, KUBERNETES, LOCAL_PATH};
 use crate::shell::Run;
 use crate::{images, paths, say};
 
 mod addons;
 mod control;
+mod csi;
 mod demo;
 pub(crate) mod image;
 mod node;
@@ -165,6 +166,7 @@ fn up(place: &Place) -> Result<()> {
             fs::copy(archive, folder.join(name))
                 .with_context(|| format!("copying {}", archive.display()))?;
         }
+        csi::build(place)?;
         namespaces(place)?;
         install(place, &programs)
     })
@@ -275,7 +277,7 @@ fn down(place: &Place) -> Result<()> {
 
 /// Builds, or finds, all that `up` starts.
 fn build() -> Result<()> {
-    for module in [&KUBERNETES, &COREDNS, &LOCAL_PATH] {
+    for module in [&KUBERNETES, &COREDNS, &LOCAL_PATH, &CSI] {
         gotools::build_all(module)?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -97,6 +97,34 @@ pub(crate) const LOCAL_PATH: Module = Module {
     )],
 };
 
+/// What stands between Kubernetes and a CSI driver. They do not tell their versions.
+pub(crate) const CSI: Module = Module {
+    folder: "csi",
+    ldflags: "",
+    programs: &[
+        program(
+            "csi-provisioner",
+            "github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner",
+            "v5.1.0",
+        ),
+        program(
+            "csi-resizer",
+            "github.com/kubernetes-csi/external-resizer/cmd/csi-resizer",
+            "v1.14.0",
+        ),
+        program(
+            "csi-snapshotter",
+            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
+            "v8.2.0",
+        ),
+        program(
+            "snapshot-controller",
+            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+            "v8.2.0",
+        ),
+    ],
+};
+
 /// Object stores that the importer's tests read from.
 pub(crate) const STORES: Module = Module {
     folder: "stores",
@@ -169,6 +197,33 @@ pub(crate) fn build_all(module: &Module) -> Result<()> {
     Ok(())
 }
 
+/// Files of a module that one of ours names in its `go.mod`, out of the cache like all that is built.
+pub(crate) fn files(module: &Module, of: &str, names: &[&str]) -> Result<Vec<PathBuf>> {
+    let source = source(module);
+    let bin = bin(module, &source)?;
+    let file = |name: &&str| bin.join(name.rsplit('/').next().unwrap_or(name));
+    let found: Vec<PathBuf> = names.iter().map(file).collect();
+    if found.iter().all(|path| path.is_file()) {
+        return Ok(found);
+    }
+    let said = Run::new("go")
+        .args(["mod", "download", "-json", of])
+        .dir(&source)
+        .quiet()
+        .capture()?;
+    let said: serde_json::Value =
+        serde_json::from_str(&said).with_context(|| format!("reading what go says of {of}"))?;
+    let folder = said["Dir"].as_str().map(Path::new);
+    let folder = folder.with_context(|| format!("go has no folder for {of}"))?;
+    for (name, path) in names.iter().zip(&found) {
+        // Under its name only when it is whole.
+        let draft = bin.join(format!(".file-{}", std::process::id()));
+        paths::write(&draft, paths::read(&folder.join(name))?)?;
+        std::fs::rename(&draft, path).with_context(|| format!("making {}", path.display()))?;
+    }
+    Ok(found)
+}
+
 /// One that somebody else has put there.
 fn present(program: &Program) -> Option<PathBuf> {
     let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
@@ -193,8 +248,8 @@ fn speaks_of(path: &Path, version: &str) -> bool {
 }
 
 fn built(module: &Module, program: &Program) -> Result<PathBuf> {
-    let source = paths::root().join("tools").join(module.folder);
-    let bin = paths::cache("go")?.join(format!("{}-{:016x}", module.folder, key(module, &source)?));
+    let source = source(module);
+    let bin = bin(module, &source)?;
     let path = bin.join(program.name);
     if path.is_file() {
         return Ok(path);
@@ -205,7 +260,6 @@ fn built(module: &Module, program: &Program) -> Result<PathBuf> {
             program.name
         );
     }
-    paths::make_dir(&bin)?;
     say::line(&format!(
         "building {} once, for the cache {}",
         program.name,
@@ -213,6 +267,7 @@ fn built(module: &Module, program: &Program) -> Result<PathBuf> {
     ));
     // Whoever builds at the same time has a name of its own, and the last one's is the one that stays.
     let draft = bin.join(format!(".{}-{}", program.name, std::process::id()));
+    let started = Instant::now();
     let status = Run::new("go")
         .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
         .arg(format!("-s -w {}", module.ldflags).trim_end())
@@ -227,7 +282,23 @@ fn built(module: &Module, program: &Program) -> Result<PathBuf> {
         bail!("go build of {} failed ({status})", program.name);
     }
     std::fs::rename(&draft, &path).with_context(|| format!("making {}", path.display()))?;
+    say::line(&format!(
+        "{} was built in {} s",
+        program.name,
+        started.elapsed().as_secs()
+    ));
     Ok(path)
+}
+
+fn source(module: &Module) -> PathBuf {
+    paths::root().join("tools").join(module.folder)
+}
+
+/// Where what is built of a module lies.
+fn bin(module: &Module, source: &Path) -> Result<PathBuf> {
+    let bin = paths::cache("go")?.join(format!("{}-{:016x}", module.folder, key(module, source)?));
+    paths::make_dir(&bin)?;
+    Ok(bin)
 }
 
 /// The same for the same sources, flags and compiler. What has no source of its own has no `main.go`.

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::control::{self, Api, Programs};
 use super::pki::Pki;
 use super::place::{Place, Process};
-use super::{addons, image, volumes};
+use super::{addons, csi, image, volumes};
 use crate::gotools::{self, KUBERNETES};
 use crate::paths;
 use crate::shell::Run;
@@ -91,8 +91,20 @@ pub(super) fn run(place: &Place) -> Result<()> {
         pki: &pki,
     };
     let mut services = node.start()?;
-    addons::apply(place, &programs)?;
-    volumes::make(place, &programs)?;
+    // Objects of the one are made while pods of the other start.
+    thread::scope(|scope| {
+        let storage = scope.spawn(|| -> Result<()> {
+            csi::apply(place, &programs)?;
+            volumes::make(place, &programs)
+        });
+        addons::apply(place, &programs)?;
+        let ended = storage.join();
+        ended.unwrap_or_else(|_| bail!("making the storage classes panicked"))
+    })?;
+    for name in csi::SNAPSHOTS {
+        services.push(node.service(name)?);
+    }
+    csi::ready(place, &programs)?;
     paths::write(&place.file("ready"), "")?;
     loop {
         thread::sleep(Duration::from_millis(500));
@@ -231,9 +243,14 @@ impl Node<'_> {
     fn start(&self) -> Result<Vec<Process>> {
         let place = self.place;
         let mut services = vec![self.service("kube-scheduler")?];
+        let driver = self.service(csi::DRIVER)?;
+        csi::listens(place, &driver)?;
+        services.push(driver);
+        let sidecars = csi::SIDECARS.map(|name| self.service(name));
         self.configure()?;
-        services.push(self.service("containerd")?);
-        control::wait(place, "containerd", &services[1..], || {
+        let containerd = self.service("containerd")?;
+        services.push(containerd.clone());
+        control::wait(place, "containerd", &[containerd], || {
             self.ctr().args(["version"]).capture().is_ok()
         })?;
         self.import(&self.pause()?)?;
@@ -253,6 +270,9 @@ impl Node<'_> {
                 .capture()
                 .is_ok_and(|ready| ready == "True")
         })?;
+        for sidecar in sidecars {
+            services.push(sidecar?);
+        }
         Ok(services)
     }
 
@@ -280,7 +300,7 @@ impl Node<'_> {
                 .args(["--proxy-mode=iptables", "--conntrack-max-per-core=0"])
                 .arg("--cluster-cidr=10.244.0.0/16")
                 .arg(format!("--hostname-override={NAME}")),
-            _ => {
+            "kube-scheduler" => {
                 let file = config(place, "scheduler");
                 let mut run = Run::new(&self.tools.scheduler);
                 for flag in [
@@ -292,6 +312,7 @@ impl Node<'_> {
                 }
                 run.args(["--leader-elect=false", "--bind-address=127.0.0.1"])
             }
+            _ => csi::service(place, name)?,
         };
         place.start(name, run.quiet())
     }

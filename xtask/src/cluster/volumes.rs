@@ -131,7 +131,8 @@ fn behind(said: &str, folder: &Path) -> Vec<String> {
         .filter_map(|device| {
             let file = Path::new(device["back-file"].as_str()?);
             let name = device["name"].as_str()?.to_owned();
-            let own = file.starts_with(folder.join("local"));
+            let own = ["local", "csi"].map(|own| folder.join(own));
+            let own = own.iter().any(|own| file.starts_with(own));
             file.starts_with(folder).then_some((own, name))
         })
         .collect();
@@ -150,10 +151,11 @@ mod tests {
             {"name":"/dev/loop1","back-file":"/c/one-more/local/block-1.img"},
             {"name":"/dev/loop2","back-file":"/c/one/kubelet/plugins/volumeDevices/x (deleted)"},
             {"name":"/dev/loop3","back-file":"/home/somebody.img"},
-            {"name":"/dev/loop4"}
+            {"name":"/dev/loop4"},
+            {"name":"/dev/loop5","back-file":"/c/one/csi/volumes/pvc-1.img"}
         ]}"#;
         let found = behind(said, Path::new("/c/one"));
-        assert_eq!(found, ["/dev/loop2", "/dev/loop0"]);
+        assert_eq!(found, ["/dev/loop2", "/dev/loop0", "/dev/loop5"]);
         assert_eq!(behind("", Path::new("/c/one")), Vec::<String>::new());
     }
 }
