@@ -18,6 +18,8 @@ pub mod annotation {
     /// Processor architecture of a container image.
     pub const IMPORT_ARCHITECTURE: &str =
         "cdi.kubevirt.io/storage.import.registryImageArchitecture";
+    /// Of a pod: the container whose log people want to see.
+    pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
     /// Who pulls a container image: `pod` or `node`.
     pub const IMPORT_METHOD: &str = "cdi.kubevirt.io/storage.import.registryImportMethod";
     /// The endpoint is the name of an image stream: `true`.
@@ -268,8 +270,6 @@ pub mod reason {
     pub const PAUSED: &str = "Paused";
     /// Ours: populators are not used yet.
     pub const POPULATORS_NOT_SUPPORTED: &str = "PopulatorsNotSupported";
-    /// Ours: nodes do not pull yet.
-    pub const NODE_PULL_NOT_SUPPORTED: &str = "NodePullNotSupported";
     /// Ours: the claim shall come from elsewhere, filled.
     pub const AWAITING_CLAIM: &str = "AwaitingPrePopulatedClaim";
     /// Ours, on volumes: the class's profile does not say what their claim could be.

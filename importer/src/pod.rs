@@ -23,6 +23,7 @@ mod archive;
 mod end;
 mod metrics;
 mod place;
+mod pulled;
 mod signals;
 mod source;
 mod volume;

@@ -72,6 +72,19 @@ impl std::fmt::Debug for RegistryImage {
     }
 }
 
+/// What a container image is called, and the labels that these variables of its environment ask for.
+pub(crate) fn of_environment<'a>(
+    image: &str,
+    environment: impl Iterator<Item = &'a str>,
+) -> (String, BTreeMap<String, String>) {
+    let reference = image.split_once("://").map_or(image, |(_, rest)| rest);
+    let name = Reference::parse(reference).map_or_else(
+        |_| "the container image".to_owned(),
+        |reference| reference.to_string(),
+    );
+    (name, labels::of_env(environment))
+}
+
 /// True if `spec` names a container image.
 pub(crate) fn names_image(spec: &str) -> bool {
     scheme_of(spec).is_some()

@@ -10,4 +10,5 @@ mod kinds;
 mod line;
 mod rig;
 mod stages;
+mod upstream;
 mod volumes;

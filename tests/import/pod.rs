@@ -307,11 +307,10 @@ fn a_proxy_of_the_environment_is_asked() {
 }
 
 #[test]
-fn a_disk_pulled_by_the_node_is_fetched_once_its_server_is_ready() {
+fn a_disk_pulled_by_the_node_is_read_where_it_is_once_its_container_runs() {
     let bytes = disk(300_000, 4);
-    let server = Server::start([("/other.img", Page::of(bytes.clone()))]);
     let pod = Pod::new("registry")
-        .set("IMPORTER_ENDPOINT", &server.url("/disk.img"))
+        .set("IMPORTER_ENDPOINT", "docker://registry.example.org/disk:1")
         .set("IMPORTER_IMAGE_SIZE", "4Mi")
         .set("IMPORTER_PULL_METHOD", "node");
     let (ready, done) = (pod.path("ready"), pod.path("done"));
@@ -319,13 +318,22 @@ fn a_disk_pulled_by_the_node_is_fetched_once_its_server_is_ready() {
         .set("IMPORTER_READY_FILE", ready.to_str().unwrap())
         .set("IMPORTER_DONE_FILE", done.to_str().unwrap());
     let child = pod.start();
+    let folder = pod.path("disk");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("other.img"), &bytes).unwrap();
+    let said = format!("{}\nA_KUBEVIRT_IO_B=c\nNOT_ONE=d\n", folder.display());
     // Written elsewhere first: the importer may look at any moment.
-    std::fs::write(pod.path("name"), "other.img").unwrap();
-    std::fs::rename(pod.path("name"), &ready).unwrap();
+    std::fs::write(pod.path("said"), said).unwrap();
+    std::fs::rename(pod.path("said"), &ready).unwrap();
     let output = child.wait_with_output().unwrap();
-    pod.ended(&output).complete();
+    let ended = pod.ended(&output);
+    let end = ended.complete();
     assert!(std::fs::read(pod.disk()).unwrap()[..bytes.len()] == bytes);
     assert!(done.exists());
+    assert_eq!(end.labels["a.kubevirt.io/b"], "c");
+    assert_eq!(end.labels.len(), 1);
+    let source = end.source.as_ref().unwrap();
+    assert_eq!(source.name, "docker://registry.example.org/disk:1");
 }
 
 #[test]

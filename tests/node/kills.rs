@@ -10,11 +10,11 @@ use super::rig::{
     Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, kill, processes_of,
 };
 
-/// A disk that takes minutes, with as many connections as there can be, until the rate is lifted: its import
-/// is caught in the middle on a busy machine too.
+/// A disk that takes minutes, over a line that all connections share, until the rate is lifted: its import is
+/// caught in the middle on a busy machine too.
 pub(crate) fn slow(seed: u64) -> (Vec<u8>, Page, Rate) {
     let disk = data::disk(24 << 20, seed);
-    let rate = Rate::of(64 << 10);
+    let rate = Rate::of_all(96 << 10);
     let page = Page::of(disk.clone()).throttle_by(&rate);
     (disk, page, rate)
 }
@@ -40,14 +40,31 @@ fn kept(name: &str, server: &Server) -> Value {
     volume
 }
 
-/// Demands that the disk is filled, and that the last attempt did not do all of it.
-fn goes_on(case: &Case, name: &str, disk: &[u8], folder: &Path) {
+/// What of an image is read again at the most: its beginning, and what was under way when the container ended.
+const AGAIN: u64 = 2 << 20;
+
+/// Demands that the disk is filled, that the last attempt asked the server only for what was not done yet, and
+/// that its pod says so.
+fn goes_on(case: &Case, name: &str, disk: &[u8], folder: &Path, server: &Server) {
     case.succeeded(name);
     holds_sparse(folder, disk);
+    let pod = case.get(&format!("pod/importer-{name}"));
+    let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"];
+    let end: Value = serde_json::from_str(end.as_str().unwrap()).unwrap();
+    let bytes = |field: &str| end[field].as_u64().unwrap();
+    assert!(bytes("bytesResumed") > 0, "{end}");
+    let size = disk.len() as u64;
+    let rest = size - bytes("bytesResumed") + AGAIN;
+    assert!(bytes("bytesRead") <= rest, "{end}");
+    let sent = server.log().sent;
+    assert!(
+        sent < size * 3 / 2,
+        "{sent} bytes were sent of a disk of {size}"
+    );
     let said = case.ask(&["logs", &format!("importer-{name}")]);
     let done = said.lines().find(|line| line.contains(r#""event":"done""#));
     let done: Value = serde_json::from_str(done.unwrap()).unwrap();
-    assert!(done["bytesResumed"].as_u64().unwrap() > 0, "{said}");
+    assert_eq!(done["bytesResumed"], end["bytesResumed"]);
 }
 
 #[test]
@@ -62,22 +79,44 @@ fn an_importer_that_is_killed_goes_on_in_the_same_pod() {
     noted(&folder);
     kill(&processes_of(&pod));
     rate.lift();
-    goes_on(&case, "killed", &disk, &folder);
+    goes_on(&case, "killed", &disk, &folder, &server);
     assert_eq!(case.get("dv/killed")["status"]["restartCount"], 1);
+    let same = case.get("pod/importer-killed");
+    assert_eq!(same["metadata"]["uid"], pod["metadata"]["uid"]);
+}
+
+/// Deletes the pod of an import midway: another one goes on with what it had done.
+fn deleted(name: &str, seed: u64, how: &[&str]) {
+    let Some(case) = case() else { return };
+    let (disk, page, rate) = slow(seed);
+    let server = case.serve(page);
+    let folder = case.folder_for(name);
+    case.apply(&kept(name, &server));
+    case.wait(&format!("dv/{name}"), ".status.phase", "ImportInProgress");
+    let pod = format!("pod/importer-{name}");
+    let before = case.get(&pod);
+    let working = processes_of(&before);
+    noted(&folder);
+    case.ask(&[&["delete", &pod], how].concat());
+    // A pod that was given no time is gone before what it runs is.
+    eventually("the end of the importer", || {
+        let runs = |id: &String| Path::new("/proc").join(id).exists();
+        (!working.iter().any(runs)).then_some(())
+    });
+    rate.lift();
+    goes_on(&case, name, &disk, &folder, &server);
+    let after = case.get(&pod);
+    assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"]);
 }
 
 #[test]
 fn a_pod_that_is_deleted_is_made_again_and_goes_on() {
-    let Some(case) = case() else { return };
-    let (disk, page, rate) = slow(32);
-    let server = case.serve(page);
-    let folder = case.folder_for("gone");
-    case.apply(&kept("gone", &server));
-    case.wait("dv/gone", ".status.phase", "ImportInProgress");
-    noted(&folder);
-    case.ask(&["delete", "pod", "importer-gone"]);
-    rate.lift();
-    goes_on(&case, "gone", &disk, &folder);
+    deleted("gone", 32, &[]);
+}
+
+#[test]
+fn a_pod_that_is_deleted_without_time_to_end_is_made_again_and_goes_on() {
+    deleted("forced", 36, &["--force", "--grace-period=0"]);
 }
 
 #[test]

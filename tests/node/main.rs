@@ -13,6 +13,7 @@ mod deletion;
 mod formats;
 mod kills;
 mod provisioned;
+mod pulls;
 mod refusals;
 mod rig;
 mod sources;

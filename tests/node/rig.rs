@@ -138,6 +138,15 @@ impl Case {
         volume["spec"]["local"]["path"].as_str().unwrap().into()
     }
 
+    /// `ctr` on the images of the node's pods.
+    pub(crate) fn ctr(&self) -> Command {
+        let mut ctr = Command::new("ctr");
+        ctr.arg("--address")
+            .arg(self.node.folder.join("containerd.sock"));
+        ctr.args(["--namespace", "k8s.io"]);
+        ctr
+    }
+
     /// Kills the controller, wherever it is in its work.
     pub(crate) fn kill_controller(&self) {
         let selector = "cdi.kubevirt.io=cdi-deployment";

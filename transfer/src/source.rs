@@ -161,11 +161,26 @@ pub trait Finder: Send + std::fmt::Debug {
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
+    /// It was opened by somebody else and is called so.
+    named: Option<String>,
     random: Option<Arc<LocalFile>>,
     pipe: Option<File>,
 }
 
 impl FileSource {
+    /// A regular file that somebody else opened and nobody changes. `name` is what it is called, by people and
+    /// in journals: the path to it may be another one each time.
+    pub fn named(file: File, name: String) -> Result<Self> {
+        let path = PathBuf::from(&name);
+        let local = LocalFile::from_file(file, &path, true)?;
+        Ok(Self {
+            path,
+            named: Some(name),
+            random: Some(Arc::new(local)),
+            pipe: None,
+        })
+    }
+
     /// Opens `path`.
     pub fn open(path: &Path, force_share: bool) -> Result<Self> {
         let fail = |e: io::Error| Error::Source {
@@ -181,12 +196,14 @@ impl FileSource {
             let local = LocalFile::from_file(file, path, force_share)?;
             return Ok(Self {
                 path: path.to_owned(),
+                named: None,
                 random: Some(Arc::new(local)),
                 pipe: None,
             });
         }
         Ok(Self {
             path: path.to_owned(),
+            named: None,
             random: None,
             pipe: Some(file),
         })
@@ -237,18 +254,25 @@ impl Source for FileSource {
     fn fingerprint(&self) -> Option<Fingerprint> {
         let file = self.random.as_ref()?;
         let meta = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let times = format!(
+            "modified at {}.{:09}, changed at {}.{:09}",
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        );
+        let inode = meta.ino();
+        let (place, state) = if let Some(name) = &self.named {
+            // What it is mounted by may have another number each time, as its path may be another one.
+            (name.clone(), format!("inode {inode}, {times}"))
+        } else {
+            let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+            let state = format!("inode {inode} of device {}, {times}", meta.dev());
+            (path.display().to_string(), state)
+        };
         Some(Fingerprint {
-            place: path.display().to_string(),
-            state: format!(
-                "inode {} of device {}, modified at {}.{:09}, changed at {}.{:09}",
-                meta.ino(),
-                meta.dev(),
-                meta.mtime(),
-                meta.mtime_nsec(),
-                meta.ctime(),
-                meta.ctime_nsec(),
-            ),
+            place,
+            state,
             len: Some(file.len()),
         })
     }

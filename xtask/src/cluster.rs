@@ -16,7 +16,7 @@ use clap::Subcommand;
 
 use self::control::{Api, Programs};
 use self::pki::Pki;
-use self::place::Place;
+use self::place::{Place, State};
 use crate::gotools::{self, COREDNS, CSI, KUBERNETES, LOCAL_PATH};
 use crate::shell::Run;
 use crate::{images, paths, say};
@@ -29,7 +29,9 @@ pub(crate) mod image;
 mod node;
 mod pki;
 mod place;
+mod report;
 mod volumes;
+mod watched;
 
 /// What to do with it.
 #[derive(Debug, Subcommand)]
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Down(Which),
     /// Import an image by a data volume, with a live view and where the time went
     Demo(demo::Args),
+    /// Measure how long each step of an import takes, and write it down
+    Report(report::Args),
     /// Only build what the others start, into the cache
     Build,
     /// What `demo` starts in the node's network
@@ -73,6 +77,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Up(which) => up(&Place::of(&which.name)?),
         Command::Node(which) => node::run(&Place::of(&which.name)?.inside()),
         Command::Demo(args) => demo::run(args),
+        Command::Report(args) => report::run(args),
         Command::Serve { file } => demo::serve(file),
         Command::Build => build(),
     }
@@ -152,13 +157,18 @@ fn api(place: &Place) -> Result<()> {
 
 /// Starts a node, and the control plane beside it.
 fn up(place: &Place) -> Result<()> {
+    up_with(place, false)
+}
+
+/// The same with images of programs that are optimised, or not.
+fn up_with(place: &Place, release: bool) -> Result<()> {
     if Run::new("id").arg("-u").quiet().capture()?.trim() != "0" {
         bail!("a node takes namespaces, mounts and cgroups: run it as root");
     }
     crate::install::for_a_node()?;
     build()?;
     let programs = Programs::build()?;
-    let images = images::make("dev", false)?;
+    let images = images::make("dev", release)?;
     fresh(place, "a node, with Longshore installed", &programs, || {
         let folder = place.make("images")?;
         for (_, archive) in &images {
@@ -179,16 +189,27 @@ fn fresh(
     programs: &Programs,
     start: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    if !place.running().is_empty() {
-        bail!(
+    match place.state() {
+        State::Up => bail!(
             "the cluster {} runs already; `cargo xtask cluster down --name {0}` ends it",
             place.name
-        );
+        ),
+        State::Starting(process) => bail!(
+            "the cluster {} is being started by process {}",
+            place.name,
+            process.pid
+        ),
+        State::Interrupted => say::line(&format!(
+            "what was begun of the cluster {} is removed: whoever started it was stopped midway",
+            place.name
+        )),
+        State::Down => {}
     }
     down(place)?;
     paths::make_dir(&place.folder)?;
     let started = Instant::now();
-    let outcome = start();
+    place.starts()?;
+    let outcome = start().and_then(|()| place.has_started());
     if outcome.is_err() {
         // What it said is in the error; what is left of it would only be in the way.
         down(place)?;
@@ -295,8 +316,13 @@ fn begin(place: &Place, programs: &Programs) -> Result<()> {
 
 fn status(place: &Place) -> Result<()> {
     let running = place.running();
-    if running.is_empty() {
-        bail!("no cluster {} runs", place.name);
+    match place.state() {
+        State::Down => bail!("no cluster {} runs", place.name),
+        State::Up => {}
+        State::Starting(process) => {
+            say::line(&format!("process {} is starting it", process.pid));
+        }
+        State::Interrupted => say::line("it is not whole: whoever started it was stopped midway"),
     }
     for process in &running {
         say::line(&format!("{:>8}  {}", process.pid, process.name));

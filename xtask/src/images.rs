@@ -1,9 +1,10 @@
 //! `cargo xtask images`: our container images, without a container engine.
 //!
 //! An image is one layer: what our programs need of the distribution, unpacked and not installed, and the
-//! programs. The same files give the same bytes.
+//! programs. The same files give the same bytes. The importer's has nbdkit too, with the plugin that reads disks of
+//! VMware machines once somebody brings VMware's library.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,6 +13,10 @@ use crate::cluster::image::{Entry, Root};
 use crate::guest::packages;
 use crate::shell::Run;
 use crate::{cargo, paths, say};
+
+mod check;
+
+pub(crate) use self::check::check;
 
 /// What to make.
 #[derive(Debug, clap::Args)]
@@ -28,11 +33,16 @@ pub(crate) struct Args {
     /// Build the programs with optimisation
     #[arg(long)]
     release: bool,
+    /// Make them twice and compare, push them to a registry of this machine, read them with skopeo, and run what
+    /// is in them (as root)
+    #[arg(long, conflicts_with_all = ["push", "oci"])]
+    check: bool,
 }
 
+const IMPORTER: &str = "cdi-importer";
 /// Upstream's names, which manifests and mirrors know.
 const IMAGES: [(&str, &str, &str); 2] = [
-    ("cdi-importer", "longshore-importer", "longshore-importer"),
+    (IMPORTER, "longshore-importer", "longshore-importer"),
     (
         "cdi-controller",
         "longshore-controller",
@@ -44,6 +54,9 @@ const IMAGES: [(&str, &str, &str); 2] = [
 const USER: &str = "107:107";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.check {
+        return check(args.release).map(drop);
+    }
     for (name, archive) in make(&args.tag, args.release)? {
         let size = fs::metadata(&archive)?.len();
         say::line(&format!(
@@ -53,13 +66,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ));
         if let Some(folder) = &args.oci {
             paths::make_dir(folder)?;
-            copy(&archive, &format!("oci:{}/{name}", folder.display()))?;
+            copy(&archive, &in_layout(folder, &name))?;
         }
         if let Some(registry) = &args.push {
-            copy(&archive, &format!("docker://{registry}/{name}"))?;
+            copy(&archive, &in_registry(registry, &name))?;
         }
     }
     Ok(())
+}
+
+/// For skopeo.
+fn in_layout(folder: &Path, name: &str) -> String {
+    format!("oci:{}/{name}", folder.display())
+}
+
+fn in_registry(registry: &str, name: &str) -> String {
+    format!("docker://{registry}/{name}")
 }
 
 fn copy(archive: &Path, to: &str) -> Result<()> {
@@ -75,6 +97,10 @@ fn copy(archive: &Path, to: &str) -> Result<()> {
 
 /// Builds the programs and packs them: pairs of a reference and a docker-archive.
 pub(crate) fn make(tag: &str, release: bool) -> Result<Vec<(String, PathBuf)>> {
+    make_in(&paths::target().join("images"), tag, release)
+}
+
+fn make_in(folder: &Path, tag: &str, release: bool) -> Result<Vec<(String, PathBuf)>> {
     let mut build = cargo::locked("build");
     if release {
         build = build.arg("--release");
@@ -85,11 +111,16 @@ pub(crate) fn make(tag: &str, release: bool) -> Result<Vec<(String, PathBuf)>> {
     build.check()?;
     let profile = if release { "release" } else { "debug" };
     let programs = paths::target().join(profile);
-    let folder = paths::target().join("images");
-    paths::make_dir(&folder)?;
+    paths::make_dir(folder)?;
+    // Two of us would take each other's files away.
+    let lock = File::create(folder.join(".lock")).context("making a lock for the images")?;
+    lock.lock().context("waiting for who else makes images")?;
     let mut made = Vec::new();
     for (image, _, program) in IMAGES {
-        let root = base(&folder.join("root"))?;
+        let root = base(&root_of(folder, image))?;
+        if image == IMPORTER {
+            nbdkit(&root)?;
+        }
         let path = folder.join(program);
         strip(&programs.join(program), &path)?;
         root.program(&path, &format!("usr/bin/{program}"))?;
@@ -104,6 +135,36 @@ pub(crate) fn make(tag: &str, release: bool) -> Result<Vec<(String, PathBuf)>> {
         made.push((reference, archive));
     }
     Ok(made)
+}
+
+/// The folder that an image is made of.
+fn root_of(folder: &Path, image: &str) -> PathBuf {
+    folder.join(format!("root-{image}"))
+}
+
+/// Where Debian has its libraries, below `lib` and `usr/lib`.
+const LIBRARIES: &str = "x86_64-linux-gnu";
+
+/// nbdkit with its plugin for VMware's library, and what these two and that library take.
+fn nbdkit(root: &Root) -> Result<()> {
+    let program = packages::plain("nbdkit")?.folder.join("usr/bin/nbdkit");
+    root.program(&program, "usr/bin/nbdkit")?;
+    let plugins = format!("usr/lib/{LIBRARIES}/nbdkit/plugins");
+    let from = packages::vddk_plugin()?.folder.join(&plugins);
+    root.matching(&from, &plugins, |name| name == "nbdkit-vddk-plugin.so")?;
+    // The C++ library, and the one for passwords, are for VMware's.
+    let mut all = packages::libraries("nbdkit", &["libgnutls", "libselinux", "libstdc++"])?;
+    all.push(packages::plain("libcrypt1")?);
+    let is_library = |name: &str| name.starts_with("lib") && name.contains(".so");
+    for package in all {
+        for part in ["lib", "usr/lib"] {
+            let from = package.folder.join(part).join(LIBRARIES);
+            if from.exists() {
+                root.matching(&from, &format!("usr/lib/{LIBRARIES}"), is_library)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Without what only a debugger reads.

@@ -237,11 +237,6 @@ fn begin(observed: &Observed, request: Request) -> Plan {
         }
     }
     let mut actions = mark(claim, named, BTreeMap::new());
-    if !actions.is_empty() && request.pulled_by_node {
-        let message = "nodes do not pull yet: the importer's pod pulls the image itself, with the claim's secret and not the node's".to_owned();
-        let note = Note::warning(reason::NODE_PULL_NOT_SUPPORTED, message);
-        actions.insert(0, Action::Tell(note));
-    }
     actions.push(Action::CreatePod(Box::new(request)));
     actions.into()
 }

@@ -2,6 +2,7 @@
 
 mod mounts;
 mod own;
+mod pulled;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use longshore_crds::names::{annotation, label, object};
 
 use self::mounts::Mounts;
 pub(crate) use self::own::{Odd, Own};
+pub(super) use self::pulled::{DONE_FILE, IN_REGISTRY, READY_FILE};
 use super::source::Request;
 use crate::checkpoint;
 use crate::claim::Claim;
@@ -42,6 +44,8 @@ pub(crate) struct Workload {
     pub(crate) log: Option<&'static str>,
 }
 
+/// The container that does the import, whatever else is in its pod.
+pub(super) const IMPORTER: &str = "importer";
 /// The user that pods run as, and the group of their volumes.
 const USER: i64 = 107;
 const CERTIFICATES: &str = "/certs";
@@ -70,7 +74,34 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, usual: &Work
         devices,
     } = Mounts::of(claim, request, workload);
     let is_block = claim.is_block();
-    let annotations = annotations(claim);
+    let image = request.pulled_by_node();
+    let mut annotations = annotations(claim);
+    if image.is_some() {
+        let name = annotation::DEFAULT_CONTAINER.to_owned();
+        annotations.insert(name, IMPORTER.to_owned());
+    }
+    let importer = Container {
+        name: IMPORTER.to_owned(),
+        image: Some(workload.image.clone()),
+        image_pull_policy: Some(workload.pull_policy.clone()),
+        env: Some(environment(claim, request, workload)),
+        ports: Some(vec![ContainerPort {
+            name: Some("metrics".to_owned()),
+            container_port: 8443,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        resources: Some(workload.resources.clone()),
+        security_context: Some(restricted()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: some(paths),
+        volume_devices: some(devices),
+        ..Container::default()
+    };
+    // Containers start one after the other: an image that has to come first keeps the importer waiting.
+    let beside = image.map(|image| pulled::container(image, workload));
+    let before =
+        vddk_library(request, workload).or_else(|| image.map(|_| pulled::preparation(workload)));
     Pod {
         metadata: ObjectMeta {
             name: Some(name),
@@ -86,9 +117,10 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, usual: &Work
             automount_service_account_token: Some(false),
             service_account_name: text(claim, annotation::POD_SERVICE_ACCOUNT),
             priority_class_name: text(claim, annotation::POD_PRIORITY_CLASS),
-            image_pull_secrets: some(workload.pull_secrets.clone()),
-            node_selector: (!workload.node_selector.is_empty())
-                .then(|| workload.node_selector.clone()),
+            image_pull_secrets: some(pulled::secrets(request, workload)),
+            node_selector: pulled::nodes(request, workload),
+            // What the image's container has is seen through its process.
+            share_process_namespace: image.map(|_| true),
             affinity: workload.affinity.clone(),
             tolerations: some(workload.tolerations.clone()),
             scheduling_gates: Some(vec![PodSchedulingGate {
@@ -105,25 +137,8 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, usual: &Work
                 }),
                 ..PodSecurityContext::default()
             }),
-            init_containers: vddk_library(request, workload).map(|container| vec![container]),
-            containers: vec![Container {
-                name: "importer".to_owned(),
-                image: Some(workload.image.clone()),
-                image_pull_policy: Some(workload.pull_policy.clone()),
-                env: Some(environment(claim, request, workload)),
-                ports: Some(vec![ContainerPort {
-                    name: Some("metrics".to_owned()),
-                    container_port: 8443,
-                    protocol: Some("TCP".to_owned()),
-                    ..ContainerPort::default()
-                }]),
-                resources: Some(workload.resources.clone()),
-                security_context: Some(restricted()),
-                termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-                volume_mounts: some(paths),
-                volume_devices: some(devices),
-                ..Container::default()
-            }],
+            init_containers: before.map(|container| vec![container]),
+            containers: beside.into_iter().chain([importer]).collect(),
             volumes: Some(volumes),
             ..PodSpec::default()
         }),
@@ -243,7 +258,11 @@ fn environment(
     if let Some(filter) = workload.log {
         path(variables::LOG, filter);
     }
-    match (&request.secret, &request.import.source) {
+    let secret = request.secret.as_ref();
+    match (
+        secret.filter(|_| request.pulled_by_node().is_none()),
+        &request.import.source,
+    ) {
         (Some(_), Source::Gcs { .. }) => {
             path(
                 variables::GOOGLE_CREDENTIALS,

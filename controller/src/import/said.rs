@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondit
 use longshore_crds::contract::{Termination, VddkInfo, variables};
 use longshore_crds::names::reason;
 
+use super::pod::IMPORTER;
 use crate::event::Trouble;
 
 /// Why the kubelet cannot start a container, as it says it itself.
@@ -54,8 +55,7 @@ struct Last {
 pub(super) fn said(pod: &Pod, trouble: Option<&Trouble>) -> Said {
     let none = PodStatus::default();
     let status = pod.status.as_ref().unwrap_or(&none);
-    let container = status.container_statuses.as_deref();
-    let container = container.and_then(<[ContainerStatus]>::first);
+    let container = importer(status);
     let mut said = Said {
         phase: match status.phase.as_deref() {
             Some("Running") => "Running",
@@ -142,9 +142,12 @@ fn not_ended(
     last: Option<Last>,
     trouble: Option<&Trouble>,
 ) {
-    let container = status.container_statuses.as_deref();
-    let state = container.and_then(|all| all.first()?.state.as_ref());
-    if state.is_some_and(|state| state.running.is_some()) {
+    let state = importer(status).and_then(|container| container.state.as_ref());
+    if let Some(image) = missing_image(status) {
+        // One beside the importer's is as much needed.
+        reason::IMAGE_PULL_FAILED.clone_into(&mut said.reason);
+        said.message = image;
+    } else if state.is_some_and(|state| state.running.is_some()) {
         if let Some(message) = lost_node(pod, status) {
             reason::NODE_LOST.clone_into(&mut said.reason);
             said.message = message;
@@ -152,9 +155,6 @@ fn not_ended(
         }
         said.running = true;
         "Pod is running".clone_into(&mut said.reason);
-    } else if let Some(image) = missing_image(status) {
-        reason::IMAGE_PULL_FAILED.clone_into(&mut said.reason);
-        said.message = image;
     } else if let Some(last) = last.filter(|last| !last.complete) {
         // Between two attempts: what the first one failed of says more than that there is a pause.
         attempt_failed(said, &last, pulls(pod));
@@ -173,6 +173,12 @@ fn not_ended(
     } else if let Some((why, _)) = waiting(status) {
         why.clone_into(&mut said.reason);
     }
+}
+
+/// The container that does the import.
+fn importer(status: &PodStatus) -> Option<&ContainerStatus> {
+    let all = status.container_statuses.as_deref()?;
+    all.iter().find(|container| container.name == IMPORTER)
 }
 
 /// One run of the container.
@@ -260,7 +266,7 @@ fn unschedulable(status: &PodStatus) -> Option<&str> {
 /// that is how a node that does not answer looks.
 fn lost_node(pod: &Pod, status: &PodStatus) -> Option<String> {
     let ready = condition(status, "Ready")?;
-    let container = status.container_statuses.as_deref()?.first()?;
+    let container = importer(status)?;
     let runs = container.state.as_ref()?.running.is_some();
     if ready.status == "True" || !runs || !container.ready {
         return None;

@@ -9,7 +9,7 @@ use longshore_crds::contract::{
 };
 use longshore_crds::names::{annotation, reason};
 
-use super::pod::{Odd, Own, VDDK_ARGUMENTS, VDDK_LIBRARY};
+use super::pod::{DONE_FILE, IN_REGISTRY, Odd, Own, READY_FILE, VDDK_ARGUMENTS, VDDK_LIBRARY};
 use crate::checkpoint;
 use crate::claim::{Claim, controller};
 use crate::installation::Installation;
@@ -28,8 +28,6 @@ pub(crate) struct Request {
     pub(crate) vddk_image: Option<String>,
     /// `ConfigMap` with arguments for its plug-in.
     pub(crate) vddk_arguments: Option<String>,
-    /// The node was to pull the image.
-    pub(crate) pulled_by_node: bool,
     /// What it asks of its pod.
     pub(crate) own: Own,
     /// Do not wait for somebody who uses the claim.
@@ -77,6 +75,18 @@ impl Refusal {
 }
 
 impl Request {
+    /// The image that the node is to pull, as its runtime calls it.
+    pub(crate) fn pulled_by_node(&self) -> Option<&str> {
+        match &self.import.source {
+            Source::Registry {
+                endpoint,
+                pull: Pull::Node { .. },
+                ..
+            } => endpoint.reveal().strip_prefix(IN_REGISTRY),
+            _ => None,
+        }
+    }
+
     /// Heeds what the installation says about registries.
     pub(crate) fn trusts(&mut self, installation: &Installation) {
         if let Source::Registry { endpoint, .. } = &self.import.source
@@ -121,11 +131,14 @@ fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> 
         "registry" if is_true(claim, annotation::IMPORT_IMAGE_STREAM) => {
             return Err(Refusal::ImageStream);
         }
-        "registry" => Source::Registry {
-            endpoint: endpoint("registry")?,
-            architecture: owned(claim, annotation::IMPORT_ARCHITECTURE),
-            pull: Pull::Pod,
-        },
+        "registry" => {
+            let endpoint = endpoint("registry")?;
+            Source::Registry {
+                pull: pull(claim, &endpoint),
+                architecture: owned(claim, annotation::IMPORT_ARCHITECTURE),
+                endpoint,
+            }
+        }
         "imageio" => Source::Imageio {
             endpoint: endpoint("imageio")?,
             disk_id: needed(claim, "imageio", annotation::IMPORT_DISK_ID)?,
@@ -154,6 +167,18 @@ fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> 
             endpoint: endpoint("http")?,
         },
     })
+}
+
+/// Who pulls. A node knows only what is in registries.
+fn pull(claim: &PersistentVolumeClaim, endpoint: &Secret) -> Pull {
+    let by_node = claim.annotation(annotation::IMPORT_METHOD) == Some("node");
+    if !by_node || !endpoint.reveal().starts_with(IN_REGISTRY) {
+        return Pull::Pod;
+    }
+    Pull::Node {
+        ready_file: PathBuf::from(READY_FILE),
+        done_file: PathBuf::from(DONE_FILE),
+    }
 }
 
 fn whole(claim: &PersistentVolumeClaim, source: Source, own: Own) -> Request {
@@ -195,7 +220,6 @@ fn whole(claim: &PersistentVolumeClaim, source: Source, own: Own) -> Request {
         secret_headers: numbered(claim, annotation::IMPORT_SECRET_HEADER),
         vddk_image: owned(claim, annotation::VDDK_IMAGE),
         vddk_arguments: owned(claim, annotation::VDDK_ARGS),
-        pulled_by_node: claim.annotation(annotation::IMPORT_METHOD) == Some("node"),
         own,
         immediately: claim.annotation(annotation::BIND_IMMEDIATE).is_some(),
     }

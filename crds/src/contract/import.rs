@@ -72,7 +72,7 @@ pub enum Source {
     },
     /// A container image with a disk in it.
     Registry {
-        /// `docker://..` or `oci-archive://..`; with [`Pull::Node`] a URL on this host.
+        /// `docker://..` or `oci-archive://..`.
         endpoint: Secret,
         /// Processor architecture, as Go names it (`amd64`).
         architecture: Option<String>,
@@ -168,11 +168,12 @@ pub enum Pull {
     /// The importer.
     #[default]
     Pod,
-    /// The node's runtime; a small server beside the importer hands the disk over.
+    /// The node's runtime; the image is a container beside the importer's.
     Node {
-        /// Appears when that server is ready.
+        /// Appears when that container runs: a line with the folder where the importer finds the disk, and
+        /// lines with variables of the image's environment, `NAME=VALUE`.
         ready_file: PathBuf,
-        /// Is made when it may end.
+        /// Is made when the container may end.
         done_file: PathBuf,
     },
 }

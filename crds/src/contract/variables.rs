@@ -51,9 +51,9 @@ pub const PREVIOUS_CHECKPOINT: &str = "IMPORTER_PREVIOUS_CHECKPOINT";
 pub const FINAL_CHECKPOINT: &str = "IMPORTER_FINAL_CHECKPOINT";
 /// registry: `pod` or `node`.
 pub const PULL_METHOD: &str = "IMPORTER_PULL_METHOD";
-/// registry, node pull: appears when the image's server is ready, and may name its file.
+/// registry, node pull: appears when the image's container runs, and tells where its disk is.
 pub const READY_FILE: &str = "IMPORTER_READY_FILE";
-/// registry, node pull: made when the image's server may end.
+/// registry, node pull: made when the image's container may end.
 pub const DONE_FILE: &str = "IMPORTER_DONE_FILE";
 /// registry: processor architecture of the image, as Go names it.
 pub const REGISTRY_ARCHITECTURE: &str = "IMPORTER_REGISTRY_IMAGE_ARCHITECTURE";

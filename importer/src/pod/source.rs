@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use longshore_crds::contract::{
     Checkpoint, Credentials, EnvError, Import, Pull, Secret, Source as From, SourceIdentity,
@@ -11,7 +10,7 @@ use longshore_crds::contract::{
 use longshore_transfer::{Cancel, Source, Tally};
 use url::Url;
 
-use super::PodError;
+use super::{PodError, pulled};
 use crate::{
     BasicAuth, ImageioDisk, ImageioError, RegistryImage, RegistryOptions, S3Keys, SourceOptions,
     VddkDisk, VddkError, gcs_source, imageio_source, parse_header, registry_image, s3_source,
@@ -22,14 +21,6 @@ use crate::{
 const HEADERS: &str = "/extraheaders";
 /// Largest file of a mounted Secret; the API server has none larger.
 const MOST_SECRET: u64 = 1 << 20;
-/// How long the server of a pulled image may take to come.
-const READY: Duration = Duration::from_mins(1);
-/// How often it is looked for.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// What the last part of the endpoint is called until the image's server says otherwise.
-const ANY_DISK: &str = "disk.img";
-
 /// What a source is opened with.
 pub(super) struct Access {
     pub(super) cancel: Cancel,
@@ -46,7 +37,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    fn of(source: Box<dyn Source>) -> Self {
+    pub(super) fn of(source: Box<dyn Source>) -> Self {
         let identity = SourceIdentity {
             name: source.name(),
             length: source.len(),
@@ -73,15 +64,17 @@ pub(super) fn open(
     credentials: &Credentials,
     access: &Access,
 ) -> Result<Opened, PodError> {
-    let spec = spec(import, access)?;
+    let spec = spec(import);
     let options = options(import, credentials, access)?;
     let opened = match &import.source {
         From::Registry {
             pull: Pull::Pod, ..
         } => registry_image(&spec, &options).map(Opened::of_image),
-        From::Http { .. } | From::Glance { .. } | From::Registry { .. } => {
-            source_from(&spec, &options).map(Opened::of)
-        }
+        From::Registry {
+            pull: Pull::Node { ready_file, .. },
+            ..
+        } => return pulled::open(import, ready_file, &access.cancel),
+        From::Http { .. } | From::Glance { .. } => source_from(&spec, &options).map(Opened::of),
         From::S3 { .. } => s3_source(&spec, &options).map(Opened::of),
         From::Gcs { .. } => gcs_source(&spec, &options).map(Opened::of),
         From::Vddk {
@@ -163,7 +156,7 @@ pub(super) fn open_files(
     credentials: &Credentials,
     access: &Access,
 ) -> Result<Opened, PodError> {
-    let spec = spec(import, access)?;
+    let spec = spec(import);
     let options = options(import, credentials, access)?;
     let opened = match &import.source {
         From::Http { .. } | From::Glance { .. } => source_of_files(&spec, &options).map(Opened::of),
@@ -183,7 +176,7 @@ pub(super) fn open_files(
     opened.map_err(|source| connect(import, source))
 }
 
-fn connect(import: &Import, source: crate::Error) -> PodError {
+pub(super) fn connect(import: &Import, source: crate::Error) -> PodError {
     PodError::Connect {
         kind: import.source.kind(),
         source: Box::new(source),
@@ -191,59 +184,9 @@ fn connect(import: &Import, source: crate::Error) -> PodError {
 }
 
 /// The address, with a scheme that tells the kind.
-fn spec(import: &Import, access: &Access) -> Result<String, PodError> {
-    let endpoint = import.source.endpoint().map_or("", |e| e.reveal());
-    if let From::Registry {
-        pull: Pull::Node { ready_file, .. },
-        ..
-    } = &import.source
-    {
-        let name = wait_for(ready_file, &access.cancel)?;
-        return Ok(match (endpoint.strip_suffix(ANY_DISK), name.is_empty()) {
-            (Some(directory), false) => format!("{directory}{name}"),
-            _ => endpoint.to_owned(),
-        });
-    }
-    Ok(endpoint.to_owned())
-}
-
-/// Waits until `path` is there, and gives what is in it.
-fn wait_for(path: &Path, cancel: &Cancel) -> Result<String, PodError> {
-    let started = Instant::now();
-    loop {
-        match std::fs::read_to_string(path) {
-            Ok(name) => return Ok(name.trim().to_owned()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(PodError::Volume {
-                    action: "read",
-                    path: path.to_owned(),
-                    source,
-                });
-            }
-        }
-        if cancel.is_cancelled() {
-            return Err(PodError::Interrupted);
-        }
-        if started.elapsed() > READY {
-            return Err(PodError::NotReady {
-                path: path.to_owned(),
-            });
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-/// The server of a pulled image may end.
-pub(super) fn let_go(import: &Import) {
-    if let From::Registry {
-        pull: Pull::Node { done_file, .. },
-        ..
-    } = &import.source
-        && let Err(error) = std::fs::write(done_file, "")
-    {
-        tracing::error!(path = %done_file.display(), %error, "could not end the image's server");
-    }
+fn spec(import: &Import) -> String {
+    let endpoint = import.source.endpoint();
+    endpoint.map_or("", |e| e.reveal()).to_owned()
 }
 
 fn options(

@@ -9,7 +9,8 @@ use longshore_transfer::{
 };
 
 use super::metrics::{Gauges, Phase};
-use super::source::{Access, Opened, let_go, open};
+use super::pulled::let_go;
+use super::source::{Access, Opened, open};
 use super::volume::Volume;
 use super::{Place, PodError, archive};
 
@@ -28,12 +29,15 @@ impl Job {
     pub(super) fn run(self) -> Result<Termination, PodError> {
         let volume = Volume::of(&self.place)?;
         let end = match (&self.import.source, self.import.content) {
-            (From::Blank, _) => self.blank(&volume)?,
-            (_, ContentType::Archive) => archive::run(&self, &volume)?,
-            (_, ContentType::Kubevirt) => self.disk(&volume)?,
+            (From::Blank, _) => self.blank(&volume),
+            (_, ContentType::Archive) => archive::run(&self, &volume),
+            (_, ContentType::Kubevirt) => self.disk(&volume),
         };
-        let_go(&self.import);
-        Ok(end)
+        // Unless another attempt follows, which needs what is beside us.
+        if end.as_ref().map_or_else(PodError::exit_code, |_| 0) == 0 {
+            let_go(&self.import);
+        }
+        end
     }
 
     pub(super) fn access(&self) -> Access {

@@ -21,12 +21,26 @@ pub(super) fn of(manifest: &ImageManifest, config: &Config) -> BTreeMap<String, 
     let named = config.labels().chain(&manifest.annotations);
     let named = named.filter(|(key, _)| key.contains(IN_LABEL));
     let named = named.map(|(key, value)| (key.clone(), value.clone()));
-    let mapped = config.env().iter().filter_map(|variable| {
+    let env = config.env().iter().map(String::as_str);
+    valid(named.chain(mapped(env)))
+}
+
+/// The same of an environment alone: variables as `NAME=VALUE`.
+pub(super) fn of_env<'a>(env: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
+    valid(mapped(env))
+}
+
+fn mapped<'a>(env: impl Iterator<Item = &'a str>) -> impl Iterator<Item = (String, String)> {
+    env.filter_map(|variable| {
         let (name, value) = variable.split_once('=')?;
         Some((label(name)?, value.to_owned()))
-    });
+    })
+}
+
+/// What can be labels, and not too many of them.
+fn valid(wanted: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
-    for (key, value) in named.chain(mapped) {
+    for (key, value) in wanted {
         if !is_key(&key) || !is_value(&value) {
             let key: String = key.chars().take(100).collect();
             tracing::warn!(key, "the image asks for what is no label: it is left out");

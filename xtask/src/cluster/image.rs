@@ -60,6 +60,30 @@ impl Root {
             .map(drop)
     }
 
+    /// Copies what matches in a folder, links as links, into a folder within.
+    pub(crate) fn matching(
+        &self,
+        from: &Path,
+        to: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let to = self.folder.join(to);
+        paths::make_dir(&to)?;
+        for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() || !wanted(&name) {
+                continue;
+            }
+            Run::new("cp")
+                .args(["--archive", "--no-preserve=ownership"])
+                .args([&path, &to])
+                .quiet()
+                .capture()?;
+        }
+        Ok(())
+    }
+
     /// Writes a text file within.
     pub(crate) fn file(&self, name: &str, text: &str) -> Result<()> {
         let path = self.folder.join(name);
@@ -116,7 +140,10 @@ impl Root {
             "Layers": ["layer.tar"],
         }]);
         paths::write(&parts.join("manifest.json"), manifest.to_string())?;
-        tar(&parts, ".", archive)?;
+        // Whoever reads one meanwhile reads the old one or the new one.
+        let draft = archive.with_extension("draft");
+        tar(&parts, ".", &draft)?;
+        fs::rename(&draft, archive).with_context(|| format!("making {}", archive.display()))?;
         fs::remove_dir_all(&parts).context("removing the parts of an image")
     }
 }

@@ -1,7 +1,8 @@
 //! Where a cluster's files are, and which of its processes run.
 //!
 //! A cluster is a folder of the cache. Its processes are written down with the time they were started,
-//! so that `down` never ends a stranger who got the number of one that is gone.
+//! so that `down` never ends a stranger who got the number of one that is gone. All of them have the folder in
+//! their environment too: that tells those whose starter was killed before it could write them down.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use std::os::unix::process::CommandExt as _;
 
 use crate::paths;
 use crate::shell::Run;
+
+/// Variable that a cluster's processes have the folder in.
+const MARK: &str = "LONGSHORE_CLUSTER";
 
 /// A cluster's folder.
 #[derive(Debug, Clone)]
@@ -117,6 +121,7 @@ impl Place {
     /// The same with something to read.
     pub(super) fn start_with(&self, name: &str, run: Run, input: Stdio) -> Result<Process> {
         let mut command = run.into_command();
+        command.env(MARK, &self.folder);
         self.output(&mut command, name)?;
         // Ctrl-C at the terminal that started it is not meant for it.
         let child = command
@@ -129,11 +134,7 @@ impl Place {
 
     /// Writes down a process that something else started.
     pub(super) fn note(&self, name: &str, pid: u32) -> Result<Process> {
-        let process = Process {
-            name: name.to_owned(),
-            pid,
-            started: started(pid).with_context(|| format!("{name} ended at once"))?,
-        };
+        let process = Process::of(name, pid)?;
         let mut list = fs::read_to_string(self.list()).unwrap_or_default();
         list += &process.line();
         paths::write(&self.list(), list)?;
@@ -166,7 +167,63 @@ impl Place {
         for process in self.running().iter().rev() {
             process.end()?;
         }
+        for stray in self.strays() {
+            stray.kill()?;
+        }
         Ok(())
+    }
+
+    /// What carries the mark of this cluster.
+    fn strays(&self) -> Vec<Process> {
+        let mark = format!("{MARK}={}", self.folder.display());
+        let Ok(processes) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for entry in processes.flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // Of processes of others nothing is to be read, nor of those that are gone.
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let marked = environment
+                .split(|&byte| byte == 0)
+                .any(|variable| variable == mark.as_bytes());
+            if let Some(started) = started(pid).filter(|_| marked && pid != std::process::id()) {
+                found.push(Process {
+                    name: "a process that was not written down".to_owned(),
+                    pid,
+                    started,
+                });
+            }
+        }
+        found
+    }
+
+    /// Says that whoever runs this is starting the cluster, until [`Self::has_started`].
+    pub(super) fn starts(&self) -> Result<()> {
+        let own = Process::of("up", std::process::id())?;
+        paths::write(&self.file(STARTING), own.line())
+    }
+
+    /// Says that all of it is there.
+    pub(super) fn has_started(&self) -> Result<()> {
+        fs::remove_file(self.file(STARTING)).context("noting that the cluster has started")
+    }
+
+    pub(super) fn state(&self) -> State {
+        if let Ok(line) = fs::read_to_string(self.file(STARTING)) {
+            return match Process::parse(&line).filter(Process::runs) {
+                Some(process) => State::Starting(process),
+                None => State::Interrupted,
+            };
+        }
+        if self.running().is_empty() {
+            State::Down
+        } else {
+            State::Up
+        }
     }
 
     /// Takes the folder away.
@@ -180,6 +237,14 @@ impl Place {
 }
 
 impl Process {
+    fn of(name: &str, pid: u32) -> Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            pid,
+            started: started(pid).with_context(|| format!("{name} ended at once"))?,
+        })
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         Some(Self {
@@ -200,12 +265,19 @@ impl Process {
     /// Asks it to end, and makes it if it does not.
     fn end(&self) -> Result<()> {
         // The first process of a node heeds no request to end; all others in it go when it goes.
-        let requests: &[(&str, u64)] = if self.name == "init" {
-            &[("KILL", 10)]
-        } else {
-            &[("TERM", 10), ("KILL", 10)]
-        };
-        for &(signal, patience) in requests {
+        if self.name == "init" {
+            return self.kill();
+        }
+        self.signal(&[("TERM", 10), ("KILL", 10)])
+    }
+
+    fn kill(&self) -> Result<()> {
+        self.signal(&[("KILL", 10)])
+    }
+
+    /// Sends signals, one after the other, each with the seconds it has to work.
+    fn signal(&self, signals: &[(&str, u64)]) -> Result<()> {
+        for &(signal, patience) in signals {
             if !self.runs() {
                 return Ok(());
             }
@@ -227,6 +299,22 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// The file that is there while a cluster is started.
+const STARTING: &str = "starting";
+
+/// What there is of a cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing runs.
+    Down,
+    /// All of it runs, or did.
+    Up,
+    /// This process is starting it.
+    Starting(Process),
+    /// Whoever started it was stopped midway.
+    Interrupted,
 }
 
 /// When a process was started, unless it is gone or only waits to be buried.
@@ -262,6 +350,38 @@ mod tests {
             ..process
         };
         assert!(!stranger.runs());
+    }
+
+    #[test]
+    fn what_a_starter_that_was_killed_left_behind_is_known_and_ended() {
+        let folder = std::env::temp_dir().join(format!("longshore-place-{}", std::process::id()));
+        let place = Place {
+            name: "half".to_owned(),
+            folder: folder.clone(),
+            side: Side::Outside,
+        };
+        fs::create_dir_all(&folder).unwrap();
+        assert_eq!(place.state(), State::Down);
+        place.starts().unwrap();
+        assert!(matches!(place.state(), State::Starting(_)));
+        // One that was written down, and one whose starter was killed first.
+        place
+            .start("sleep", Run::new("sleep").arg("600").quiet())
+            .unwrap();
+        let sleeping = |mark: &Path| {
+            let mut sleep = Command::new("sleep");
+            sleep.arg("600").env(MARK, mark).spawn().unwrap()
+        };
+        let (mut stray, mut other) = (sleeping(&folder), sleeping(&folder.join("other")));
+        fs::write(place.file(STARTING), "1 0 up\n").unwrap();
+        assert_eq!(place.state(), State::Interrupted);
+        place.end().unwrap();
+        assert!(place.running().is_empty());
+        assert!(!stray.wait().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none(), "not of this cluster");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        place.remove().unwrap();
     }
 
     #[test]

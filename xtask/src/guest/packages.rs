@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::install::apt::Apt;
+use crate::install::apt::Shelf;
 use crate::install::system::{Family, System};
 use crate::shell::Run;
 use crate::{paths, say};
@@ -45,6 +45,50 @@ pub(crate) fn plain(package: &str) -> Result<Unpacked> {
     unpacked(package, |_| vec![package.to_owned()])
 }
 
+/// nbdkit's plugin for VMware's library, which belongs into no release's main part since it is of no use without
+/// that. Debian 12 has none at all; that of the next release fits its nbdkit.
+pub(crate) fn vddk_plugin() -> Result<Unpacked> {
+    let package = "nbdkit-plugin-vddk";
+    let choose = |_: &[String]| vec![package.to_owned()];
+    if System::read().family == Family::Ubuntu {
+        return unpacked(package, choose);
+    }
+    unpacked_from(&Shelf::of("trixie", "contrib")?, package, choose)
+}
+
+/// The shared libraries that a package takes, and those that these take, but for the C library. `wanted` are
+/// the beginnings of the names of those to begin with.
+pub(crate) fn libraries(package: &str, wanted: &[&str]) -> Result<Vec<Unpacked>> {
+    let mut names = Vec::new();
+    let begins = |name: &String| wanted.iter().any(|wanted| name.starts_with(wanted));
+    let mut next: Vec<String> = dependencies(&describe(&Shelf::Usual, package)?)
+        .filter(begins)
+        .collect();
+    while let Some(name) = next.pop() {
+        if names.contains(&name) || name == "libc6" || name == "libgcc-s1" {
+            continue;
+        }
+        next.extend(dependencies(&describe(&Shelf::Usual, &name)?));
+        names.push(name);
+    }
+    names.sort();
+    names.iter().map(|name| plain(name)).collect()
+}
+
+/// The libraries among a package's dependencies.
+fn dependencies(described: &str) -> impl Iterator<Item = String> {
+    let depends = described
+        .lines()
+        .find_map(|line| line.strip_prefix("Depends: "))
+        .unwrap_or_default();
+    let names = depends
+        .split(',')
+        .filter_map(|one| one.split_whitespace().next());
+    names
+        .filter(|name| name.starts_with("lib"))
+        .map(str::to_owned)
+}
+
 /// The web server that imports are measured against: installed, it would serve the machine's port 80.
 pub(crate) fn nginx() -> Result<Unpacked> {
     unpacked("nginx", |_| vec!["nginx".to_owned()])
@@ -53,12 +97,21 @@ pub(crate) fn nginx() -> Result<Unpacked> {
 /// What is in the cache, or else a download. `choose` gets the versioned packages behind a meta
 /// package.
 fn unpacked(package: &str, choose: impl Fn(&[String]) -> Vec<String>) -> Result<Unpacked> {
+    unpacked_from(&Shelf::Usual, package, choose)
+}
+
+/// The same of what stands elsewhere.
+fn unpacked_from(
+    shelf: &Shelf,
+    package: &str,
+    choose: impl Fn(&[String]) -> Vec<String>,
+) -> Result<Unpacked> {
     let folder = paths::cache("packages")?.join(package);
     let note = folder.join("VERSION");
     if let Ok(version) = fs::read_to_string(&note) {
         return Ok(Unpacked { folder, version });
     }
-    let described = describe(package)?;
+    let described = describe(shelf, package)?;
     let chosen = choose(&behind(&described));
     if chosen.is_empty() {
         bail!("{package} does not say which package has the kernel itself");
@@ -71,7 +124,8 @@ fn unpacked(package: &str, choose: impl Fn(&[String]) -> Vec<String>) -> Result<
         folder.display()
     ));
     Run::new("apt-get")
-        .args(["--quiet", "download"])
+        .args(shelf.options())
+        .args(["--quiet", "--option=Acquire::Retries=3", "download"])
         .args(&chosen)
         .dir(&draft)
         .check()?;
@@ -98,9 +152,10 @@ fn unpacked(package: &str, choose: impl Fn(&[String]) -> Vec<String>) -> Result<
 }
 
 /// What apt knows of a package; fetches apt's lists where a fresh machine has none.
-fn describe(package: &str) -> Result<String> {
+fn describe(shelf: &Shelf, package: &str) -> Result<String> {
     let show = || {
         Run::new("apt-cache")
+            .args(shelf.options())
             .args(["show", "--no-all-versions", package])
             .quiet()
             .capture()
@@ -108,7 +163,7 @@ fn describe(package: &str) -> Result<String> {
     match show() {
         Ok(text) if !text.trim().is_empty() => Ok(text),
         _ => {
-            Apt::new()?.update()?;
+            shelf.update()?;
             show().with_context(|| format!("apt knows no package {package}"))
         }
     }
@@ -144,7 +199,14 @@ fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::behind;
+    use super::{behind, dependencies};
+
+    #[test]
+    fn the_libraries_of_a_package_are_its_first_choices() {
+        let text = "Package: x\nDepends: libc6 (>= 2.34), libgnutls30 (>= 3.7) | libother, zlib1g, libselinux1\n";
+        let found: Vec<String> = dependencies(text).collect();
+        assert_eq!(found, ["libc6", "libgnutls30", "libselinux1"]);
+    }
 
     #[test]
     fn the_kernel_is_found_behind_its_meta_package() {

@@ -8,7 +8,8 @@ use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
 use crate::{
-    baseline, cluster, crdgen, demo, deps, fuzz, gotools, guest, install, paths, peers, tidy,
+    baseline, cluster, crdgen, demo, deps, fuzz, gotools, guest, images, install, paths, peers,
+    tidy,
 };
 
 pub(super) struct Stage {
@@ -199,6 +200,7 @@ fn api(count: &mut Count) -> Result<()> {
 
 fn node(count: &mut Count) -> Result<()> {
     let test = || cargo::locked("test").args(["--package", "longshore-tests", "--test", "node"]);
+    count.passed += images::check(false)?;
     // The node has no way to a registry, nor to anything else.
     test().arg("--no-run").check()?;
     let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;

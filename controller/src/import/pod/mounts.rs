@@ -9,7 +9,7 @@ use longshore_crds::contract::Source;
 
 use super::{
     CERTIFICATES, CREDENTIALS, GOOGLE, HEADERS, JOURNAL, JOURNAL_ROOM, PROXY_CERTIFICATES, VDDK,
-    VDDK_ARGUMENTS_FOLDER, Workload, keeps_journal_in_pod,
+    VDDK_ARGUMENTS_FOLDER, Workload, keeps_journal_in_pod, pulled,
 };
 use crate::claim::{Claim, DEVICE, DISK_FOLDER};
 use crate::import::source::Request;
@@ -44,7 +44,13 @@ impl Mounts {
             let path = format!("{HEADERS}/{number}");
             mounts.secret(&format!("headers-{number}"), secret, &path);
         }
+        let by_node = request.pulled_by_node().is_some();
+        if by_node {
+            mounts.own(pulled::VOLUME, pulled::SHARED, Some(pulled::ROOM));
+        }
         match (&request.secret, &request.import.source) {
+            // It is the node's, which asks for the image.
+            (Some(_), _) if by_node => {}
             (Some(secret), Source::Gcs { .. }) => mounts.secret("google", secret, GOOGLE),
             (Some(secret), _) => mounts.secret("credentials", secret, CREDENTIALS),
             (None, _) => {}

@@ -67,6 +67,20 @@ fn own() -> Value {
     )
 }
 
+/// An image that the node pulls, with a Secret for it.
+fn pulled_by_node() -> Value {
+    made(
+        "Filesystem",
+        &json!({
+            annotation::IMPORT_SOURCE: "registry",
+            annotation::IMPORT_ENDPOINT: "docker://example.org/fedora:42",
+            annotation::IMPORT_METHOD: "node",
+            annotation::IMPORT_ARCHITECTURE: "arm64",
+            annotation::IMPORT_SECRET: "registry-login",
+        }),
+    )
+}
+
 fn cases() -> Vec<(&'static str, Value)> {
     let numbered = |name: &str| format!("{name}0");
     vec![
@@ -124,6 +138,7 @@ fn cases() -> Vec<(&'static str, Value)> {
             ),
         ),
         ("own", own()),
+        ("node-pull", pulled_by_node()),
         (
             "blank",
             made("Block", &json!({annotation::IMPORT_SOURCE: "none"})),

@@ -340,18 +340,40 @@ fn a_pod_uses_a_claim_by_name_or_as_its_own_until_it_has_ended() {
 }
 
 #[test]
-fn an_image_that_a_node_was_to_pull_is_pulled_by_the_pod_and_that_is_told() {
-    let asked = claim(
-        "Bound",
-        &json!({
-            annotation::IMPORT_SOURCE: "registry", annotation::IMPORT_ENDPOINT: "docker://r/i",
-            annotation::IMPORT_METHOD: "node",
-        }),
-    );
-    let actions = plan(&seen(asked, None));
-    let told = format!("{:?}", actions.first());
-    assert!(told.contains(reason::NODE_PULL_NOT_SUPPORTED), "{told}");
-    assert!(matches!(actions.last(), Some(Action::CreatePod(_))));
+fn a_node_pulls_what_is_in_a_registry_and_nothing_else() {
+    for (endpoint, image) in [
+        ("docker://r/i:1", Some("r/i:1")),
+        ("oci-archive:///disk.tar", None),
+    ] {
+        let asked = claim(
+            "Bound",
+            &json!({
+                annotation::IMPORT_SOURCE: "registry", annotation::IMPORT_ENDPOINT: endpoint,
+                annotation::IMPORT_METHOD: "node",
+            }),
+        );
+        let actions = plan(&seen(asked, None));
+        let Some(Action::CreatePod(request)) = actions.last() else {
+            panic!("{actions:?}");
+        };
+        assert_eq!(request.pulled_by_node(), image);
+    }
+}
+
+#[test]
+fn an_image_that_a_node_cannot_pull_is_told_though_the_importer_runs_beside_it() {
+    let pod = importer(&json!({"phase": "Running", "containerStatuses": [
+        {"name": "importer", "restartCount": 2, "ready": true, "image": "", "imageID": "",
+            "state": {"running": {}}},
+        {"name": "server", "restartCount": 0, "ready": false, "image": "r/i:1", "imageID": "",
+            "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}},
+    ]}));
+    let changes = written(&plan(&seen(claim("Bound", &json!({})), Some(pod.clone()))));
+    assert_eq!(value(&changes, annotation::POD_RESTARTS), Some("2"));
+    assert_eq!(value(&changes, annotation::RUNNING), Some("false"));
+    let (why, message) = told(&pod);
+    assert_eq!(why, reason::IMAGE_PULL_FAILED);
+    assert!(message.contains("r/i:1"), "{message}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Which steps an import takes, and how long each took.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// What one watch told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(in super::super) enum Seen {
     Volume {
         phase: String,
         progress: String,
@@ -70,8 +70,10 @@ const STEPS: [&str; 5] = [
 
 /// When what was seen first.
 #[derive(Debug)]
-pub(super) struct Steps {
+pub(in super::super) struct Steps {
     begun: Instant,
+    /// The same by the clock, which is what logs have.
+    pub(in super::super) clock: SystemTime,
     made: Option<Instant>,
     bound: Option<Instant>,
     placed: Option<Instant>,
@@ -85,6 +87,7 @@ impl Steps {
     pub(super) fn begin() -> Self {
         Self {
             begun: Instant::now(),
+            clock: SystemTime::now(),
             made: None,
             bound: None,
             placed: None,
@@ -125,8 +128,16 @@ impl Steps {
         self.succeeded.is_some()
     }
 
+    /// Seconds from the beginning until claim and pod were made, until they had volume and node, until the pod
+    /// had ended, and until the data volume said so.
+    pub(in super::super) fn seconds(&self) -> Option<[f64; 4]> {
+        let placed = self.placed?.max(self.bound?);
+        let ends = [self.made?, placed, self.done?, self.succeeded?];
+        Some(ends.map(|end| end.saturating_duration_since(self.begun).as_secs_f64()))
+    }
+
     /// One line for each step.
-    pub(super) fn table(&self) -> String {
+    pub(in super::super) fn table(&self) -> String {
         let placed = self.placed.max(self.bound);
         let mut before = self.begun;
         let mut lines = Vec::new();
