@@ -63,7 +63,7 @@ pub fn look_again(device: &Path) -> io::Result<()> {
     .map(drop)
 }
 
-/// The smallest filesystem that [`format`] makes.
+/// The smallest filesystem that [`format()`] makes.
 pub const SMALLEST: u64 = 16 << 20;
 
 /// Makes a filesystem in a file, with as little of its own as can be.

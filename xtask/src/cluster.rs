@@ -301,7 +301,7 @@ fn build() -> Result<()> {
     for module in [&KUBERNETES, &COREDNS, &LOCAL_PATH, &CSI] {
         gotools::build_all(module)?;
     }
-    Ok(())
+    csi::definitions().map(drop)
 }
 
 fn begin(place: &Place, programs: &Programs) -> Result<()> {

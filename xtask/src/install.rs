@@ -94,6 +94,7 @@ const NODE: &[Need] = &[
     need("util-linux", "unshare"),
     need("mount", "losetup"),
     need("e2fsprogs", "mke2fs"),
+    need("xfsprogs", "mkfs.xfs"),
     need("openssl", "openssl"),
     need("gcc", "cc"),
     need("libc6-dev", "/usr/include/stdio.h"),

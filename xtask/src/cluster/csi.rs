@@ -35,6 +35,12 @@ const DEFINITIONS: [&str; 3] = [
     "config/crd/snapshot.storage.k8s.io_volumesnapshots.yaml",
 ];
 
+/// The definitions of snapshots. They come into the cache with what is built: the node, which needs them, has
+/// no way to Go's proxy.
+pub(super) fn definitions() -> Result<Vec<PathBuf>> {
+    gotools::files(&CSI, CLIENT, &DEFINITIONS)
+}
+
 /// Builds the driver, and gives the cluster one of its own, which nobody builds anew under its feet.
 pub(super) fn build(place: &Place) -> Result<()> {
     cargo::locked("build")
@@ -83,8 +89,7 @@ pub(super) fn apply(place: &Place, programs: &Programs) -> Result<()> {
             .map(|file| format!("--filename={}", file.display()));
         kubectl(programs, place).arg("apply").args(files).capture()
     };
-    let definitions = gotools::files(&CSI, CLIENT, &DEFINITIONS)?;
-    apply(&definitions)?;
+    apply(&definitions()?)?;
     kubectl(programs, place)
         .args(["wait", "--for=condition=Established", "--timeout=60s"])
         .args(["--request-timeout=0", "crd"])
