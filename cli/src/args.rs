@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here. `config` checks what was typed and turns it into what can be done.
 
+mod cluster;
 mod objects;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use longshore_crds::manifest::Override;
 use longshore_importer::{InsecureHost, Mirror, Platform};
 use longshore_transfer::Checksum;
 
+use self::cluster::{GetArgs, WhyArgs};
 use self::objects::ObjectArgs;
 
 const ABOUT: &str = "\
@@ -30,6 +32,8 @@ Examples:
   longshore convert -O qcow2 --compress disk.vmdk disk.qcow2
   longshore import https://example.org/disk.qcow2 disk.raw --size 20Gi
   longshore run -f vm.yaml
+  longshore why dv disk
+  longshore get dv -w
 
 Exit codes:
   0  done
@@ -72,6 +76,12 @@ pub(crate) enum Command {
     /// Take our kinds off a Kubernetes cluster, once there is no data volume
     #[command(after_long_help = PURGE_EXAMPLES)]
     Purge(PurgeArgs),
+    /// Tell what a data volume or a claim waits for, and what to do about it
+    #[command(after_long_help = cluster::WHY_EXAMPLES)]
+    Why(WhyArgs),
+    /// Show data volumes of a cluster with bytes, rate and time left
+    #[command(after_long_help = cluster::GET_EXAMPLES)]
+    Get(GetArgs),
     /// Print a shell's completions for this command
     #[command(after_long_help = COMPLETIONS_EXAMPLES)]
     Completions {

@@ -25,11 +25,13 @@ use crate::args::{
     RemoteArgs, ResumeArgs, RunArgs, RunProgressArg, ToArg,
 };
 use crate::copy::{Content, Copy};
+use crate::get::Get;
 use crate::look::{Look, Onlooker};
 use crate::progress::Mode;
 use crate::purge::Purge;
 use crate::run::{RunConfig, state_directory};
 use crate::source::Place;
+use crate::why::Why;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) enum Config {
     Copy(Box<Copy>),
     Run(Box<RunConfig>),
     Purge(Purge),
+    Why(Why),
+    Get(Get),
     Completions(clap_complete::Shell),
 }
 
@@ -188,6 +192,8 @@ impl TryFrom<Args> for Config {
                 kubeconfig: args.kubeconfig,
                 sure: args.yes,
             }),
+            Command::Why(args) => Self::Why(args.into()),
+            Command::Get(args) => Self::Get(args.into()),
             Command::Completions { shell } => Self::Completions(shell),
         })
     }

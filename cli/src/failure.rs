@@ -118,6 +118,17 @@ pub(crate) enum Failure {
         /// What is in the way, and what to do.
         why: String,
     },
+    /// A cluster did not do what was asked of it.
+    #[error("{why}")]
+    Cluster {
+        /// What was tried, and what came of it.
+        why: String,
+        /// What to do, if that is known.
+        next: Option<String>,
+    },
+    /// There was no object to tell of; that was said.
+    #[error("there is no answer")]
+    NoAnswer,
     /// A thread of ours died; its message is on standard error already.
     #[error("the copy ended unexpectedly: this is a mistake in longshore")]
     Crashed,
@@ -144,6 +155,8 @@ impl Failure {
             | Self::Ended { .. }
             | Self::TimedOut { .. }
             | Self::Purge { .. }
+            | Self::Cluster { .. }
+            | Self::NoAnswer
             | Self::Crashed => 1,
         }
     }
@@ -168,6 +181,8 @@ impl Failure {
             Self::Ended { end, .. } => end.reason(),
             Self::TimedOut { .. } => "TimedOut",
             Self::Purge { .. } => "NotPurged",
+            Self::Cluster { .. } => "ClusterFailed",
+            Self::NoAnswer => "NoAnswer",
             Self::Crashed => "Crashed",
         }
     }
@@ -202,6 +217,7 @@ impl Failure {
                 Some("make a raw file of it with `longshore import`, and map that".to_owned())
             }
             Self::State(error) => error.next_step(),
+            Self::Cluster { next, .. } => next.clone(),
             Self::Disk { name, source } => match &**source {
                 Self::Transfer(longshore_transfer::Error::TooSmall { .. }) => Some(format!(
                     "ask for more storage in the manifest's data volume {name}"
@@ -227,7 +243,7 @@ impl Failure {
 
     /// Says it on standard error.
     pub(crate) fn tell(&self) {
-        if matches!(self, Self::ReaderGone) {
+        if matches!(self, Self::ReaderGone | Self::NoAnswer) {
             return;
         }
         if let Self::Plan(PlanError::Refused { problems }) = self {

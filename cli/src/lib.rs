@@ -1,7 +1,8 @@
 //! The `longshore` command: reads its arguments, joins the other crates, and says how it went.
 //!
 //! ```text
-//! argv -> Args (what was typed) -> Config (checked, usable) -> info | map | copy | run | purge -> exit code
+//! argv -> Args (what was typed) -> Config (checked, usable) -> info | map | copy | run |
+//!                                                              why | get | purge -> exit code
 //! ```
 //!
 //! Standard output is data, standard error is talk. Exit codes are a contract:
@@ -19,18 +20,22 @@
 
 mod args;
 mod bytes;
+mod cluster;
 mod config;
 mod copy;
 mod failure;
+mod get;
 mod info;
 mod look;
 mod map;
 mod output;
+mod pace;
 mod progress;
 mod purge;
 mod run;
 mod signals;
 mod source;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -60,6 +65,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Config::Copy(copy) => copy::run(*copy),
         Config::Run(config) => run::run(&config),
         Config::Purge(purge) => purge::run(&purge),
+        Config::Why(why) => why::run(&why),
+        Config::Get(get) => get::run(&get),
         Config::Completions(shell) => output::completions(shell),
     };
     match done {

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, ResourceExt as _};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
 use longshore_crds::names::object;
 use serde_json::json;
 
+use crate::cluster::{Access, block_on, resource};
 use crate::failure::Failure;
 use crate::output::{Data, say};
 
@@ -39,16 +39,7 @@ const KINDS: [(&str, &str); 4] = [
 const MOST_NAMED: usize = 5;
 
 pub(crate) fn run(purge: &Purge) -> Result<(), Failure> {
-    // Another part of the process may have chosen a provider already; any will do.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Failure::Host {
-            action: "could not start".to_owned(),
-            source,
-        })?;
-    runtime.block_on(purge.run())
+    block_on(purge.run())
 }
 
 impl Purge {
@@ -95,22 +86,11 @@ impl Purge {
     }
 
     async fn client(&self) -> Result<Client, Failure> {
-        let unreachable = |why: String| Failure::Purge {
-            why: format!("no cluster could be found: {why}"),
+        let access = Access {
+            kubeconfig: self.kubeconfig.clone(),
+            context: None,
         };
-        let config = match &self.kubeconfig {
-            None => Config::infer()
-                .await
-                .map_err(|error| unreachable(error.to_string()))?,
-            Some(path) => {
-                let file = Kubeconfig::read_from(path);
-                let file = file.map_err(|error| unreachable(error.to_string()))?;
-                let options = KubeConfigOptions::default();
-                let config = Config::from_custom_kubeconfig(file, &options).await;
-                config.map_err(|error| unreachable(error.to_string()))?
-            }
-        };
-        Client::try_from(config).map_err(|error| unreachable(error.to_string()))
+        Ok(access.or_fail().await?.client)
     }
 }
 
@@ -140,18 +120,8 @@ async fn refuse_if_at_work(client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-fn resource(kind: &str, plural: &str) -> ApiResource {
-    ApiResource {
-        group: "cdi.kubevirt.io".to_owned(),
-        version: "v1beta1".to_owned(),
-        api_version: "cdi.kubevirt.io/v1beta1".to_owned(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
-}
-
 async fn refuse_if_any(client: &Client, kind: &str, plural: &str) -> Result<(), Failure> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(kind, plural));
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(kind));
     let volumes = match api.list_metadata(&ListParams::default()).await {
         // Another one who purges was faster.
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
@@ -185,7 +155,7 @@ async fn refuse_if_any(client: &Client, kind: &str, plural: &str) -> Result<(), 
 
 /// Nobody is left who would take finalizers away.
 async fn let_go(client: &Client, kind: &str, plural: &str) -> Result<(), Failure> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(kind, plural));
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(kind));
     let objects = api.list(&ListParams::default()).await;
     for object in objects.or_fail("list", plural)?.items {
         if object.finalizers().is_empty() {

@@ -3,6 +3,7 @@
 //! ```text
 //! controller --[ environment of the pod: Import, Credentials ]--> importer pod
 //! controller <--[ termination message: Termination ]-- importer pod
+//! controller --[ annotation of the claim: Progress ]--> commands
 //! ```
 //!
 //! Both sides compile against this, so that a parameter is spelled once. The names of variables and of
@@ -15,6 +16,7 @@
 mod credentials;
 mod import;
 mod overhead;
+mod progress;
 mod secret;
 mod termination;
 pub mod variables;
@@ -25,6 +27,7 @@ pub use import::{
     CacheMode, Checkpoint, ContentType, Headers, Import, Proxy, Pull, Resume, Source, Tls, Vmware,
 };
 pub use overhead::{Overhead, ParseOverheadError};
+pub use progress::Progress;
 pub use secret::Secret;
 pub use termination::{MOST_BYTES, SourceIdentity, Termination, VddkInfo};
 pub use vars::EnvError;

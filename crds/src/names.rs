@@ -133,7 +133,10 @@ pub mod annotation {
     /// Ours, on the lease: its holder is one of ours.
     pub const LEASE_HOLDER: &str = "longshore.dev/holder";
 
-    /// Ours: how far the import is, as JSON with bytes, rate and seconds left.
+    /// On a claim that a populator fills: the claim that is filled in its place.
+    pub const PRIME: &str = "cdi.kubevirt.io/storage.populator.pvcPrime";
+    /// Ours, on a claim: how far the import is, as JSON with bytes, rate and seconds left
+    /// ([`Progress`](crate::contract::Progress)).
     pub const PROGRESS: &str = "longshore.dev/progress";
 
     /// Ours, on a `DataVolume`: uid of the claim that was filled for it. What is lost on the claim does

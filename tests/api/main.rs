@@ -12,3 +12,4 @@ mod rig;
 mod stages;
 mod upstream;
 mod volumes;
+mod why;
