@@ -14,6 +14,7 @@ use crate::health::Health;
 use crate::import::line::Line;
 use crate::import::pod::Workload;
 use crate::import::scrape::Scraper;
+use crate::import::users::Users;
 use crate::installation::Installation;
 use crate::known::Known;
 use crate::settings::Settings;
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) health: Arc<Health>,
     /// Imports that wait for their turn.
     pub(crate) line: Line,
+    /// Which pods use which claims.
+    pub(crate) users: Users,
 }
 
 /// A storage class, as far as it matters here.
@@ -93,27 +96,34 @@ impl Context {
     }
 }
 
+/// Whether claims that name no class get this one.
+pub(crate) fn is_default(class: &StorageClass) -> bool {
+    says(class, IS_DEFAULT)
+}
+
+/// Whether those of virtual machines do.
+pub(crate) fn is_default_virt(class: &StorageClass) -> bool {
+    says(class, IS_DEFAULT_VIRT)
+}
+
+fn says(class: &StorageClass, name: &str) -> bool {
+    let annotations = class.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(name))
+        .is_some_and(|text| text == "true")
+}
+
 /// The one for virtual machines comes before the one for all; of several, the one made last.
 fn default_of(classes: Vec<Arc<StorageClass>>) -> Option<Arc<StorageClass>> {
-    let says = |class: &StorageClass, name: &str| {
-        let annotations = class.metadata.annotations.as_ref();
-        annotations
-            .and_then(|all| all.get(name))
-            .is_some_and(|text| text == "true")
-    };
     classes
         .into_iter()
-        .filter(|class| says(class, IS_DEFAULT_VIRT) || says(class, IS_DEFAULT))
+        .filter(|class| is_default_virt(class) || is_default(class))
         .max_by_key(|class| {
             let made = class
                 .metadata
                 .creation_timestamp
                 .as_ref()
                 .map(|time| time.0);
-            (
-                says(class, IS_DEFAULT_VIRT),
-                made,
-                class.metadata.name.clone(),
-            )
+            (is_default_virt(class), made, class.metadata.name.clone())
         })
 }

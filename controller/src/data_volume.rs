@@ -35,6 +35,7 @@ use self::volume::Volume;
 use crate::context::Context;
 use crate::custom::DATA_VOLUME;
 use crate::error::Result;
+use crate::metrics;
 use crate::rounds::{after, again, drive};
 
 /// Runs until the process ends.
@@ -47,11 +48,16 @@ pub(crate) async fn run(context: Arc<Context>) {
     let listed = context
         .health
         .await_list("data volumes", controller.store());
+    metrics::counts(&controller.store());
     let rounds = controller
         .owns_with(claims, (), watcher::Config::default())
         // What a volume waits for may be a class, or what is said of one.
         .reconcile_all_on(context.known.each_change())
-        .run(reconcile, again, context);
+        .run(
+            |object, context| metrics::timed("datavolume", reconcile(object, context)),
+            again,
+            context,
+        );
     futures::join!(drive("volume", rounds), listed);
 }
 
@@ -69,6 +75,8 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
     }
     if let Some(status) = status {
         write_status(&context, &observed.volume, &status).await?;
+        let (uid, before) = (observed.volume.uid(), &observed.volume.status.phase);
+        metrics::enters(uid, before.as_deref(), status.phase.as_deref());
     }
     Ok(after(again))
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, Resource};
 use longshore_crds::names::object;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::error::{Result, Trying as _};
+use crate::error::{CONFLICT, NOT_FOUND, Result, Trying as _, unless};
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,7 @@ const LONGEST: usize = 1024;
 
 /// Tells `note` about `about`, as `component`. Nothing depends on it: a failure is logged.
 pub(crate) async fn tell(context: &Context, component: &str, about: &ObjectReference, note: &Note) {
+    crate::metrics::told(&note.reason);
     if let Err(error) = try_tell(context, component, about, note).await {
         tracing::warn!(%error, reason = note.reason, "an event could not be written");
     }
@@ -115,21 +116,9 @@ async fn try_tell(
     }
     let name = name(about, note);
     let now = Time(context.now());
-    if let Some(known) = events.get_opt(&name).await? {
-        let more =
-            json!({"count": known.count.unwrap_or(1).saturating_add(1), "lastTimestamp": now});
-        events
-            .patch(
-                &known.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(more),
-            )
-            .await?;
-        return Ok(());
-    }
     let event = Event {
         metadata: ObjectMeta {
-            name: Some(name),
+            name: Some(name.clone()),
             namespace: Some(namespace.to_owned()),
             labels: Some(BTreeMap::new()),
             ..ObjectMeta::default()
@@ -144,10 +133,22 @@ async fn try_tell(
         }),
         count: Some(1),
         first_timestamp: Some(now.clone()),
-        last_timestamp: Some(now),
+        last_timestamp: Some(now.clone()),
         ..Event::default()
     };
-    events.create(&PostParams::default(), &event).await?;
+    // Most things are told once: whether this one was is asked only then.
+    let created = events.create(&PostParams::default(), &event).await;
+    if unless(created, CONFLICT)?.is_some() {
+        return Ok(());
+    }
+    let Some(known) = events.get_opt(&name).await? else {
+        // It has run out in between.
+        return Ok(());
+    };
+    let more = json!({"count": known.count.unwrap_or(1).saturating_add(1), "lastTimestamp": now});
+    let more = Patch::Merge(more);
+    let params = PatchParams::default();
+    unless(events.patch(&name, &params, &more).await, NOT_FOUND)?;
     Ok(())
 }
 

@@ -9,11 +9,13 @@ pub(crate) mod line;
 mod observe;
 pub(crate) mod plan;
 pub(crate) mod pod;
+mod progress;
 mod said;
 pub(crate) mod scrape;
 mod source;
 #[cfg(test)]
 mod tests;
+pub(crate) mod users;
 
 use std::sync::Arc;
 
@@ -32,6 +34,7 @@ use self::plan::{Plan, belongs, plan};
 use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::error::Result;
+use crate::metrics;
 use crate::rounds::{after, again, drive};
 
 /// Runs until the process ends.
@@ -48,9 +51,11 @@ pub(crate) async fn run(context: Arc<Context>) {
     let work = async {
         // Before that nobody knows whether there is room for one more.
         drop(is_known.await);
-        let rounds = controller
-            .owns(pods, ours)
-            .run(reconcile, again, Arc::clone(&context));
+        let rounds = controller.owns(pods, ours).run(
+            |claim, context| metrics::timed("import", reconcile(claim, context)),
+            again,
+            Arc::clone(&context),
+        );
         drive("claim", rounds).await;
     };
     futures::join!(work, listed, follow, nodes);

@@ -58,10 +58,11 @@ impl Known {
             .boxed()
         };
         let matters = {
-            let classes = classes.clone();
+            let (classes, volumes) = (classes.clone(), volumes.clone());
             move |volume: &PersistentVolume| {
                 let class = class_of(volume).and_then(|name| classes.get(&ObjectRef::new(name)));
                 class.is_none_or(|class| class.provisioner == NO_PROVISIONER)
+                    && !volumes.state().iter().any(|other| is_like(other, volume))
             }
         };
         let following = vec![
@@ -276,6 +277,11 @@ fn modes_only(volume: &mut PersistentVolume) {
             ..Default::default()
         });
     }
+}
+
+/// Another one that tells the same of its class: a thousand of a kind are no more news than one.
+fn is_like(other: &PersistentVolume, volume: &PersistentVolume) -> bool {
+    other.metadata.name != volume.metadata.name && other.spec == volume.spec
 }
 
 fn class_of(volume: &PersistentVolume) -> Option<&str> {

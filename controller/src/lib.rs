@@ -18,6 +18,7 @@ mod import;
 mod installation;
 mod known;
 mod lease;
+mod metrics;
 #[cfg(test)]
 mod model;
 mod passes;
@@ -25,10 +26,12 @@ mod rounds;
 mod settings;
 mod storage_profile;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use longshore_telemetry::{Endpoint, error_chain};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cdi::foreign::{self, Foreign};
@@ -38,6 +41,7 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::import::line::Line;
 use crate::import::scrape::Scraper;
+use crate::import::users::Users;
 use crate::known::Known;
 use crate::lease::{Elector, Holder, PERIOD};
 use crate::settings::Settings;
@@ -51,6 +55,7 @@ pub async fn run() -> Result<()> {
     if let Some(address) = settings.health {
         Arc::clone(&health).serve(address).await?;
     }
+    let _metrics = settings.metrics.and_then(serve_metrics);
     let client = Client::try_default()
         .await
         .map_err(|source| Error::Cluster {
@@ -70,6 +75,7 @@ pub async fn run() -> Result<()> {
     tracing::info!(identity = settings.identity, "this controller works");
     health.works(&["the cluster", "data volumes", "claims"]);
     let (known, following) = Known::watch(&client);
+    metrics::works_with(&known);
     let context = Arc::new(Context {
         client: client.clone(),
         settings,
@@ -78,6 +84,7 @@ pub async fn run() -> Result<()> {
         known,
         health: Arc::clone(&health),
         line: Line::default(),
+        users: Users::default(),
     });
     let foreign = tokio::select! {
         () = following => None,
@@ -100,6 +107,17 @@ pub async fn run() -> Result<()> {
     }
     // Whoever started us starts us again; another controller may be at work by now.
     Err(Error::Lost)
+}
+
+/// Metrics, if they can be had: nothing else depends on them.
+fn serve_metrics(address: SocketAddr) -> Option<Endpoint> {
+    match Endpoint::start(address, metrics::render) {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            tracing::warn!(cause = error_chain(&error), "there are no metrics");
+            None
+        }
+    }
 }
 
 /// Waits until the lease is ours and nobody else looks after the cluster.

@@ -20,10 +20,13 @@ pub(crate) struct Settings {
     pub(crate) identity: String,
     /// Where the kubelet asks how it goes.
     pub(crate) health: Option<SocketAddr>,
+    /// Where Prometheus asks.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Settings {
-    /// Reads `IMPORTER_IMAGE`, `PULL_POLICY`, `POD_NAMESPACE`, `POD_NAME` and `HEALTH_ADDRESS`.
+    /// Reads `IMPORTER_IMAGE`, `PULL_POLICY`, `POD_NAMESPACE`, `POD_NAME`, `HEALTH_ADDRESS`
+    /// and `METRICS_ADDRESS`.
     pub(crate) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let image = variable("IMPORTER_IMAGE")
             .filter(|image| !image.is_empty())
@@ -38,11 +41,14 @@ impl Settings {
                 why: "is none of Always, IfNotPresent and Never",
             });
         }
-        let health = variable("HEALTH_ADDRESS").map(|address| address.parse());
-        let health = health.transpose().map_err(|_| Error::Setting {
-            variable: "HEALTH_ADDRESS",
-            why: "is no address with a port, such as 0.0.0.0:8444",
-        })?;
+        let address = |name: &'static str| {
+            let address = variable(name).map(|address| address.parse());
+            address.transpose().map_err(|_| Error::Setting {
+                variable: name,
+                why: "is no address with a port, such as 0.0.0.0:8444",
+            })
+        };
+        let (health, metrics) = (address("HEALTH_ADDRESS")?, address("METRICS_ADDRESS")?);
         Ok(Self {
             namespace: variable("POD_NAMESPACE").unwrap_or_else(|| object::NAMESPACE.to_owned()),
             identity: variable("POD_NAME")
@@ -56,6 +62,7 @@ impl Settings {
                 ..Workload::default()
             },
             health,
+            metrics,
         })
     }
 }

@@ -14,4 +14,4 @@ pub use crate::build::{BuildInfo, build_info};
 pub use crate::chain::error_chain;
 pub use crate::endpoint::{Endpoint, EndpointError};
 pub use crate::log::{DEFAULT_FILTER, Error, Format, Options, init};
-pub use crate::metrics::{Exposition, Kind};
+pub use crate::metrics::{Exposition, Histogram, Kind};

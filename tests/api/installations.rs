@@ -2,8 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
 use longshore_tests::program::{longshore, run, said};
+use longshore_tests::promtool::check_metrics;
 use serde_json::{Value, json};
 
 use super::rig::{Namespace, alone};
@@ -167,14 +169,31 @@ fn a_controller_is_ready_at_work_as_well_as_standing_by() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let (first, second) = (free(), free());
-    let working = namespace.controller(&[("HEALTH_ADDRESS", &first)]);
+    let (first, second, metrics) = (free(), free(), free());
+    let working = namespace.controller(&[
+        ("HEALTH_ADDRESS", first.as_str()),
+        ("METRICS_ADDRESS", metrics.as_str()),
+    ]);
     namespace.volume_for("disk");
     namespace.apply(&volume("disk"));
     // By then it has seen claims and volumes.
     namespace.wait_for("pod/importer-disk", "create");
     assert!(ask(&first, "/readyz").ends_with("at work\n"));
     assert!(ask(&first, "/healthz").starts_with("HTTP/1.1 200"));
+    let url = format!("https://{metrics}/metrics");
+    // Nobody signed the certificate.
+    let page = run(Command::new("curl").args(["--silent", "--insecure", "--fail", &url]));
+    let page = String::from_utf8(page).unwrap();
+    for part in [
+        "cdi_controller_leader 1\n",
+        "cdi_controller_reconcile_seconds_count{controller=\"datavolume\"} ",
+        "cdi_controller_reconcile_seconds_count{controller=\"import\"} ",
+        "cdi_controller_data_volumes{phase=",
+        "kubevirt_cdi_cr_ready ",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    check_metrics(&page);
     let other = [("HEALTH_ADDRESS", second.as_str()), ("POD_NAME", "another")];
     let standing_by = namespace.controller(&other);
     // One of ours is nothing to tell anybody.

@@ -20,6 +20,7 @@ pub mod http;
 pub mod imageio;
 pub mod nbd;
 pub mod program;
+pub mod promtool;
 pub mod stores;
 pub mod vsphere;
 

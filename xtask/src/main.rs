@@ -22,6 +22,7 @@ mod http;
 mod images;
 mod install;
 mod manifest;
+mod monitoring;
 mod paths;
 mod peers;
 mod pytools;

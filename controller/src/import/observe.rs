@@ -55,7 +55,7 @@ pub(super) async fn observe(
         claim,
         pod,
         trouble: None,
-        reading: None,
+        heard: None,
         users: Vec::new(),
         binds_late: false,
         honors_first_consumer: context.installation().honors_first_consumer(),
@@ -72,7 +72,7 @@ pub(super) async fn observe(
             Some("Running") => {
                 let address = pod.status.as_ref().and_then(|it| it.pod_ip.as_deref());
                 if let (Some(scraper), Some(address)) = (&context.scraper, address) {
-                    observed.reading = scraper.read(address).await;
+                    observed.heard = scraper.read(address).await;
                 }
             }
             Some("Succeeded" | "Failed") => {}
@@ -116,11 +116,11 @@ pub(super) async fn users(
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     // What has ended need not be sent.
     let params = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    let all = pods.list(&params).await;
-    let all = all.trying("list the pods beside", &about(claim))?;
-    let others = all.items.iter().filter(|pod| uses(pod, claim.named()));
-    let names = others.filter_map(|pod| pod.metadata.name.clone());
-    Ok(names.filter(|name| own != Some(name)).collect())
+    let list = async || pods.list(&params).await.map(|all| all.items);
+    let uses = context.users.of(namespace, list).await;
+    let uses = uses.trying("list the pods beside", &about(claim))?;
+    let names = uses.get(claim.named()).into_iter().flatten();
+    Ok(names.filter(|name| own != Some(name)).cloned().collect())
 }
 
 fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> bool {
@@ -147,18 +147,4 @@ async fn was_filled(context: &Context, claim: &PersistentVolumeClaim) -> Result<
 
 fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
-}
-
-/// Whether a pod that has not ended mounts the claim.
-pub(super) fn uses(pod: &Pod, claim: &str) -> bool {
-    if matches!(phase(pod), Some("Succeeded" | "Failed")) {
-        return false;
-    }
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
-    volumes.unwrap_or_default().iter().any(|volume| {
-        let named = volume.persistent_volume_claim.as_ref();
-        named.is_some_and(|named| named.claim_name == claim)
-            || volume.ephemeral.is_some() && claim == format!("{name}-{}", volume.name)
-    })
 }

@@ -29,12 +29,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodSchedulingGate};
 use k8s_openapi::jiff::Timestamp;
 use longshore_crds::names::{annotation, reason};
-use serde_json::{Value, json};
 
 use super::line::Wait;
 use super::pod::{is_held, other_gates};
+use super::progress;
 use super::said::{Said, said};
-use super::scrape::Reading;
+use super::scrape::Heard;
 use super::source::{Request, request};
 use crate::checkpoint;
 use crate::claim::{Changes, Claim, age, missing};
@@ -42,8 +42,6 @@ use crate::event::{Note, Trouble};
 
 /// How soon to look again at a claim that somebody else uses: their pods are not watched.
 const USERS_PAUSE: Duration = Duration::from_secs(5);
-/// How soon to ask a pod again how far it is.
-const SCRAPE_PAUSE: Duration = Duration::from_secs(2);
 /// How soon to look again for what keeps a pod from starting.
 const PENDING_PAUSE: Duration = Duration::from_secs(5);
 /// A pod that failed as a whole makes way for another one when it is as old as this.
@@ -57,8 +55,8 @@ pub(crate) struct Observed {
     pub(crate) pod: Option<Pod>,
     /// What keeps it from starting, as the cluster tells it.
     pub(crate) trouble: Option<Trouble>,
-    /// What it says of its progress.
-    pub(crate) reading: Option<Reading>,
+    /// What it says of its progress, if it was asked.
+    pub(crate) heard: Option<Heard>,
     /// Pods besides it that mount the claim and have not ended, where that matters: before there is a pod,
     /// and while it is held.
     pub(crate) users: Vec<String>,
@@ -304,8 +302,16 @@ fn follow(observed: &Observed, pod: &Pod, now: Timestamp) -> Plan {
             pod.metadata.uid.clone(),
         );
     }
-    if let Some(reading) = observed.reading {
-        wanted.insert(annotation::PROGRESS.to_owned(), progress(claim, reading));
+    if let Some(heard) = &observed.heard {
+        let text = progress::text(claim, pod, heard, now);
+        if let Some(why) = progress::unknown(text.as_deref()).filter(|_| said.running) {
+            wanted.insert(annotation::RUNNING_MESSAGE.to_owned(), Some(why));
+        }
+        wanted.insert(annotation::PROGRESS.to_owned(), text);
+    } else if said.running
+        && let Some(why) = progress::unknown(claim.annotation(annotation::PROGRESS))
+    {
+        wanted.insert(annotation::RUNNING_MESSAGE.to_owned(), Some(why));
     }
     let mut labels = BTreeMap::new();
     let mut removal = None;
@@ -334,7 +340,7 @@ fn follow(observed: &Observed, pod: &Pod, now: Timestamp) -> Plan {
             }
         } else {
             again = Some(if said.running {
-                SCRAPE_PAUSE
+                progress::pause(pod, now)
             } else {
                 PENDING_PAUSE
             });
@@ -409,29 +415,6 @@ fn wanted(claim: &PersistentVolumeClaim, said: &Said) -> Changes {
         }
     }
     wanted
-}
-
-/// The share that people see: written anew when it has grown by one percent, and never taken back.
-fn progress(claim: &PersistentVolumeClaim, reading: Reading) -> Option<String> {
-    let known = claim.annotation(annotation::PROGRESS);
-    let Some(percent) = reading.percent else {
-        return known.map(str::to_owned);
-    };
-    let before = known
-        .and_then(|text| serde_json::from_str::<Value>(text).ok())
-        .and_then(|value| value.get("percent")?.as_f64());
-    if before.is_some_and(|before| percent < before + 1.0) {
-        return known.map(str::to_owned);
-    }
-    let Reading {
-        read,
-        written,
-        rate,
-        ..
-    } = reading;
-    // Held below 100 until the pod has ended well.
-    let percent = percent.min(99.99);
-    Some(json!({"percent": percent, "read": read, "written": written, "rate": rate}).to_string())
 }
 
 /// Nothing runs, and this is why.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::plan::{self, Action, Marks, Observed, Plan};
 use super::pod::{Workload, pod};
-use super::scrape::Reading;
+use super::scrape::{Heard, Reading};
 use super::source::request;
 use crate::claim::Changes;
 
@@ -45,7 +45,7 @@ fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
         claim,
         pod,
         trouble: None,
-        reading: None,
+        heard: None,
         users: Vec::new(),
         binds_late: true,
         honors_first_consumer: true,
@@ -284,41 +284,44 @@ fn what_the_pod_does_is_told_on_the_claim_and_only_once() {
 }
 
 #[test]
-fn progress_is_written_by_whole_percents_and_never_falls() {
+fn how_far_a_pod_is_goes_to_the_claim_and_why_it_is_not_known_to_the_condition() {
     let pod = importer(&json!({"phase": "Running", "containerStatuses": [{
         "name": "importer", "restartCount": 0, "ready": true, "image": "", "imageID": "",
-        "state": {"running": {}},
+        "state": {"running": {"startedAt": "2020-01-01T00:00:00Z"}},
     }]}));
-    let reading = |percent| {
-        Some(Reading {
-            percent,
-            read: 5,
-            written: 6,
-            rate: 7,
-        })
-    };
-    let known = r#"{"percent":40.0}"#;
-    for (before, percent, after) in [
-        (None, Some(12.5), Some(12.5)),
-        (None, None, None),
-        (Some(known), Some(40.5), None),
-        (Some(known), Some(41.0), Some(41.0)),
-        // A pod that started anew begins at 0.
-        (Some(known), Some(3.0), None),
-        (Some(known), Some(100.0), Some(99.99)),
-    ] {
-        let annotations =
-            before.map_or_else(|| json!({}), |text| json!({annotation::PROGRESS: text}));
+    let after = |annotations: &Value, heard| {
         let observed = Observed {
-            reading: reading(percent),
-            ..seen(claim("Bound", &annotations), Some(pod.clone()))
+            heard,
+            ..seen(claim("Bound", annotations), Some(pod.clone()))
         };
-        let changes = written(&plan(&observed));
-        let text = value(&changes, annotation::PROGRESS);
-        let percent =
-            text.map(|text| serde_json::from_str::<Value>(text).unwrap()["percent"].clone());
-        assert_eq!(percent, after.map(Value::from), "{before:?}");
-    }
+        written(&plan(&observed))
+    };
+    let reading = Heard::Said(Reading {
+        percent: Some(12.5),
+        ..Reading::default()
+    });
+    let changes = after(&json!({}), Some(reading));
+    let text = value(&changes, annotation::PROGRESS).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(text).unwrap()["percent"],
+        12.5
+    );
+    assert_eq!(value(&changes, annotation::RUNNING_MESSAGE), Some(""));
+
+    let silent = Heard::Silent("no way there".to_owned());
+    let changes = after(&json!({}), Some(silent));
+    assert_eq!(value(&changes, annotation::RUNNING), Some("true"));
+    assert_eq!(
+        value(&changes, annotation::RUNNING_MESSAGE),
+        Some("no way there")
+    );
+    // It stays so in rounds that do not ask.
+    let known = json!({annotation::PROGRESS: value(&changes, annotation::PROGRESS)});
+    let changes = after(&known, None);
+    assert_eq!(
+        value(&changes, annotation::RUNNING_MESSAGE),
+        Some("no way there")
+    );
 }
 
 #[test]

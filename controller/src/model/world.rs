@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::health::Health;
 use crate::import::line::Line;
 use crate::import::pod::Workload;
+use crate::import::users::Users;
 use crate::known::Known;
 use crate::settings::Settings;
 use crate::{data_volume, import};
@@ -51,12 +52,14 @@ pub(super) fn context(client: Client, known: Known) -> Context {
             namespace: "cdi".to_owned(),
             identity: "model".to_owned(),
             health: None,
+            metrics: None,
         },
         scraper: None,
         clock,
         known,
         health: Health::new(),
         line: Line::default(),
+        users: Users::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use longshore_tests::data::disk;
 use longshore_tests::http::{Fault, Page};
 use longshore_tests::program::run;
+use longshore_tests::promtool::check_metrics;
 
 use super::Pod;
 use crate::serving;
@@ -80,6 +81,7 @@ fn metrics_tell_how_far_an_import_is_and_a_signal_ends_it() {
     );
     let retries = value(&page, "cdi_importer_retries_total{");
     assert!(retries.unwrap() >= 1.0, "{page}");
+    check_metrics(&page);
     // Other paths are not there.
     let other = Command::new("curl")
         .args([

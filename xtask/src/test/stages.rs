@@ -8,8 +8,8 @@ use crate::cargo;
 use crate::shell::Run;
 use crate::test::count::Count;
 use crate::{
-    baseline, cluster, crdgen, demo, deps, fuzz, gotools, guest, images, install, paths, peers,
-    tidy,
+    baseline, cluster, crdgen, demo, deps, fuzz, gotools, guest, images, install, monitoring,
+    paths, peers, tidy,
 };
 
 pub(super) struct Stage {
@@ -86,6 +86,12 @@ pub(super) const STAGES: &[Stage] = &[
         about: "the controllers, against a real API server",
         quick: false,
         run: api,
+    },
+    Stage {
+        name: "monitoring",
+        about: "the alerts of deploy/monitoring.yaml, by promtool",
+        quick: false,
+        run: |_| monitoring::check(),
     },
     Stage {
         name: "node",
@@ -165,7 +171,8 @@ fn integration(count: &mut Count) -> Result<()> {
     let run = cargo::locked("test")
         .args(["--no-fail-fast", "--package", "longshore-tests", "--lib"])
         .args(SUITES.iter().flat_map(|suite| ["--test", suite]))
-        .env(guest::VARIABLE, guest::make()?);
+        .env(guest::VARIABLE, guest::make()?)
+        .env(monitoring::VARIABLE, monitoring::promtool()?);
     let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
     let [vsphere] = gotools::build(&gotools::VSPHERE, ["vsphere-simulator"])?;
     let [tokens] = gotools::build(&gotools::TOKENS, ["token-server"])?;
@@ -194,7 +201,8 @@ fn api(count: &mut Count) -> Result<()> {
             "--test-threads=8",
         ])
         .env("LONGSHORE_KUBECONFIG", cluster.kubeconfig())
-        .env("LONGSHORE_KUBECTL", cluster.kubectl());
+        .env("LONGSHORE_KUBECTL", cluster.kubectl())
+        .env(monitoring::VARIABLE, monitoring::promtool()?);
     tests(run, count)
 }
 

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
-use super::super::observe::uses;
 use super::super::plan::{Action, Marks, Observed, refused};
+use super::super::users::uses;
 use super::{claim, importer, plan, planned, seen, value, written};
 use crate::event::{Note, Trouble};
 
@@ -332,7 +332,7 @@ fn a_pod_uses_a_claim_by_name_or_as_its_own_until_it_has_ended() {
         ("Running", &own, "data", false),
     ] {
         assert_eq!(
-            uses(&pod(phase, volume), claim),
+            uses(&[pod(phase, volume)]).contains_key(claim),
             used,
             "{phase} {volume} {claim}"
         );
