@@ -129,6 +129,12 @@ impl Store {
                 if !(asks || adopts && allowed) {
                     fault("a claim of somebody else was changed");
                 }
+                let filled =
+                    claim.is_some_and(|claim| self.filled.contains(text(claim, "/metadata/uid")));
+                let told = noted(body, annotation::POD_PHASE) == Some("Succeeded");
+                if told && asks && !filled {
+                    fault("was said to be filled, and is not");
+                }
             }
             _ => {
                 fault("is not to be changed");
