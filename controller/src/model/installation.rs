@@ -5,11 +5,11 @@ mod people;
 mod properties;
 
 use kube::Client;
-use longshore_crds::names::object;
+use longshore_crds::names::{annotation, object};
 use serde_json::{Value, json};
 
 use self::people::Step;
-use super::server::{Key, NAMESPACE, Server, key, text};
+use super::server::{Key, NAMESPACE, Server, key, noted, text};
 use super::world::{begun, context, pass};
 use crate::health::Health;
 use crate::known::Known;
@@ -180,21 +180,22 @@ impl World {
         if is_others {
             return wrong;
         }
-        let mut working = installations
-            .iter()
-            .filter(|(_, cdi)| says(cdi, "Available"));
-        match (installations.len(), working.next()) {
+        let working = installations.iter().map(|(_, cdi)| *cdi);
+        let working: Vec<&Value> = working.filter(|cdi| says(cdi, "Available")).collect();
+        match (installations.len(), working.len()) {
             (0, _) => wrong.push("there is no CDI".to_owned()),
-            (_, None) => wrong.push("no CDI is in force".to_owned()),
-            (_, Some((_, cdi))) => {
-                let wanted = cdi["spec"]
-                    .get("config")
-                    .cloned()
-                    .unwrap_or_else(|| json!({}));
+            (_, 0) => wrong.push("no CDI is in force".to_owned()),
+            _ => {
                 let config = store.objects.get(&key("cdiconfigs", object::CONFIG));
                 let config = config.cloned().unwrap_or_default();
-                if config["spec"] != wanted {
-                    wrong.push(format!("the configuration is not {wanted}: {config}"));
+                // One that is to go is given no authority any more, and those that go are all at work.
+                let heard = working.iter().any(|cdi| {
+                    let wanted = cdi["spec"].get("config").cloned();
+                    noted(cdi, annotation::CONFIG_AUTHORITY).is_none()
+                        || config["spec"] == wanted.unwrap_or_else(|| json!({}))
+                });
+                if !heard {
+                    wrong.push(format!("the configuration is nobody's: {config}"));
                 }
                 let overhead = &config["status"]["filesystemOverhead"]["storageClass"];
                 let told = overhead.as_object().map_or(0, serde_json::Map::len);

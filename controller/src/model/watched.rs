@@ -17,7 +17,7 @@ impl Store {
             "cdis" | "cdiconfigs" | "storageprofiles" => {
                 let wanted = match plural {
                     "cdis" => name == object::CDI && !self.has("cdis"),
-                    "cdiconfigs" => name == object::CONFIG && self.has("cdis"),
+                    "cdiconfigs" => name == object::CONFIG,
                     _ => self.objects.contains_key(&key("storageclasses", name)),
                 };
                 if self.seen_fresh && !wanted {
@@ -129,8 +129,9 @@ impl Store {
                 if !(asks || adopts && allowed) {
                     fault("a claim of somebody else was changed");
                 }
-                let filled =
-                    claim.is_some_and(|claim| self.filled.contains(text(claim, "/metadata/uid")));
+                let uid = claim.map_or("", |claim| text(claim, "/metadata/uid"));
+                // Of a disk that is copied in stages, the first one counts.
+                let filled = self.filled.contains(uid) || self.stages.contains_key(uid);
                 let told = noted(body, annotation::POD_PHASE) == Some("Succeeded");
                 if told && asks && !filled {
                     fault("was said to be filled, and is not");
