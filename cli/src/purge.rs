@@ -28,7 +28,10 @@ pub(crate) struct Purge {
 }
 
 /// Kinds in the order in which they go: first what nothing hangs on, then the one that data hangs on.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 7] = [
+    ("VolumeImportSource", "volumeimportsources"),
+    ("VolumeUploadSource", "volumeuploadsources"),
+    ("VolumeCloneSource", "volumeclonesources"),
     ("StorageProfile", "storageprofiles"),
     ("CDIConfig", "cdiconfigs"),
     ("CDI", "cdis"),

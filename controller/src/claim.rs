@@ -43,7 +43,28 @@ pub(crate) trait Claim {
     fn uid(&self) -> &str;
     /// The storage class that it names.
     fn class(&self) -> Option<&str>;
+    /// The volume that it has, or shall have.
+    fn volume(&self) -> Option<&str>;
+    /// What of ours fills it, if that is not itself what is worked on.
+    fn populator(&self) -> Option<Populator<'_>>;
 }
+
+/// The object that a claim names as its data source, if that is one of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Populator<'a> {
+    /// `VolumeImportSource` and the like.
+    pub(crate) kind: &'a str,
+    pub(crate) name: &'a str,
+    /// Where it is, if not beside the claim.
+    pub(crate) namespace: Option<&'a str>,
+}
+
+/// Our kinds of data sources.
+const POPULATORS: [&str; 3] = [
+    "VolumeImportSource",
+    "VolumeUploadSource",
+    "VolumeCloneSource",
+];
 
 impl Claim for PersistentVolumeClaim {
     fn annotation(&self, name: &str) -> Option<&str> {
@@ -75,8 +96,10 @@ impl Claim for PersistentVolumeClaim {
     }
 
     fn is_filled(&self) -> bool {
+        // Upstream says so of a populated claim a moment before it has the volume.
         self.annotation(annotation::POD_PHASE) == Some("Succeeded")
             && checkpoint::stage(self).is_none()
+            && (self.populator().is_none() || !self.is_pending())
     }
 
     fn requested(&self) -> Option<Quantity> {
@@ -94,6 +117,25 @@ impl Claim for PersistentVolumeClaim {
 
     fn class(&self) -> Option<&str> {
         self.spec.as_ref()?.storage_class_name.as_deref()
+    }
+
+    fn volume(&self) -> Option<&str> {
+        let volume = self.spec.as_ref()?.volume_name.as_deref();
+        volume.filter(|volume| !volume.is_empty())
+    }
+
+    fn populator(&self) -> Option<Populator<'_>> {
+        let source = self.spec.as_ref()?.data_source_ref.as_ref()?;
+        let ours = source.api_group.as_deref() == Some("cdi.kubevirt.io")
+            && POPULATORS.contains(&source.kind.as_str());
+        let beside = |namespace: &&str| {
+            !namespace.is_empty() && Some(*namespace) != self.metadata.namespace.as_deref()
+        };
+        ours.then_some(Populator {
+            kind: &source.kind,
+            name: &source.name,
+            namespace: source.namespace.as_deref().filter(beside),
+        })
     }
 }
 

@@ -38,8 +38,19 @@ pub(crate) struct Context {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Class {
     pub(crate) name: String,
+    /// Who makes its volumes.
+    pub(crate) provisioner: String,
+    /// That is a CSI driver, which the cluster knows.
+    pub(crate) has_driver: bool,
     /// Volumes are made once somebody uses them.
     pub(crate) binds_late: bool,
+}
+
+impl Class {
+    /// Whether its volumes are made by Kubernetes itself, or by hand.
+    pub(crate) fn is_in_tree(&self) -> bool {
+        self.provisioner.starts_with("kubernetes.io/")
+    }
 }
 
 pub(crate) const IS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
@@ -66,6 +77,8 @@ impl Context {
         }?;
         Some(Class {
             name: class.name_any(),
+            provisioner: class.provisioner.clone(),
+            has_driver: self.known.has_driver(&class.provisioner),
             binds_late: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
         })
     }

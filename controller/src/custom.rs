@@ -30,7 +30,7 @@ pub(crate) const CDI_CONFIG: Kind = Kind {
     name: "CDIConfig",
     plural: "cdiconfigs",
 };
-/// A disk and where it comes from: the only one that belongs to a namespace.
+/// A disk and where it comes from.
 pub(crate) const DATA_VOLUME: Kind = Kind {
     name: "DataVolume",
     plural: "datavolumes",
@@ -39,6 +39,12 @@ pub(crate) const DATA_VOLUME: Kind = Kind {
 pub(crate) const STORAGE_PROFILE: Kind = Kind {
     name: "StorageProfile",
     plural: "storageprofiles",
+};
+
+/// What claims are filled from that name it as their data source.
+pub(crate) const VOLUME_IMPORT_SOURCE: Kind = Kind {
+    name: "VolumeImportSource",
+    plural: "volumeimportsources",
 };
 
 impl Kind {

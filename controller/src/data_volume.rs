@@ -18,7 +18,7 @@ mod statics;
 mod status;
 #[cfg(test)]
 mod tests;
-mod validate;
+pub(crate) mod validate;
 pub(crate) mod volume;
 
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use kube::runtime::watcher;
 use self::apply::{apply, write_status};
 use self::observe::observe;
 use self::plan::{Plan, plan};
+pub(crate) use self::status::progress;
 use self::volume::Volume;
 use crate::context::Context;
 use crate::custom::DATA_VOLUME;

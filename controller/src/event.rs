@@ -32,6 +32,14 @@ impl Note {
         }
     }
 
+    /// The same about the claim in whose place `prime` is filled, as upstream tells it.
+    pub(crate) fn of_prime(&self, prime: &str) -> Self {
+        Self {
+            message: format!("[{prime}] : {}", self.message),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn warning(reason: &str, message: String) -> Self {
         Self {
             kind: "Warning",
@@ -86,7 +94,11 @@ where
 }
 
 /// The components that we speak as.
-const OURS: [&str; 2] = ["import-controller", "datavolume-import-controller"];
+const OURS: [&str; 3] = [
+    "import-controller",
+    "datavolume-import-controller",
+    "import-populator",
+];
 
 /// Most events to read about one object.
 const MOST: u32 = 100;

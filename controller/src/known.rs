@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, pin_mut, stream};
 use k8s_openapi::api::core::v1::PersistentVolume;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::api::{Api, DynamicObject};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -30,6 +30,7 @@ pub(crate) const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 #[derive(Clone)]
 pub(crate) struct Known {
     classes: Store<StorageClass>,
+    drivers: Store<CSIDriver>,
     volumes: Store<PersistentVolume>,
     profiles: Store<DynamicObject>,
     configurations: Store<DynamicObject>,
@@ -43,6 +44,7 @@ impl Known {
         let (teller, changes) = watch::channel(());
         let teller = Arc::new(teller);
         let (classes, class_writer) = reader::<StorageClass>(());
+        let (drivers, driver_writer) = reader(());
         let (volumes, volume_writer) = reader(());
         let (profiles, profile_writer) = reader(STORAGE_PROFILE.resource());
         let (configurations, configuration_writer) = reader(CDI_CONFIG.resource());
@@ -79,6 +81,14 @@ impl Known {
             .boxed(),
             follow(
                 Api::all(client.clone()),
+                driver_writer,
+                Arc::clone(&teller),
+                trimmed,
+                |_| true,
+            )
+            .boxed(),
+            follow(
+                Api::all(client.clone()),
                 volume_writer,
                 Arc::clone(&teller),
                 modes_only,
@@ -88,6 +98,7 @@ impl Known {
         ];
         let known = Self {
             classes,
+            drivers,
             volumes,
             profiles,
             configurations,
@@ -124,6 +135,7 @@ impl Known {
         let (_, changes) = watch::channel(());
         Self {
             classes: filled((), &of("storageclasses")),
+            drivers: filled((), &of("csidrivers")),
             volumes: filled((), &of("persistentvolumes")),
             profiles: filled(STORAGE_PROFILE.resource(), &of("storageprofiles")),
             configurations: filled(CDI_CONFIG.resource(), &of("cdiconfigs")),
@@ -136,6 +148,7 @@ impl Known {
     pub(crate) async fn listed(&self) {
         // They are ready at once or their writers are gone, and then so is the process.
         drop(self.classes.wait_until_ready().await);
+        drop(self.drivers.wait_until_ready().await);
         drop(self.volumes.wait_until_ready().await);
         drop(self.profiles.wait_until_ready().await);
         drop(self.configurations.wait_until_ready().await);
@@ -176,6 +189,11 @@ impl Known {
 
     pub(crate) fn class(&self, name: &str) -> Option<Arc<StorageClass>> {
         self.classes.get(&ObjectRef::new(name))
+    }
+
+    /// Whether there is a CSI driver of this name.
+    pub(crate) fn has_driver(&self, name: &str) -> bool {
+        self.drivers.get(&ObjectRef::new(name)).is_some()
     }
 
     /// Volumes with this class's name on them.

@@ -22,6 +22,7 @@ mod metrics;
 #[cfg(test)]
 mod model;
 mod passes;
+mod populate;
 mod rounds;
 mod settings;
 mod storage_profile;
@@ -73,7 +74,7 @@ pub async fn run() -> Result<()> {
         () = &mut told => return Ok(()),
     }
     tracing::info!(identity = settings.identity, "this controller works");
-    health.works(&["the cluster", "data volumes", "claims"]);
+    health.works(&["the cluster", "data volumes", "claims", "populated claims"]);
     let (known, following) = Known::watch(&client);
     metrics::works_with(&known);
     let context = Arc::new(Context {
@@ -171,7 +172,8 @@ async fn volumes(context: Arc<Context>) {
     context.known.configured().await;
     tokio::select! {
         () = data_volume::run(Arc::clone(&context)) => {}
-        () = import::run(context) => {}
+        () = import::run(Arc::clone(&context)) => {}
+        () = populate::run(context) => {}
     }
 }
 

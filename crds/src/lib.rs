@@ -24,6 +24,7 @@ mod schema;
 pub mod storage_profile;
 pub mod virtual_machine;
 pub mod virtual_machine_instance;
+pub mod volume_source;
 
 pub use cdi::{Cdi, CdiSpec, CdiStatus};
 pub use cdi_config::{CdiConfig, CdiConfigSpec, CdiConfigStatus};
@@ -36,3 +37,4 @@ pub use quantity::Quantity;
 pub use storage_profile::{StorageProfile, StorageProfileSpec, StorageProfileStatus};
 pub use virtual_machine::VirtualMachine;
 pub use virtual_machine_instance::VirtualMachineInstance;
+pub use volume_source::{VolumeCloneSource, VolumeImportSource, VolumeUploadSource};

@@ -94,6 +94,16 @@ pub mod annotation {
     pub const POD_RESTARTS: &str = "cdi.kubevirt.io/storage.pod.restarts";
     /// `false` if no node takes the pod.
     pub const POD_SCHEDULABLE: &str = "cdi.kubevirt.io/storage.pod.schedulable";
+    /// On a claim that a populator fills: name of the claim that is filled in its place.
+    pub const PRIME: &str = "cdi.kubevirt.io/storage.populator.pvcPrime";
+    /// On such a claim: how far it is, as `12.34%`, `100.0%` or `N/A`.
+    pub const POPULATOR_PROGRESS: &str = "cdi.kubevirt.io/storage.populator.progress";
+    /// On a claim that is filled in another one's place: which kind of populator does it.
+    pub const POPULATOR_KIND: &str = "cdi.kubevirt.io/storage.populator.kind";
+    /// On a claim: the driver that stands in for its class's provisioner, which is part of Kubernetes.
+    pub const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+    /// On a claim: the node that the scheduler chose for the pod that uses it first.
+    pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
     /// Whether the pod runs: `true` or `false`.
     pub const RUNNING: &str = "cdi.kubevirt.io/storage.condition.running";
     /// What it says of that.
@@ -133,8 +143,6 @@ pub mod annotation {
     /// Ours, on the lease: its holder is one of ours.
     pub const LEASE_HOLDER: &str = "longshore.dev/holder";
 
-    /// On a claim that a populator fills: the claim that is filled in its place.
-    pub const PRIME: &str = "cdi.kubevirt.io/storage.populator.pvcPrime";
     /// Ours, on a claim: how far the import is, as JSON with bytes, rate and seconds left
     /// ([`Progress`](crate::contract::Progress)).
     pub const PROGRESS: &str = "longshore.dev/progress";
@@ -148,6 +156,8 @@ pub mod annotation {
     pub const SPEC: &str = "longshore.dev/spec";
     /// Ours, on a claim: hash of a later spec that was told to have no effect.
     pub const SPEC_IGNORED: &str = "longshore.dev/spec-ignored";
+    /// Ours, on a persistent volume: uid of the claim that it was filled for by a populator.
+    pub const POPULATED_CLAIM: &str = "longshore.dev/populated-claim";
     /// Ours, on a claim: its `DataVolume` is being deleted, so nothing shall work on it.
     pub const CANCELLED: &str = "longshore.dev/cancelled";
 
@@ -198,6 +208,8 @@ pub mod label {
     pub const PART_OF: &str = "app.kubernetes.io/part-of";
     /// Version of that product; handed on from the `CDI`.
     pub const VERSION: &str = "app.kubernetes.io/version";
+    /// On what a backup had better leave out: `true`.
+    pub const NO_BACKUP: &str = "velero.io/exclude-from-backup";
     /// Name of the claim that a pod works for; ours. Longer names are cut, the annotation
     /// has them whole.
     pub const CLAIM_UID: &str = "longshore.dev/claim-uid";
@@ -271,8 +283,8 @@ pub mod reason {
     pub const IMPORT_PAUSED: &str = "ImportPaused";
     /// The same, of a volume that is not ready because of it.
     pub const PAUSED: &str = "Paused";
-    /// Ours: populators are not used yet.
-    pub const POPULATORS_NOT_SUPPORTED: &str = "PopulatorsNotSupported";
+    /// Ours: warm imports are not made by populators yet.
+    pub const CHECKPOINTS_NOT_SUPPORTED: &str = "CheckpointsNotSupported";
     /// Ours: the claim shall come from elsewhere, filled.
     pub const AWAITING_CLAIM: &str = "AwaitingPrePopulatedClaim";
     /// Ours, on volumes: the class's profile does not say what their claim could be.
@@ -287,6 +299,28 @@ pub mod reason {
     pub const IMPORT_QUEUED: &str = "ImportQueued";
     /// Ours: the source is one that this version does not import.
     pub const UNSUPPORTED_SOURCE: &str = "UnsupportedSource";
+    /// On claims: one was made that is filled in their place.
+    pub const CREATED_PRIME: &str = "CreatedPVCPrimeSuccessfully";
+    /// On claims: none could be made.
+    pub const ERR_CREATING_PRIME: &str = "ErrCreatingPVCPrime";
+    /// On a claim that was filled in another one's place: it stays, with its pod.
+    pub const RETAINED_PRIME: &str = "RetainedPVCPrime";
+    /// On claims: a populator has filled them.
+    pub const POPULATED: &str = "importSucceeded";
+    /// On claims: a populator's attempt failed.
+    pub const POPULATION_FAILED: &str = "importFailed";
+    /// The claim waits for the node of the pod that uses it first.
+    pub const PENDING_POPULATION: &str = "PendingPopulation";
+    /// Ours, on claims: what they shall be filled from is not there.
+    pub const AWAITING_SOURCE: &str = "AwaitingVolumeImportSource";
+    /// Ours, on claims: what they shall be filled from makes no sense.
+    pub const ERR_SOURCE_NOT_VALID: &str = "ErrSourceNotValid";
+    /// Ours, on claims: there is no storage class that a populator can work with.
+    pub const NO_STORAGE_CLASS: &str = "NoStorageClass";
+    /// Ours, on claims: the class's provisioner is no CSI driver, and may not wait for a populator.
+    pub const NO_CSI_DRIVER: &str = "NoCSIDriver";
+    /// Ours, on claims: somebody else bound them before they were filled.
+    pub const BOUND_UNPOPULATED: &str = "BoundUnpopulated";
     /// Ours: the volume waits for a pod that uses it.
     pub const WAIT_FOR_FIRST_CONSUMER: &str = "WaitForFirstConsumer";
 }
@@ -334,6 +368,16 @@ pub mod object {
             format!("{:016x}", fnv64a(checkpoint.as_bytes()))
         };
         shortened(&format!("importer-{claim}-checkpoint-{part}"), MOST)
+    }
+
+    /// Name of the claim that is filled in the place of the one with this uid.
+    pub fn prime(claim_uid: &str) -> String {
+        format!("prime-{claim_uid}")
+    }
+
+    /// Name of the `VolumeImportSource` of the `DataVolume` with this uid.
+    pub fn import_source(volume_uid: &str) -> String {
+        format!("volume-import-source-{volume_uid}")
     }
 
     /// Name of the copy of a proxy's authorities that a claim's importer mounts.

@@ -264,6 +264,9 @@ fn each_kind_explains_its_fields() {
         "storageprofile.spec.claimPropertySets.accessModes",
         "storageprofile.status.conditions",
         "datavolume.spec.source.http.url",
+        "volumeimportsource.spec.targetClaim",
+        "volumeuploadsource.spec.contentType",
+        "volumeclonesource.spec.source.kind",
     ] {
         let text = run(namespace.kubectl().args(["explain", field]));
         let text = String::from_utf8(text).unwrap();

@@ -8,6 +8,7 @@ mod imports;
 mod installations;
 mod kinds;
 mod line;
+mod populators;
 mod rig;
 mod stages;
 mod upstream;

@@ -33,10 +33,6 @@ fn what_is_not_done_here_waits_with_its_reason_and_makes_nothing() {
     let checkpoints = json!([{"previous": "", "current": "snap-1"}]);
     for (volume, reason) in [
         (
-            annotated("populator", "storage.usePopulator", "true"),
-            "PopulatorsNotSupported",
-        ),
-        (
             with(data_volume("upload"), "spec.source", json!({"upload": {}})),
             "UnsupportedSource",
         ),

@@ -13,7 +13,15 @@ use serde_json::{Map, Value};
 use crate::{paths, say};
 
 /// In the order in which they are installed.
-const KINDS: [&str; 4] = ["cdi", "cdiconfig", "storageprofile", "datavolume"];
+const KINDS: [&str; 7] = [
+    "cdi",
+    "cdiconfig",
+    "storageprofile",
+    "datavolume",
+    "volumeimportsource",
+    "volumeuploadsource",
+    "volumeclonesource",
+];
 const RESULT: &str = "deploy/crds.yaml";
 
 /// What to do.

@@ -1,7 +1,8 @@
 //! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use longshore_crds::names::object;
 use serde_json::json;
 
 use super::plan::{Action, Observed, refused};
@@ -9,8 +10,8 @@ use super::volume::{Status, Volume};
 use super::{about, render};
 use crate::claim::Claim as _;
 use crate::context::Context;
-use crate::custom::DATA_VOLUME;
-use crate::error::{Error, Result, Trying as _};
+use crate::custom::{DATA_VOLUME, VOLUME_IMPORT_SOURCE};
+use crate::error::{CONFLICT, Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event;
 
 const COMPONENT: &str = "datavolume-import-controller";
@@ -66,6 +67,29 @@ pub(super) async fn apply(
                 Err(error) => told(context, observed, error, now).await,
                 Ok(_) => Ok(()),
             }
+        }
+        Action::CreateSource(source) => {
+            let sources = VOLUME_IMPORT_SOURCE.api_in(&context.client, namespace);
+            let outcome = sources.create(&PostParams::default(), source).await;
+            // Its name is the volume's uid: it can be nobody else's.
+            unless(outcome, CONFLICT)
+                .trying("create what fills the claim of", &about)
+                .map(drop)
+        }
+        Action::DeleteSource(uid) => {
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            let sources = VOLUME_IMPORT_SOURCE.api_in(&context.client, namespace);
+            let name = object::import_source(volume.uid());
+            let outcome = sources.delete(&name, &params).await;
+            unless(outcome, NOT_FOUND)
+                .trying("delete what filled the claim of", &about)
+                .map(drop)
         }
         Action::Adopt => {
             let Some(claim) = &observed.claim else {

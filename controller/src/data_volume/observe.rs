@@ -5,13 +5,14 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
-use longshore_crds::names::annotation;
+use longshore_crds::names::{annotation, object};
 
-use super::plan::Observed;
+use super::plan::{Observed, Source, is_waited_for};
 use super::volume::Volume;
 use super::{about, statics};
-use crate::claim::{Claim as _, age};
+use crate::claim::{Claim as _, age, controller};
 use crate::context::Context;
+use crate::custom::VOLUME_IMPORT_SOURCE;
 use crate::error::{Result, Trying as _};
 use crate::event;
 
@@ -34,7 +35,7 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
     let class = context.class(wanted.as_deref());
     let installation = context.installation();
     let trouble = match &claim {
-        Some(claim) if claim.is_pending() && age(&claim.metadata, now) >= PATIENCE => {
+        Some(claim) if is_waited_for(claim) && age(&claim.metadata, now) >= PATIENCE => {
             event::trouble(&context.client, &namespace, claim).await?
         }
         _ => None,
@@ -49,14 +50,44 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
         }
         _ => Vec::new(),
     };
+    let source = match &claim {
+        Some(claim) => source(context, &volume, claim).await?,
+        None => Source::Unread,
+    };
     Ok(Observed {
         statics,
         volume,
         claim,
         trouble,
+        source,
         profile: context.profile(class.as_ref()),
+        has_driver: class.as_ref().is_some_and(|class| class.has_driver),
         binds_late: class.is_some_and(|class| class.binds_late)
             && installation.honors_first_consumer(),
         adoption: installation.adopts_claims(),
+    })
+}
+
+/// What a populator fills the volume's own claim from, for as long as that matters.
+async fn source(
+    context: &Context,
+    volume: &Volume,
+    claim: &PersistentVolumeClaim,
+) -> Result<Source> {
+    let name = object::import_source(volume.uid());
+    let ours = controller(&claim.metadata).is_some_and(|owner| owner.uid == volume.uid());
+    let named = claim.populator().is_some_and(|it| it.name == name);
+    // It went when the volume succeeded, and what is lost on the claim does not bring it back.
+    let over = volume.has_filled(claim) && volume.status.phase.as_deref() == Some("Succeeded");
+    if !ours || !named || over {
+        return Ok(Source::Unread);
+    }
+    let namespace = volume.meta.namespace.as_deref().unwrap_or_default();
+    let sources = VOLUME_IMPORT_SOURCE.api_in(&context.client, namespace);
+    let found = sources.get_opt(&name).await;
+    let found = found.trying("read what fills the claim of", &about(volume))?;
+    Ok(match found.and_then(|source| source.metadata.uid) {
+        Some(uid) => Source::There { uid },
+        None => Source::Missing,
     })
 }

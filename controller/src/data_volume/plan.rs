@@ -3,19 +3,21 @@
 //! ```text
 //! ending -------------------------> its claim's worker ends
 //! a claim, ours ------------------> tell how it does; remember that it was filled;
-//!                                   name the next checkpoint, if it is copied in stages
+//!                                   name the next checkpoint, if it is copied in stages;
+//!                                   what it is filled from is there until then
 //!          nobody's, and allowed -> take it over
 //!          somebody else's -------> wait, and say so
 //! no claim: nonsense -------------> say so, create nothing
 //!           a volume waits for it -> create the claim for that, and fill nothing
 //!           not of ours ----------> wait, and say so
-//!           not stamped ----------> stamp
+//!           not stamped ----------> stamp: filled by a populator, or directly
 //!           else -----------------> create the claim
 //! ```
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::api::DynamicObject;
 use longshore_crds::Condition;
 use longshore_crds::DataVolumeSpec;
 use longshore_crds::data_volume::DataVolumeSource;
@@ -43,10 +45,25 @@ pub(crate) struct Observed {
     /// What keeps it from being bound, as the cluster tells it.
     pub(crate) trouble: Option<Trouble>,
     pub(crate) profile: Profile,
+    /// The class's provisioner is a CSI driver.
+    pub(crate) has_driver: bool,
+    /// The `VolumeImportSource` of the volume.
+    pub(crate) source: Source,
     /// The class makes volumes only once somebody uses the claim, and imports wait for that.
     pub(crate) binds_late: bool,
     /// Every volume may take over a claim that is there already.
     pub(crate) adoption: bool,
+}
+
+/// What a populator fills the claim from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It was not asked for: nothing depends on it.
+    Unread,
+    Missing,
+    There {
+        uid: String,
+    },
 }
 
 /// What there is to do, in this order; the status comes last.
@@ -71,6 +88,10 @@ pub(crate) enum Action {
     MarkClaim(Changes),
     /// Create the claim.
     CreateClaim(Box<PersistentVolumeClaim>),
+    /// Create what a populator fills the claim from.
+    CreateSource(Box<DynamicObject>),
+    /// Take it away: the one with this uid.
+    DeleteSource(String),
     /// Make the volume the owner of its claim.
     Adopt,
 }
@@ -144,9 +165,15 @@ fn missing(observed: &Observed, plan: &mut Plan) -> Facts<'static> {
         return waiting(reason, message);
     }
     if volume.annotation(annotation::USE_POPULATOR).is_none() {
+        // A volume that is there already has nobody who could wait for a populator, and stages are copied
+        // into what the volume's own claim has.
+        let asked = spec.pvc.as_ref().or(spec.storage.as_ref());
+        let named = asked.is_some_and(|claim| claim.volume_name.is_some());
+        let populated =
+            observed.has_driver && !named && spec.source.is_some() && spec.checkpoints.is_empty();
         let stamp = (
             annotation::USE_POPULATOR.to_owned(),
-            Some("false".to_owned()),
+            Some(populated.to_string()),
         );
         plan.actions
             .push(Action::MarkVolume(Changes::from([stamp])));
@@ -170,12 +197,13 @@ fn not_of_ours(volume: &Volume, spec: &DataVolumeSpec) -> Option<(&'static str, 
         );
         return Some((reason::AWAITING_CLAIM, message));
     }
-    if volume.annotation(annotation::USE_POPULATOR) == Some("true") {
+    if volume.annotation(annotation::USE_POPULATOR) == Some("true") && !spec.checkpoints.is_empty()
+    {
         let message = format!(
-            "this version fills claims itself: take the annotation {} away, or set it to false",
+            "this version does not import checkpoints by populator: take the annotation {} away, or set it to false",
             annotation::USE_POPULATOR
         );
-        return Some((reason::POPULATORS_NOT_SUPPORTED, message));
+        return Some((reason::CHECKPOINTS_NOT_SUPPORTED, message));
     }
     let source = spec.source.as_ref();
     let kind = match source.map(DataVolumeSource::kinds).as_deref() {
@@ -204,7 +232,9 @@ fn existing<'a>(
     match controller(&claim.metadata) {
         Some(owner) if owner.uid == volume.uid() => {
             let marks = remembered(volume, claim);
-            if !marks.is_empty() {
+            if marks.is_empty() {
+                plan.actions.extend(of_source(observed, claim));
+            } else {
                 plan.actions.push(Action::MarkVolume(marks));
             }
             let due = if statics::takes(claim) {
@@ -213,7 +243,7 @@ fn existing<'a>(
                 volume.due(claim)
             };
             if due.is_empty() {
-                plan.actions.extend(changed_spec(volume, claim));
+                plan.actions.extend(changed_spec(observed, claim));
             } else {
                 plan.actions.push(Action::MarkClaim(due));
             }
@@ -272,14 +302,35 @@ fn remembered(volume: &Volume, claim: &PersistentVolumeClaim) -> Changes {
     marks
 }
 
+/// What a populator fills the claim from is there until that is done, whoever takes it away.
+fn of_source(observed: &Observed, claim: &PersistentVolumeClaim) -> Option<Action> {
+    let volume = &observed.volume;
+    match &observed.source {
+        Source::Missing
+            if !claim.is_filled() && !claim.is_ending() && !volume.has_filled(claim) =>
+        {
+            let source = render::source(volume, volume.spec.as_ref()?);
+            Some(Action::CreateSource(Box::new(source)))
+        }
+        Source::There { uid } if claim.is_filled() => Some(Action::DeleteSource(uid.clone())),
+        Source::Unread | Source::Missing | Source::There { .. } => None,
+    }
+}
+
 /// Once there is a claim its volume's spec has no effect any more. That is told once for each change.
-fn changed_spec(volume: &Volume, claim: &PersistentVolumeClaim) -> Vec<Action> {
+fn changed_spec(observed: &Observed, claim: &PersistentVolumeClaim) -> Vec<Action> {
+    let volume = &observed.volume;
     let Some(made_from) = claim.annotation(annotation::SPEC) else {
         return Vec::new();
     };
     let spec = volume.spec_hash.as_str();
     if made_from == spec || claim.annotation(annotation::SPEC_IGNORED) == Some(spec) {
         return Vec::new();
+    }
+    if observed.source == Source::Missing && !claim.is_filled() {
+        // What it is filled from is being made of the new one.
+        let made = (annotation::SPEC.to_owned(), Some(spec.to_owned()));
+        return vec![Action::MarkClaim(Changes::from([made]))];
     }
     let message = format!(
         "the spec was changed after its claim {} had been made: the change has no effect; a claim that is deleted is made anew from it",
@@ -324,15 +375,17 @@ fn may_adopt(observed: &Observed, claim: &PersistentVolumeClaim) -> bool {
 /// Whether a claim that nobody controls is not what it is to be yet. What is adopted is taken as done.
 fn is_being_filled(volume: &Volume, claim: &PersistentVolumeClaim) -> bool {
     let asks = [annotation::IMPORT_SOURCE, annotation::IMPORT_ENDPOINT];
-    let asks = asks.iter().any(|name| claim.annotation(name).is_some());
+    let asks =
+        asks.iter().any(|name| claim.annotation(name).is_some()) || claim.populator().is_some();
     asks && !claim.is_filled()
         && claim.annotation(annotation::POPULATED_FOR) != Some(volume.name())
         && volume.annotation(annotation::FILLED_CLAIM) != Some(claim.uid())
 }
 
-/// Why it is not bound is told by events, which are not watched.
-fn is_waited_for(claim: &PersistentVolumeClaim) -> bool {
-    claim.is_pending()
+/// Why it is not bound is told by events, which are not watched. Why one is not that a populator is at
+/// work on is told by its annotations.
+pub(super) fn is_waited_for(claim: &PersistentVolumeClaim) -> bool {
+    claim.is_pending() && claim.annotation(annotation::PRIME).is_none()
 }
 
 /// What events tell of a change of the status.

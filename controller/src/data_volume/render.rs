@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::DynamicObject;
 use longshore_crds::contract::Overhead;
 use longshore_crds::data_volume::{ClaimSpec, ContentType, DataVolumeSource};
-use longshore_crds::names::{annotation, label};
+use longshore_crds::names::{annotation, label, object};
 use longshore_crds::storage_profile::ClaimPropertySet;
+use longshore_crds::volume_source::{ImportSource, VolumeImportSourceSpec};
 use longshore_crds::{DataVolumeSpec, Quantity};
 use serde_json::json;
 
 use super::volume::Volume;
 use crate::checkpoint;
 use crate::claim::Claim as _;
+use crate::custom::VOLUME_IMPORT_SOURCE;
 
 /// What is known about the storage class, and what is usual.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,6 +49,14 @@ pub(super) fn claim(
         (None, None) => return Err(Unknown("the volume asks for no claim".to_owned())),
     };
     let mut wanted = wanted;
+    let populated = is_populated(volume, spec);
+    if populated {
+        wanted.data_source_ref = Some(json!({
+            "apiGroup": "cdi.kubevirt.io",
+            "kind": VOLUME_IMPORT_SOURCE.name,
+            "name": object::import_source(volume.uid()),
+        }));
+    }
     let is_block = wanted.volume_mode.as_deref() == Some("Block");
     if rendered && !is_block {
         grow(&mut wanted, profile.overhead);
@@ -81,6 +92,36 @@ pub(super) fn claim(
         spec: Some(spec_value),
         status: None,
     })
+}
+
+/// Whether the claim is filled by a populator, and not itself what is worked on.
+fn is_populated(volume: &Volume, spec: &DataVolumeSpec) -> bool {
+    volume.annotation(annotation::USE_POPULATOR) == Some("true") && spec.source.is_some()
+}
+
+/// What a populator fills the claim of `volume` from.
+pub(super) fn source(volume: &Volume, spec: &DataVolumeSpec) -> DynamicObject {
+    let wanted = VolumeImportSourceSpec {
+        source: spec.source.clone().map(ImportSource::from),
+        preallocation: spec.preallocation,
+        content_type: spec.content_type.map(|content| match content {
+            ContentType::Archive => "archive".to_owned(),
+            ContentType::Kubevirt => "kubevirt".to_owned(),
+        }),
+        ..VolumeImportSourceSpec::default()
+    };
+    let mut source = VOLUME_IMPORT_SOURCE.empty(&object::import_source(volume.uid()));
+    source.metadata.namespace.clone_from(&volume.meta.namespace);
+    source.metadata.owner_references = Some(vec![owner(volume)]);
+    let labels = [
+        (label::APP, label::APP_VALUE),
+        (label::MANAGED_BY, label::MANAGED_BY_VALUE),
+        (label::COMPONENT, label::COMPONENT_VALUE),
+    ];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    source.metadata.labels = Some(labels.into());
+    source.data = json!({"spec": wanted});
+    source
 }
 
 /// The one that a volume's claim has.
@@ -185,7 +226,7 @@ fn grow(claim: &mut ClaimSpec, overhead: Overhead) {
 }
 
 /// What is said of the volume, or found out about a claim, and so is nothing to begin one with.
-const NOT_HANDED_ON: [&str; 15] = [
+const NOT_HANDED_ON: [&str; 20] = [
     // Kept by kubectl, about another object.
     "kubectl.kubernetes.io/last-applied-configuration",
     annotation::FILLED_CLAIM,
@@ -202,6 +243,11 @@ const NOT_HANDED_ON: [&str; 15] = [
     annotation::RUNNING_REASON,
     annotation::RUNNING_MESSAGE,
     annotation::FATAL_ERROR,
+    annotation::PRIME,
+    annotation::POPULATOR_PROGRESS,
+    annotation::BOUND,
+    annotation::BOUND_REASON,
+    annotation::BOUND_MESSAGE,
 ];
 
 fn annotations(
@@ -241,7 +287,9 @@ fn annotations(
             set(name, value);
         }
     }
-    if let Some(source) = &spec.source {
+    if let Some(source) = &spec.source
+        && !is_populated(volume, spec)
+    {
         for (name, value) in source_annotations(source) {
             set(&name, &value);
         }
@@ -254,7 +302,7 @@ fn annotations(
 }
 
 /// The annotations by which the import controller, and every other one, knows the source.
-fn source_annotations(source: &DataVolumeSource) -> Vec<(String, String)> {
+pub(crate) fn source_annotations(source: &DataVolumeSource) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: Option<&str>| {
         // Examples have empty references in them.
@@ -343,15 +391,20 @@ fn source_annotations(source: &DataVolumeSource) -> Vec<(String, String)> {
     all
 }
 
-/// The patch that gives a claim to `volume` which was there before it, and is filled.
+/// The patch that gives a claim to `volume` which was there before it, and is filled, or will be by a
+/// populator.
 pub(super) fn adoption(volume: &Volume, claim: &PersistentVolumeClaim) -> serde_json::Value {
     // A merge replaces lists.
     let mut owners = claim.metadata.owner_references.clone().unwrap_or_default();
     owners.push(owner(volume));
+    let mut annotations = json!({annotation::CREATED_FOR: volume.uid()});
+    if claim.populator().is_none() {
+        annotations[annotation::POD_PHASE] = json!("Succeeded");
+    }
     json!({"metadata": {
         "uid": claim.uid(),
         "resourceVersion": claim.metadata.resource_version,
         "ownerReferences": owners,
-        "annotations": {annotation::CREATED_FOR: volume.uid(), annotation::POD_PHASE: "Succeeded"},
+        "annotations": annotations,
     }})
 }

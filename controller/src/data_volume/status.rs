@@ -123,9 +123,11 @@ fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble
     if claim.is_bound() {
         return bound(true, reason::BOUND, format!("PVC {name} Bound"));
     }
+    let populator = claim.annotation(annotation::BOUND_MESSAGE);
     let message = match trouble {
+        _ if populator.is_some() => populator.unwrap_or_default().to_owned(),
         Some(trouble) => format!("PVC {name} Pending: {}", trouble.message),
-        None if phase == "WaitForFirstConsumer" => {
+        None if matches!(phase, "WaitForFirstConsumer" | "PendingPopulation") => {
             format!("PVC {name} Pending: its volume is made once a pod uses it")
         }
         None => format!("PVC {name} Pending"),
@@ -155,6 +157,7 @@ fn running_of(claim: &PersistentVolumeClaim, phase: &str, bound: &Condition) -> 
             reason::WAIT_FOR_FIRST_CONSUMER,
             bound.message.clone(),
         ),
+        "PendingPopulation" => running(false, reason::PENDING_POPULATION, bound.message.clone()),
         "Pending" => running(false, reason::PENDING, bound.message.clone()),
         "PVCBound" | "ImportScheduled" => running(
             false,
@@ -180,7 +183,8 @@ fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'
     if super::statics::takes(claim) {
         return "Pending";
     }
-    if claim.is_bound() && noted(annotation::EXTERNAL_POPULATION).is_some() {
+    let populated = claim.populator().is_some();
+    if claim.is_bound() && !populated && noted(annotation::EXTERNAL_POPULATION).is_some() {
         return "Succeeded";
     }
     if checkpoint::paused_at(claim).is_some() {
@@ -197,13 +201,20 @@ fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'
         Some(_) => "ImportScheduled",
         None if noted(annotation::IMPORT_POD).is_some() => "ImportScheduled",
         None if claim.is_bound() => "PVCBound",
-        None if binds_late && noted(annotation::BIND_IMMEDIATE).is_none() => "WaitForFirstConsumer",
+        None if binds_late && noted(annotation::BIND_IMMEDIATE).is_none() => {
+            let has_node = noted(annotation::SELECTED_NODE).is_some_and(|node| !node.is_empty());
+            match (populated, has_node) {
+                (false, _) => "WaitForFirstConsumer",
+                (true, false) => "PendingPopulation",
+                (true, true) => "Pending",
+            }
+        }
         None => "Pending",
     }
 }
 
 /// The share in percent that the importer reported last.
-fn progress(claim: &PersistentVolumeClaim) -> String {
+pub(crate) fn progress(claim: &PersistentVolumeClaim) -> String {
     let text = claim.annotation(annotation::PROGRESS).unwrap_or_default();
     let value: Option<serde_json::Value> = serde_json::from_str(text).ok();
     value

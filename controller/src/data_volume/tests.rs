@@ -1,5 +1,6 @@
 //! The decisions about data volumes, each as a table of what is seen and what comes of it.
 
+mod populated;
 mod stages;
 mod taken;
 
@@ -8,7 +9,7 @@ use longshore_crds::contract::Overhead;
 use longshore_crds::names::{annotation, label, reason};
 use serde_json::{Value, json};
 
-use super::plan::{Action, Observed, Plan, plan, refused};
+use super::plan::{Action, Observed, Plan, Source, plan, refused};
 use super::render::Profile;
 use super::volume::{Status, Volume};
 use crate::event::{Note, Trouble};
@@ -65,6 +66,8 @@ fn seen(volume: Volume, claim: Option<PersistentVolumeClaim>) -> Observed {
         statics: Vec::new(),
         trouble: None,
         profile: Profile::default(),
+        has_driver: false,
+        source: Source::Unread,
         binds_late: true,
         adoption: false,
     }
@@ -116,9 +119,11 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
     let storage = json!({"resources": {"requests": {"storage": "1Gi"}}});
     for (spec, annotations, why) in [
         (
-            json!({"source": http(), "pvc": pvc()}),
+            json!({"pvc": pvc(), "checkpoints": [{"previous": "", "current": "a"}],
+                "source": {"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
+                    "insecureSkipVerify": true}}}),
             json!({annotation::USE_POPULATOR: "true"}),
-            reason::POPULATORS_NOT_SUPPORTED,
+            reason::CHECKPOINTS_NOT_SUPPORTED,
         ),
         (
             json!({"source": http(), "pvc": pvc()}),

@@ -51,14 +51,21 @@ pub(super) fn validate(name: &str, spec: &DataVolumeSpec) -> Result<(), String> 
             )),
         },
         (Some(source), None) => {
-            match source.kinds().len() {
-                0 => return Err("Missing Data volume source".to_owned()),
-                1 => {}
-                _ => return Err("Multiple Data volume sources".to_owned()),
-            }
-            one_source(source, spec.content_type)?;
+            self::source(source, spec.content_type)?;
             checkpoints(source, spec)
         }
+    }
+}
+
+/// The same of a source by itself.
+pub(crate) fn source(
+    source: &DataVolumeSource,
+    content: Option<ContentType>,
+) -> Result<(), String> {
+    match source.kinds().len() {
+        0 => Err("Missing Data volume source".to_owned()),
+        1 => one_source(source, content),
+        _ => Err("Multiple Data volume sources".to_owned()),
     }
 }
 

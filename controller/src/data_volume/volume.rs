@@ -61,11 +61,17 @@ impl Volume {
         }
     }
 
+    /// Whether it remembers that `claim` was filled.
+    pub(crate) fn has_filled(&self, claim: &PersistentVolumeClaim) -> bool {
+        self.annotation(annotation::FILLED_CLAIM) == Some(claim.uid())
+    }
+
     /// What its checkpoints say that `claim`, its own, is to do next; nothing once that was filled.
     pub(crate) fn due(&self, claim: &PersistentVolumeClaim) -> Changes {
-        let filled = self.annotation(annotation::FILLED_CLAIM) == Some(claim.uid());
+        // Of a claim that a populator fills, the stages are the populator's.
+        let others = self.has_filled(claim) || claim.populator().is_some();
         match &self.spec {
-            Some(spec) if !filled => checkpoint::due(
+            Some(spec) if !others => checkpoint::due(
                 claim,
                 &spec.checkpoints,
                 spec.final_checkpoint == Some(true),

@@ -14,6 +14,7 @@ use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::error::{Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event::{self, Note};
+use crate::populate;
 
 const COMPONENT: &str = "import-controller";
 
@@ -28,7 +29,7 @@ pub(super) async fn apply(
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     match action {
         Action::Tell(note) => {
-            event::tell(context, COMPONENT, &reference(claim), &note).await;
+            tell(context, claim, &note).await;
             Ok(())
         }
         Action::Mark(Marks {
@@ -90,7 +91,7 @@ async fn create(
         Err(error) => {
             let message = format!("Error starting pod: {error}");
             let note = Note::warning(reason::ERR_STARTING_POD, message);
-            event::tell(context, COMPONENT, &reference(claim), &note).await;
+            tell(context, claim, &note).await;
             return Err(error);
         }
     };
@@ -115,6 +116,15 @@ async fn create(
         Box::pin(apply(context, claim, action)).await?;
     }
     Ok(())
+}
+
+/// Tells people about `claim`, and about the one in whose place it is filled.
+async fn tell(context: &Context, claim: &PersistentVolumeClaim, note: &Note) {
+    event::tell(context, COMPONENT, &reference(claim), note).await;
+    if let Some(target) = populate::target(claim) {
+        let note = note.of_prime(claim.named());
+        event::tell(context, populate::COMPONENT, &target, &note).await;
+    }
 }
 
 fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {

@@ -82,7 +82,10 @@ pub(super) async fn observe(
         // Who else is there matters only until the pod may run: afterwards it is too late to ask.
         None if !claim.is_filled() && !claim.is_ending() => {
             observed.users = users(context, claim, None).await?;
-            observed.was_filled = was_filled(context, claim).await?;
+            let Some(was_filled) = was_filled(context, claim).await? else {
+                return Ok(None);
+            };
+            observed.was_filled = was_filled;
             if !claim.is_bound() {
                 observed.binds_late = binds_late(context, claim);
             }
@@ -129,19 +132,20 @@ fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> bool {
 }
 
 /// Whether the volume that controls the claim remembers that it was filled.
-async fn was_filled(context: &Context, claim: &PersistentVolumeClaim) -> Result<bool> {
+/// `None` if that is gone: then the claim goes too, and nobody knows whether there is a disk in it.
+async fn was_filled(context: &Context, claim: &PersistentVolumeClaim) -> Result<Option<bool>> {
     let owner = controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume");
     let Some(owner) = owner else {
-        return Ok(false);
+        return Ok(Some(false));
     };
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
     let volumes = DATA_VOLUME.api_in(&context.client, namespace);
     let volume = volumes.get_opt(&owner.name).await;
     let volume = volume.trying("read the volume of", &about(claim))?;
-    Ok(volume.is_some_and(|volume| {
+    let same = volume.filter(|volume| volume.metadata.uid.as_ref() == Some(&owner.uid));
+    Ok(same.map(|volume| {
         let known = volume.metadata.annotations.unwrap_or_default();
-        volume.metadata.uid.as_ref() == Some(&owner.uid)
-            && known.get(annotation::FILLED_CLAIM).map(String::as_str) == Some(claim.uid())
+        known.get(annotation::FILLED_CLAIM).map(String::as_str) == Some(claim.uid())
     }))
 }
 

@@ -1,7 +1,7 @@
 //! What to do about a claim that wants an import. Pure: the same observation gives the same plan.
 //!
 //! ```text
-//! wants no import ------------------------------> nothing
+//! wants no import, or is filled by a populator --> nothing
 //! ending, or its volume is ---------------------> pod away, at once
 //! filled ---------------------------------------> pod away (unless kept)
 //! failed for good ------------------------------> nothing
@@ -148,6 +148,10 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let Some(request) = request(claim) else {
         return Plan::default();
     };
+    if claim.populator().is_some() {
+        // Another claim is filled in its place.
+        return Plan::default();
+    }
     if claim.is_filled() {
         return match ours {
             Some(pod) if !is_kept(claim) => delete(pod).into_iter().collect::<Vec<_>>().into(),

@@ -253,8 +253,9 @@ fn numbered(claim: &PersistentVolumeClaim, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whose progress it is: the data volume's, if there is one.
+/// Whose progress it is: the data volume's, or that of the claim in whose place this one is filled.
 fn owner_uid(claim: &PersistentVolumeClaim) -> &str {
-    let owner = controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume");
+    let kinds = ["DataVolume", "PersistentVolumeClaim"];
+    let owner = controller(&claim.metadata).filter(|owner| kinds.contains(&owner.kind.as_str()));
     owner.map_or_else(|| claim.uid(), |owner| owner.uid.as_str())
 }

@@ -29,6 +29,8 @@ fn kind() -> impl Strategy<Value = Kind> {
         2 => Just(Kind::Immediate),
         1 => Just(Kind::Nonsense),
         1 => Just(Kind::Clone),
+        3 => Just(Kind::Driver),
+        2 => Just(Kind::DriverLate),
         1 => Just(Kind::Populator),
         2 => Just(Kind::Adopting),
         2 => Just(Kind::Warm),
@@ -55,6 +57,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => at().prop_map(Step::Checkpoint),
         1 => at().prop_map(Step::LastCheckpoint),
         3 => at().prop_map(Step::Claim),
+        2 => at().prop_map(Step::PopulatedClaim),
+        2 => at().prop_map(Step::Source),
+        1 => at().prop_map(Step::DeletePrime),
+        1 => at().prop_map(Step::ForeignPrime),
+        1 => at().prop_map(Step::BindEagerly),
         1 => at().prop_map(Step::ForeignClaim),
         2 => at().prop_map(Step::DeleteClaim),
         3 => at().prop_map(Step::Strip),
@@ -82,6 +89,8 @@ fn beginning() -> impl Strategy<Value = Beginning> {
         2 => Just(Beginning::Filled),
         1 => Just(Beginning::FilledClaim),
         1 => Just(Beginning::Paused),
+        2 => Just(Beginning::Populating),
+        1 => Just(Beginning::Populated),
     ]
 }
 

@@ -13,7 +13,7 @@ impl Store {
         }
         let name = text(body, "/metadata/name");
         match plural {
-            "events" | "leases" | "persistentvolumeclaims" => {}
+            "events" | "leases" | "persistentvolumeclaims" | "volumeimportsources" => {}
             "cdis" | "cdiconfigs" | "storageprofiles" => {
                 let wanted = match plural {
                     "cdis" => name == object::CDI && !self.has("cdis"),
@@ -120,7 +120,16 @@ impl Store {
                         .or_else(|| noted(claim, annotation::IMPORT_ENDPOINT))
                         .is_some()
                         || text(claim, "/metadata/ownerReferences/0/kind") == "DataVolume"
+                        || text(claim, "/spec/dataSourceRef/kind") == "VolumeImportSource"
                 });
+                let says_filled = noted(body, annotation::POD_PHASE) == Some("Succeeded");
+                let is_empty = claim.is_some_and(|claim| {
+                    claim["spec"]["dataSourceRef"].is_object()
+                        && !self.filled.contains(text(claim, "/metadata/uid"))
+                });
+                if says_filled && is_empty {
+                    fault("was called filled, and is not");
+                }
                 let adopts = body["metadata"].get("ownerReferences").is_some();
                 let volume = self.objects.get(&self::key("datavolumes", &key.1));
                 let allowed = volume.is_some_and(|volume| {
@@ -137,6 +146,10 @@ impl Store {
                     fault("was said to be filled, and is not");
                 }
             }
+            ("persistentvolumes", None) => {
+                self.watch_rebind(key, body);
+                return;
+            }
             _ => {
                 fault("is not to be changed");
                 return;
@@ -151,6 +164,29 @@ impl Store {
                 fault("a foreign annotation was changed");
             }
         }
+    }
+
+    /// A volume is handed from the claim that it was filled for to the one in whose place that was.
+    fn watch_rebind(&mut self, key: &Key, body: &Value) {
+        let (from, to) = {
+            let holder = |volume: &Value| text(volume, "/spec/claimRef/uid").to_owned();
+            (
+                self.objects.get(key).map(holder).unwrap_or_default(),
+                holder(body),
+            )
+        };
+        let mut claims = self.objects.values();
+        let prime = claims.find(|object| text(object, "/metadata/uid") == from);
+        let owner = prime.map(|prime| text(prime, "/metadata/ownerReferences/0/uid"));
+        if !self.filled.contains(&from) || owner != Some(to.as_str()) {
+            self.faults
+                .push(format!("{} was taken from {from} and given to {to}", key.1));
+        }
+        if text(body, "/metadata/resourceVersion").is_empty() {
+            self.faults
+                .push(format!("{} was given away blindly", key.1));
+        }
+        self.filled.insert(to);
     }
 
     pub(super) fn watch_replace(&mut self, key: &Key) {
@@ -209,6 +245,16 @@ impl Store {
                     self.is_others
                         .then_some("was deleted in somebody else's cluster")
                 }
+            }
+            ("persistentvolumeclaims", Some(claim)) => {
+                let ours = noted(claim, annotation::POPULATOR_KIND).is_some()
+                    && text(claim, "/metadata/ownerReferences/0/kind") == "PersistentVolumeClaim";
+                let sure = !text(body, "/preconditions/uid").is_empty();
+                (!ours || !sure).then_some("was deleted, and is not only ours")
+            }
+            ("volumeimportsources", Some(source)) => {
+                let ours = text(source, "/metadata/ownerReferences/0/kind") == "DataVolume";
+                (!ours).then_some("is somebody's, and was deleted")
             }
             _ => Some("was deleted"),
         };

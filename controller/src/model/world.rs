@@ -17,9 +17,11 @@ use crate::import::pod::Workload;
 use crate::import::users::Users;
 use crate::known::Known;
 use crate::settings::Settings;
-use crate::{data_volume, import};
+use crate::{data_volume, import, populate};
 
 const CLAIMS: &str = "persistentvolumeclaims";
+const SOURCES: &str = "volumeimportsources";
+const PERSISTENT: &str = "persistentvolumes";
 const VOLUMES: &str = "datavolumes";
 
 thread_local! {
@@ -71,6 +73,11 @@ pub(super) enum Kind {
     Immediate,
     Nonsense,
     Clone,
+    /// Of a class with a driver.
+    Driver,
+    /// The same, and it binds late.
+    DriverLate,
+    /// Somebody insists.
     Populator,
     Adopting,
     Warm,
@@ -99,6 +106,16 @@ pub(super) enum Step {
     LastCheckpoint(bool),
     /// A claim with annotations, and no volume.
     Claim(bool),
+    /// A claim that names what fills it, and no volume.
+    PopulatedClaim(bool),
+    /// What it names is there, or is not.
+    Source(bool),
+    /// Somebody takes away what is filled in the place of a claim.
+    DeletePrime(bool),
+    /// A claim of that name, and nobody's.
+    ForeignPrime(bool),
+    /// A provisioner does not heed what a claim names.
+    BindEagerly(bool),
     /// A claim that has nothing to do with any of this.
     ForeignClaim(bool),
     DeleteClaim(bool),
@@ -141,6 +158,10 @@ pub(super) enum Beginning {
     FilledClaim,
     /// A volume that has one checkpoint, and waits for the next.
     Paused,
+    /// A volume whose claim a populator is at work on.
+    Populating,
+    /// One that is filled, and not yet handed over.
+    Populated,
 }
 
 impl World {
@@ -160,10 +181,18 @@ impl World {
 
     fn with(more: &[(&str, Value)]) -> Self {
         let server = Server::default();
-        let classes = [("late", "WaitForFirstConsumer"), ("now", "Immediate")].map(|(name, mode)| {
-            let class = json!({"metadata": {"name": name}, "provisioner": "p", "volumeBindingMode": mode});
+        let classes = [
+            ("late", "p", "WaitForFirstConsumer"),
+            ("now", "p", "Immediate"),
+            ("driver", "d", "Immediate"),
+            ("driver-late", "d", "WaitForFirstConsumer"),
+        ]
+        .map(|(name, provisioner, mode)| {
+            let class = json!({"metadata": {"name": name}, "provisioner": provisioner,
+                "volumeBindingMode": mode});
             ("storageclasses", class)
         });
+        let driver = ("csidrivers", json!({"metadata": {"name": "d"}, "spec": {}}));
         let config = json!({
             "metadata": {"name": object::CONFIG},
             "spec": {"featureGates": ["HonorWaitForFirstConsumer"]}, "status": {},
@@ -172,7 +201,7 @@ impl World {
         let known = Known::seen(
             classes
                 .iter()
-                .chain([&config])
+                .chain([&config, &driver])
                 .chain(more)
                 .map(|(kind, it)| (*kind, it)),
         );
@@ -194,11 +223,18 @@ impl World {
                 Step::Volume(false, Kind::Warm),
                 Step::Pod(false, Turn::Complete),
             ],
+            Beginning::Populating | Beginning::Populated => &[
+                Step::Volume(false, Kind::Driver),
+                Step::Pod(false, Turn::Run),
+            ],
             Beginning::FilledClaim => &[Step::Claim(false), Step::Pod(false, Turn::Complete)],
         };
         for step in steps {
             self.step(*step);
             self.settle(true).await?;
+        }
+        if matches!(beginning, Beginning::Populated) {
+            self.step(Step::Pod(false, Turn::Complete));
         }
         Some(())
     }
@@ -265,8 +301,9 @@ impl World {
     async fn reconcile(&self, plural: &str, object: Value) {
         let context = Arc::clone(&self.context);
         if plural == CLAIMS {
-            let claim = serde_json::from_value(object).unwrap();
-            drop(Box::pin(import::reconcile(Arc::new(claim), context)).await);
+            let claim = Arc::new(serde_json::from_value(object).unwrap());
+            drop(Box::pin(import::reconcile(Arc::clone(&claim), Arc::clone(&context))).await);
+            drop(Box::pin(populate::reconcile(claim, context)).await);
         } else {
             let mut object = object;
             object["apiVersion"] = json!("cdi.kubevirt.io/v1beta1");
@@ -348,6 +385,30 @@ impl World {
             Step::ForeignClaim(at) => {
                 drop(store.create(CLAIMS, &claim(name(at), &json!({"keep": "me"}))));
             }
+            Step::PopulatedClaim(at) => {
+                let mut claim = claim(name(at), &json!({}));
+                claim["spec"]["storageClassName"] = json!("driver");
+                claim["spec"]["dataSourceRef"] = json!({"apiGroup": "cdi.kubevirt.io",
+                    "kind": "VolumeImportSource", "name": "source"});
+                drop(store.create(CLAIMS, &claim));
+            }
+            Step::Source(true) => {
+                let source = json!({"metadata": {"name": "source"},
+                    "spec": {"source": {"http": {"url": "https://h/disk"}}}});
+                drop(store.create(SOURCES, &source));
+            }
+            Step::Source(false) => store.remove(&key(SOURCES, "source"), false),
+            Step::DeletePrime(at) => {
+                if let Some(prime) = store.prime(name(at)) {
+                    store.remove(&key(CLAIMS, &prime), false);
+                }
+            }
+            Step::ForeignPrime(at) => {
+                if let Some(prime) = store.prime(name(at)) {
+                    drop(store.create(CLAIMS, &claim(&prime, &json!({"keep": "me"}))));
+                }
+            }
+            Step::BindEagerly(at) => store.provision(&key(CLAIMS, name(at))),
             Step::DeleteClaim(at) => store.remove(&key(CLAIMS, name(at)), false),
             Step::Strip(at) => store.change(&key(CLAIMS, name(at)), |claim| {
                 if let Some(all) = claim["metadata"]["annotations"].as_object_mut() {
@@ -397,6 +458,7 @@ impl World {
                     "ImportFailed",
                     "ErrImportFailed",
                     "ImportTargetInUse",
+                    "importSucceeded",
                 ];
                 ends.contains(&text(event, "/reason"))
             })
@@ -440,7 +502,14 @@ impl Store {
 
     /// What nobody owns any more goes.
     fn collect(&mut self) {
-        for plural in [CLAIMS, "pods"] {
+        for (key, volume) in self.of(PERSISTENT) {
+            let holder = text(&volume, "/spec/claimRef/uid");
+            let mut all = self.objects.values();
+            if !all.any(|it| text(it, "/metadata/uid") == holder) {
+                self.remove(&key, false);
+            }
+        }
+        for plural in [CLAIMS, SOURCES, "pods"] {
             for (key, object) in self.of(plural) {
                 let owners = object["metadata"]["ownerReferences"].as_array().cloned();
                 let owners = owners.unwrap_or_default();
@@ -475,18 +544,75 @@ impl Store {
     fn bind(&mut self) {
         let pods = self.of("pods");
         for (key, claim) in self.of(CLAIMS) {
-            let late = text(&claim, "/spec/storageClassName") == "late";
+            let late = text(&claim, "/spec/storageClassName").ends_with("late");
             let used = pods
                 .iter()
                 .any(|(_, pod)| used_by(pod).contains(&key.1.as_str()));
-            if text(&claim, "/status/phase") == "Pending" && (!late || used) {
-                self.change(&key, |claim| claim["status"]["phase"] = json!("Bound"));
+            let has_node = noted(&claim, annotation::SELECTED_NODE).is_some();
+            let waits = text(&claim, "/status/phase") == "Pending";
+            if waits && late && used && !has_node {
+                // The scheduler's word, for whoever makes the volume.
+                self.change(&key, |claim| {
+                    claim["metadata"]["annotations"][annotation::SELECTED_NODE] = json!("node");
+                });
+            }
+            let populated = claim["spec"]["dataSourceRef"].is_object();
+            if waits && !populated && (!late || used || has_node) {
+                self.provision(&key);
+            }
+        }
+        // Whose a volume is says which claim has it.
+        let volumes = self.of(PERSISTENT);
+        for (key, claim) in self.of(CLAIMS) {
+            let uid = text(&claim, "/metadata/uid");
+            let mut volumes = volumes.iter();
+            let has = volumes.find(|(_, volume)| text(volume, "/spec/claimRef/uid") == uid);
+            match (text(&claim, "/status/phase"), has) {
+                ("Pending", Some((volume, _))) => self.change(&key, |claim| {
+                    claim["spec"]["volumeName"] = json!(volume.1);
+                    claim["status"]["phase"] = json!("Bound");
+                }),
+                ("Bound", None) => {
+                    self.change(&key, |claim| claim["status"]["phase"] = json!("Lost"));
+                }
+                _ => {}
             }
         }
     }
 
+    /// Makes a volume for a claim that has none.
+    fn provision(&mut self, claim: &Key) {
+        let Some(known) = self.objects.get(claim) else {
+            return;
+        };
+        let uid = text(known, "/metadata/uid").to_owned();
+        if text(known, "/status/phase") != "Pending"
+            || self
+                .of(PERSISTENT)
+                .iter()
+                .any(|(_, it)| text(it, "/spec/claimRef/uid") == uid)
+        {
+            return;
+        }
+        let volume = json!({
+            "metadata": {"name": format!("pv-{uid}")},
+            "spec": {"claimRef": {"name": claim.1, "uid": uid}},
+        });
+        drop(self.create(PERSISTENT, &volume));
+    }
+
+    /// Name of the claim that is filled in the place of another one.
+    fn prime(&self, claim: &str) -> Option<String> {
+        let claim = self.objects.get(&key(CLAIMS, claim))?;
+        let populated = claim["spec"]["dataSourceRef"].is_object();
+        populated.then(|| object::prime(text(claim, "/metadata/uid")))
+    }
+
     /// The pod that works on a claim; of several the one that has not ended.
     fn importer(&self, claim: &str) -> String {
+        if let Some(prime) = self.prime(claim) {
+            return object::importer(&prime);
+        }
         let plain = object::importer(claim);
         let staged = format!("{plain}-checkpoint-");
         let mut known = self.of("pods");
@@ -583,6 +709,8 @@ fn volume(name: &str, kind: Kind) -> Value {
             "now",
             json!({}),
         ),
+        Kind::Driver => (http, "driver", json!({})),
+        Kind::DriverLate => (http, "driver-late", json!({})),
         Kind::Populator => (http, "now", json!({annotation::USE_POPULATOR: "true"})),
         Kind::Warm => (
             json!({"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
