@@ -44,6 +44,8 @@ pub(super) struct Store {
     pub(super) quota_is_used_up: bool,
     /// Claims, by uid, whose disk was filled.
     pub(super) filled: BTreeSet<String>,
+    /// Claims, by uid, whose importer has ended well and was gone before anybody noted that.
+    pub(super) overlooked: BTreeSet<String>,
     /// Claims, by uid, and which checkpoints were copied to them.
     pub(super) stages: BTreeMap<String, Vec<String>>,
     /// As many importers may be at work.

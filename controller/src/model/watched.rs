@@ -59,12 +59,14 @@ impl Store {
                 if let Some(checkpoint) = noted(body, annotation::CHECKPOINT) {
                     let before = noted(claim, annotation::CHECKPOINT_PREVIOUS).unwrap_or_default();
                     let last = stages.last().map_or("", String::as_str);
-                    if stages.iter().any(|stage| stage == checkpoint) || last != before {
+                    let again = stages.iter().any(|stage| stage == checkpoint) || last != before;
+                    if again && !self.overlooked.contains(&uid) {
                         self.faults
                             .push(format!("{name} was made for {checkpoint} after {stages:?}"));
                     }
                 }
-                if self.filled.contains(&uid) && (volume || knows) {
+                let is_known = self.filled.contains(&uid) && !self.overlooked.contains(&uid);
+                if is_known && (volume || knows) {
                     self.faults
                         .push(format!("{name} was made for a disk that is filled"));
                 }
@@ -144,6 +146,9 @@ impl Store {
                 let told = noted(body, annotation::POD_PHASE) == Some("Succeeded");
                 if told && asks && !filled {
                     fault("was said to be filled, and is not");
+                }
+                if told {
+                    self.overlooked.remove(uid);
                 }
             }
             ("persistentvolumes", None) => {

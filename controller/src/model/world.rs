@@ -430,6 +430,7 @@ impl World {
             }
             Step::DeletePod(at) => {
                 let pod = store.importer(name(at));
+                store.overlook(&pod);
                 store.remove(&key("pods", &pod), false);
             }
             Step::Pod(at, turn) => {
@@ -621,6 +622,22 @@ impl Store {
                 && !["Succeeded", "Failed"].contains(&text(pod, "/status/phase"))
         });
         known.pop().map_or(plain, |(key, _)| key.1)
+    }
+
+    /// Of a pod that has ended well and is taken away before anybody noted that, nobody knows any more.
+    fn overlook(&mut self, pod: &str) {
+        let Some(pod) = self.objects.get(&key("pods", pod)) else {
+            return;
+        };
+        let uid = text(pod, "/metadata/ownerReferences/0/uid").to_owned();
+        let noted_done = |(_, claim): &(Key, Value)| {
+            text(claim, "/metadata/uid") == uid
+                && noted(claim, annotation::POD_PHASE) == Some("Succeeded")
+        };
+        let ended = text(pod, "/status/phase") == "Succeeded";
+        if ended && !self.of(CLAIMS).iter().any(noted_done) {
+            self.overlooked.insert(uid);
+        }
     }
 
     /// A kubelet's word about an importer that it runs.
