@@ -9,6 +9,7 @@ use longshore_tests::program::run;
 use serde_json::{Value, json};
 
 use super::rig::{Case, case, data_volume, disk, eventually, holds, holds_sparse, http};
+use super::storage::pod;
 
 /// What a claim of such a volume asks for.
 fn claim_spec(class: &str, mode: &str) -> Value {
@@ -58,39 +59,106 @@ fn is_attached(file: &Path) -> bool {
     })
 }
 
-/// An import by a pod that mounts the claim itself.
-fn directly(class: &str, mode: &str, seed: u64) {
+/// Who mounts the claim while it is filled.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    /// The importer itself.
+    Importer,
+    /// Nobody: another claim is filled in its place, whose volume it gets.
+    Populator,
+}
+
+fn fills(by: By, class: &str, mode: &str, seed: u64) {
     let Some(case) = case() else { return };
     let disk = disk(seed);
     let server = case.serve(Page::of(disk.clone()));
     let mut volume = data_volume("volume", &http(&server));
     volume["spec"]["pvc"] = claim_spec(class, mode);
-    volume["metadata"]["annotations"] = json!({
-        "cdi.kubevirt.io/storage.usePopulator": "false",
-        "cdi.kubevirt.io/storage.bind.immediate.requested": "true",
-    });
+    let mut annotations = json!({"cdi.kubevirt.io/storage.bind.immediate.requested": "true"});
+    if by == By::Importer {
+        annotations["cdi.kubevirt.io/storage.usePopulator"] = json!("false");
+    }
+    volume["metadata"]["annotations"] = annotations;
     case.apply(&volume);
     case.succeeded("volume");
-    case.wait_for("pod/importer-volume", "delete");
+    let claim = case.get("pvc/volume");
+    let source = &claim["spec"]["dataSourceRef"]["kind"];
+    if by == By::Importer {
+        assert!(source.is_null(), "{claim}");
+        case.wait_for("pod/importer-volume", "delete");
+    } else {
+        assert_eq!(source, "VolumeImportSource", "{claim}");
+        let uid = claim["metadata"]["uid"].as_str().unwrap();
+        case.wait_for(&format!("pvc/prime-{uid}"), "delete");
+    }
     case.claim_holds("volume", mode, &disk);
 }
 
 #[test]
 fn a_filesystem_that_is_there_at_once_is_filled() {
-    directly("csi", "Filesystem", 61);
+    fills(By::Importer, "csi", "Filesystem", 61);
 }
 
 #[test]
 fn a_filesystem_that_waits_for_its_user_is_filled() {
-    directly("csi-wffc", "Filesystem", 62);
+    fills(By::Importer, "csi-wffc", "Filesystem", 62);
 }
 
 #[test]
 fn a_device_that_is_there_at_once_is_filled() {
-    directly("csi", "Block", 63);
+    fills(By::Importer, "csi", "Block", 63);
 }
 
 #[test]
 fn a_device_that_waits_for_its_user_is_filled() {
-    directly("csi-wffc", "Block", 64);
+    fills(By::Importer, "csi-wffc", "Block", 64);
+}
+
+#[test]
+fn a_filesystem_comes_filled_at_once() {
+    fills(By::Populator, "csi", "Filesystem", 65);
+}
+
+#[test]
+fn a_filesystem_of_a_late_class_comes_filled() {
+    fills(By::Populator, "csi-wffc", "Filesystem", 66);
+}
+
+#[test]
+fn a_device_comes_filled_at_once() {
+    fills(By::Populator, "csi", "Block", 67);
+}
+
+#[test]
+fn a_device_of_a_late_class_comes_filled() {
+    fills(By::Populator, "csi-wffc", "Block", 68);
+}
+
+#[test]
+fn a_claim_without_a_data_volume_comes_filled_for_the_pod_that_uses_it() {
+    let Some(case) = case() else { return };
+    let disk = disk(69);
+    let server = case.serve(Page::of(disk.clone()));
+    case.apply(&json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "VolumeImportSource",
+        "metadata": {"name": "source"},
+        "spec": {"source": http(&server)},
+    }));
+    let mut spec = claim_spec("csi-wffc", "Block");
+    spec["dataSourceRef"] = json!({
+        "apiGroup": "cdi.kubevirt.io", "kind": "VolumeImportSource", "name": "source",
+    });
+    case.apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "disk"},
+        "spec": spec,
+    }));
+    let script = format!("head -c {} /disk | sha256sum", disk.len());
+    case.apply(&pod("reader", &["disk"], "Block", &script));
+    case.wait("pod/reader", ".status.phase", "Succeeded");
+    let at = data::quick_dir();
+    let file = at.path().join("disk");
+    std::fs::write(&file, &disk).unwrap();
+    let expected = run(Command::new("sha256sum").stdin(std::fs::File::open(&file).unwrap()));
+    assert_eq!(case.ask(&["logs", "reader"]).as_bytes(), expected);
+    case.filled("disk");
 }

@@ -17,7 +17,7 @@ fn claim(name: &str, class: &str, mode: &str, size: u32) -> Value {
 }
 
 /// A pod of a user who is not root, with claims at `/NAME`.
-fn pod(name: &str, claims: &[&str], mode: &str, script: &str) -> Value {
+pub(crate) fn pod(name: &str, claims: &[&str], mode: &str, script: &str) -> Value {
     let volumes = claims
         .iter()
         .map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}));
