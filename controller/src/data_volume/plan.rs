@@ -264,7 +264,14 @@ fn existing<'a>(
             }
         }
         None if may_adopt(observed, claim) => {
-            plan.actions.push(Action::Adopt);
+            // Its volume knows that it is filled before it is its own: who loses its mark then is
+            // filled again unless the volume knows better.
+            plan.actions
+                .push(if claim.is_filled() && !volume.has_filled(claim) {
+                    Action::MarkVolume(filled(claim))
+                } else {
+                    Action::Adopt
+                });
             Facts::Nothing
         }
         _ => {
@@ -282,14 +289,17 @@ fn existing<'a>(
     }
 }
 
+/// That this claim is filled.
+fn filled(claim: &PersistentVolumeClaim) -> Changes {
+    let uid = Some(claim.uid().to_owned());
+    Changes::from([(annotation::FILLED_CLAIM.to_owned(), uid)])
+}
+
 /// What a volume is to know of its claim that it does not yet.
 fn remembered(volume: &Volume, claim: &PersistentVolumeClaim) -> Changes {
     let mut marks = Changes::new();
     if claim.is_filled() {
-        marks.insert(
-            annotation::FILLED_CLAIM.to_owned(),
-            Some(claim.uid().to_owned()),
-        );
+        marks.extend(filled(claim));
     }
     if claim.is_bound() && claim.annotation(annotation::POPULATED_FOR) == Some(volume.name()) {
         // It came filled: if it goes, nobody here can fill another one as it was.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::plan::{Action, Observed, plan};
 use super::{NOW, claim, condition, created, http, notes, pvc, seen, volume, volume_of};
+use crate::claim::{Changes, Claim as _};
 
 fn waiting(name: &str, change: &Value) -> PersistentVolume {
     let mut volume = json!({
@@ -118,6 +119,17 @@ fn a_claim_that_is_being_filled_is_not_adopted_before_it_is() {
     ] {
         let mut claim = claim("Bound", &marks);
         claim.metadata.owner_references = None;
+        let mut allow = allow.clone();
+        if taken {
+            // What it knows it knows before the claim is its own.
+            let first = plan(&seen(volume(&allow), Some(claim.clone())), NOW);
+            let filled = (
+                annotation::FILLED_CLAIM.to_owned(),
+                Some(claim.uid().to_owned()),
+            );
+            assert_eq!(first.actions, [Action::MarkVolume(Changes::from([filled]))]);
+            allow[annotation::FILLED_CLAIM] = json!(claim.uid());
+        }
         let plan = plan(&seen(volume(&allow), Some(claim)), NOW);
         assert_eq!(plan.actions == [Action::Adopt], taken, "{marks}");
         if !taken {
