@@ -118,8 +118,9 @@ impl Namespace {
         !self.ask(&args).is_empty()
     }
 
-    /// Waits until a field of an object, as a JSON path, has a value.
+    /// Waits until a field of an object, as a JSON path, has a value. It need not be there yet.
     pub fn wait(&self, what: &str, field: &str, value: &str) {
+        self.until(what, "create");
         self.until(what, &format!("jsonpath={{{field}}}={value}"));
     }
 
