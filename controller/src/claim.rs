@@ -1,9 +1,9 @@
-//! What claims say, in the words of this crate: annotations, phase, owner, size.
+//! What claims say, in the words of this crate: annotations, phase, owner, size; and how others name them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use longshore_crds::Quantity;
@@ -18,6 +18,36 @@ pub(crate) type Changes = BTreeMap<String, Option<String>>;
 pub(crate) const DISK_FOLDER: &str = "/data";
 /// See [`DISK_FOLDER`].
 pub(crate) const DEVICE: &str = "/dev/cdi-block-volume";
+
+/// It, in a sentence.
+pub(crate) fn about(claim: &PersistentVolumeClaim) -> String {
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    format!("PersistentVolumeClaim {namespace}/{}", claim.named())
+}
+
+/// How events name it.
+pub(crate) fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        name: claim.metadata.name.clone(),
+        namespace: claim.metadata.namespace.clone(),
+        uid: claim.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// How what is made for it names it.
+pub(crate) fn owner(claim: &PersistentVolumeClaim) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "PersistentVolumeClaim".to_owned(),
+        name: claim.named().to_owned(),
+        uid: claim.uid().to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
 
 /// Reads claims.
 pub(crate) trait Claim {

@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 
 use self::apply::apply;
 use self::observe::observe;
-use self::plan::{Plan, belongs, plan};
+use self::plan::{Plan, begins, belongs, plan};
 use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::error::Result;
@@ -131,7 +131,7 @@ pub(crate) async fn reconcile(
         return Ok(Next::await_change());
     };
     let mut decided = plan(&observed, now);
-    match (&observed.pod, decided.begins()) {
+    match (&observed.pod, begins(&decided)) {
         // The pod of somebody else is not watched, and so would be at work for ever.
         (Some(pod), _) if belongs(pod, &observed.claim) => context.line.sees(pod),
         (Some(_), _) | (None, None) => context.line.leaves(&observed.claim),
@@ -153,9 +153,4 @@ pub(crate) async fn reconcile(
         outcome?;
     }
     Ok(after(again))
-}
-
-fn about(claim: &PersistentVolumeClaim) -> String {
-    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    format!("PersistentVolumeClaim {namespace}/{}", claim.named())
 }

@@ -26,6 +26,7 @@ mod populate;
 mod rounds;
 mod settings;
 mod storage_profile;
+mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

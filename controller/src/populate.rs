@@ -115,8 +115,3 @@ pub(crate) fn target(claim: &PersistentVolumeClaim) -> Option<ObjectReference> {
         ..ObjectReference::default()
     })
 }
-
-fn about(claim: &PersistentVolumeClaim) -> String {
-    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    format!("PersistentVolumeClaim {namespace}/{}", claim.named())
-}

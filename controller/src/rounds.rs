@@ -15,6 +15,37 @@ const SOON: Duration = Duration::from_millis(200);
 /// The server refused, or did not answer.
 const LATER: Duration = Duration::from_secs(5);
 
+/// What there is to do, and when to look again if nothing happens.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Plan<A> {
+    pub(crate) actions: Vec<A>,
+    pub(crate) again: Option<Duration>,
+}
+
+impl<A> Default for Plan<A> {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl<A> From<Vec<A>> for Plan<A> {
+    fn from(actions: Vec<A>) -> Self {
+        Self {
+            actions,
+            again: None,
+        }
+    }
+}
+
+impl<A> Plan<A> {
+    pub(crate) fn and_look_after(self, pause: Duration) -> Self {
+        Self {
+            again: Some(pause),
+            ..self
+        }
+    }
+}
+
 /// How soon to look again at what could not be reconciled.
 pub(crate) fn pause(error: &Error) -> Duration {
     match error.status() {

@@ -13,17 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
-    Preconditions,
-};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use self::plan::{Action, Observed, SnapshotClass, plan};
 use crate::context::Context;
 use crate::custom::STORAGE_PROFILE;
 use crate::error::{CONFLICT, NOT_FOUND, Result, Trying as _, unless};
-use crate::passes;
+use crate::{passes, write};
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -96,13 +93,7 @@ async fn apply(context: &Context, action: Action) -> Result<()> {
         }
         Action::Delete(profile) => {
             let about = STORAGE_PROFILE.about(&profile);
-            let params = DeleteParams {
-                preconditions: Some(Preconditions {
-                    uid: profile.metadata.uid.clone(),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
-            };
+            let params = write::only(profile.metadata.uid.clone());
             let outcome = profiles.delete(&profile.name_any(), &params).await;
             unless(outcome, NOT_FOUND)
                 .trying("delete", &about)

@@ -1,18 +1,18 @@
 //! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use longshore_crds::names::object;
 use serde_json::json;
 
 use super::plan::{Action, Observed, refused};
 use super::volume::{Status, Volume};
 use super::{about, render};
-use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::custom::{DATA_VOLUME, VOLUME_IMPORT_SOURCE};
 use crate::error::{CONFLICT, Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event;
+use crate::write::{self, Marks};
 
 const COMPONENT: &str = "datavolume-import-controller";
 
@@ -50,16 +50,12 @@ pub(super) async fn apply(
             let Some(claim) = &observed.claim else {
                 return Ok(());
             };
-            let patch = json!({"metadata": {
-                "uid": claim.uid(),
-                "resourceVersion": claim.metadata.resource_version,
-                "annotations": annotations,
-            }});
-            claims
-                .patch(claim.named(), &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .trying("annotate the claim of", &about)
-                .map(drop)
+            let marks = Marks {
+                annotations: annotations.clone(),
+                ..Marks::default()
+            };
+            let outcome = write::mark(&context.client, claim, &marks).await;
+            outcome.trying("annotate the claim of", &about)
         }
         Action::CreateClaim(claim) => {
             let outcome = claims.create(&PostParams::default(), claim).await;
@@ -77,13 +73,7 @@ pub(super) async fn apply(
                 .map(drop)
         }
         Action::DeleteSource(uid) => {
-            let params = DeleteParams {
-                preconditions: Some(Preconditions {
-                    uid: Some(uid.clone()),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
-            };
+            let params = write::only(Some(uid.clone()));
             let sources = VOLUME_IMPORT_SOURCE.api_in(&context.client, namespace);
             let name = object::import_source(volume.uid());
             let outcome = sources.delete(&name, &params).await;

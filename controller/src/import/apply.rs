@@ -1,20 +1,20 @@
 //! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use longshore_crds::names::reason;
 use serde_json::json;
 
 use super::observe::users;
-use super::plan::{Action, Marks, refused, release};
+use super::plan::{Action, refused, release};
 use super::pod::is_held;
 use super::source::Request;
-use super::{about, authorities, pod};
-use crate::claim::Claim as _;
+use super::{authorities, pod};
+use crate::claim::{Claim as _, about, reference};
 use crate::context::Context;
 use crate::error::{Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event::{self, Note};
-use crate::populate;
+use crate::{populate, write};
 
 const COMPONENT: &str = "import-controller";
 
@@ -32,23 +32,9 @@ pub(super) async fn apply(
             tell(context, claim, &note).await;
             Ok(())
         }
-        Action::Mark(Marks {
-            annotations,
-            labels,
-        }) => {
-            let claims: Api<PersistentVolumeClaim> =
-                Api::namespaced(context.client.clone(), namespace);
-            let patch = json!({"metadata": {
-                "uid": claim.uid(),
-                "resourceVersion": claim.metadata.resource_version,
-                "annotations": annotations,
-                "labels": labels,
-            }});
-            claims
-                .patch(claim.named(), &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .trying("annotate", &about)
-                .map(drop)
+        Action::Mark(marks) => {
+            let outcome = write::mark(&context.client, claim, &marks).await;
+            outcome.trying("annotate", &about)
         }
         Action::CreatePod(request) => Box::pin(create(context, claim, *request)).await,
         Action::Release { uid, name, gates } => {
@@ -61,11 +47,7 @@ pub(super) async fn apply(
         Action::DeletePod { uid, name, at_once } => {
             let params = DeleteParams {
                 grace_period_seconds: at_once.then_some(0),
-                preconditions: Some(Preconditions {
-                    uid: Some(uid),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
+                ..write::only(Some(uid))
             };
             let outcome = pods.delete(&name, &params).await;
             unless(outcome, NOT_FOUND)
@@ -124,16 +106,5 @@ async fn tell(context: &Context, claim: &PersistentVolumeClaim, note: &Note) {
     if let Some(target) = populate::target(claim) {
         let note = note.of_prime(claim.named());
         event::tell(context, populate::COMPONENT, &target, &note).await;
-    }
-}
-
-fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("PersistentVolumeClaim".to_owned()),
-        name: claim.metadata.name.clone(),
-        namespace: claim.metadata.namespace.clone(),
-        uid: claim.metadata.uid.clone(),
-        ..ObjectReference::default()
     }
 }

@@ -8,8 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use longshore_crds::names::object;
 
-use super::pod::owner;
-use crate::claim::Claim as _;
+use crate::claim::{Claim as _, owner};
 use crate::context::Context;
 use crate::error::{CONFLICT, Result, Trying as _, unless};
 use crate::installation;

@@ -10,11 +10,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
 use longshore_crds::names::annotation;
 
-use super::about;
 use super::plan::{Observed, belongs, is_kept, is_left_over};
 use super::pod::is_held;
 use crate::checkpoint;
-use crate::claim::{Claim as _, age, controller};
+use crate::claim::{Claim as _, about, age, controller};
 use crate::context::Context;
 use crate::custom::DATA_VOLUME;
 use crate::error::{Result, Trying as _};

@@ -39,6 +39,8 @@ use super::source::{Request, request};
 use crate::checkpoint;
 use crate::claim::{Changes, Claim, age, missing};
 use crate::event::{Note, Trouble};
+use crate::rounds;
+use crate::write::Marks;
 
 /// How soon to look again at a claim that somebody else uses: their pods are not watched.
 const USERS_PAUSE: Duration = Duration::from_secs(5);
@@ -70,12 +72,8 @@ pub(crate) struct Observed {
     pub(super) wait: Option<Wait>,
 }
 
-/// What there is to do, and when to look again if nothing happens.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Plan {
-    pub(crate) actions: Vec<Action>,
-    pub(crate) again: Option<Duration>,
-}
+/// What there is to do.
+pub(crate) type Plan = rounds::Plan<Action>;
 
 /// One thing to do. A plan changes the claim at most once: the change carries the version seen.
 #[derive(Debug, PartialEq)]
@@ -102,39 +100,13 @@ pub(crate) enum Action {
     },
 }
 
-/// Changes of a claim.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Marks {
-    pub(crate) annotations: Changes,
-    /// Added, never taken away.
-    pub(crate) labels: BTreeMap<String, String>,
-}
-
-impl From<Vec<Action>> for Plan {
-    fn from(actions: Vec<Action>) -> Self {
-        Self {
-            actions,
-            again: None,
-        }
-    }
-}
-
-impl Plan {
-    /// What a pod is to be made for, if one is.
-    pub(super) fn begins(&self) -> Option<&Request> {
-        let mut actions = self.actions.iter();
-        actions.find_map(|action| match action {
-            Action::CreatePod(request) => Some(&**request),
-            _ => None,
-        })
-    }
-
-    fn and_look_after(self, pause: Duration) -> Self {
-        Self {
-            again: Some(pause),
-            ..self
-        }
-    }
+/// What a pod is to be made for, if one is.
+pub(super) fn begins(plan: &Plan) -> Option<&Request> {
+    let mut actions = plan.actions.iter();
+    actions.find_map(|action| match action {
+        Action::CreatePod(request) => Some(&**request),
+        _ => None,
+    })
 }
 
 /// Decides.

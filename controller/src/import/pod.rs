@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, PodSchedulingGate, PodSecurityContext, PodSpec,
     ResourceRequirements, SeccompProfile, SecurityContext, Toleration, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use longshore_crds::contract::{Overhead, Proxy, Source, variables};
 use longshore_crds::names::{annotation, label, object};
 
@@ -22,7 +22,7 @@ pub(crate) use self::own::{Odd, Own};
 pub(super) use self::pulled::{DONE_FILE, IN_REGISTRY, READY_FILE};
 use super::source::Request;
 use crate::checkpoint;
-use crate::claim::Claim;
+use crate::claim::{Claim, owner};
 
 /// What an installation decides about its pods.
 #[derive(Debug, Clone, Default)]
@@ -208,17 +208,6 @@ fn annotations(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
         all.insert(annotation::CHECKPOINT.to_owned(), stage.current);
     }
     all
-}
-
-pub(super) fn owner(claim: &PersistentVolumeClaim) -> OwnerReference {
-    OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "PersistentVolumeClaim".to_owned(),
-        name: claim.named().to_owned(),
-        uid: claim.uid().to_owned(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
 }
 
 /// The variables that say what to do, in the terms of the contract; secrets by reference only.

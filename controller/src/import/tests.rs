@@ -7,11 +7,12 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
-use super::plan::{self, Action, Marks, Observed, Plan};
+use super::plan::{self, Action, Observed, Plan};
 use super::pod::{Workload, pod};
 use super::scrape::{Heard, Reading};
 use super::source::request;
 use crate::claim::Changes;
+use crate::write::Marks;
 
 const NOW: &str = "2026-11-21T10:00:00Z";
 const URL: &str = "https://h/disk.qcow2";

@@ -1,16 +1,17 @@
 //! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use longshore_crds::names::{annotation, reason};
 use serde_json::json;
 
-use super::plan::{Action, Marks, Observed, refused};
-use super::{COMPONENT, about};
-use crate::claim::Claim as _;
+use super::COMPONENT;
+use super::plan::{Action, Observed, refused};
+use crate::claim::{Claim as _, about, reference};
 use crate::context::Context;
 use crate::error::{Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event::{self, Note};
+use crate::write;
 
 /// Does one thing about a claim.
 pub(super) async fn apply(context: &Context, observed: &Observed, action: Action) -> Result<()> {
@@ -29,21 +30,9 @@ pub(super) async fn apply(context: &Context, observed: &Observed, action: Action
             }
             Ok(())
         }
-        Action::Mark(Marks {
-            annotations,
-            labels,
-        }) => {
-            let patch = json!({"metadata": {
-                "uid": claim.uid(),
-                "resourceVersion": claim.metadata.resource_version,
-                "annotations": annotations,
-                "labels": labels,
-            }});
-            claims
-                .patch(claim.named(), &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .trying("annotate", &about)
-                .map(drop)
+        Action::Mark(marks) => {
+            let outcome = write::mark(&context.client, claim, &marks).await;
+            outcome.trying("annotate", &about)
         }
         Action::CreatePrime(prime) => {
             let outcome = claims.create(&PostParams::default(), &prime).await;
@@ -80,13 +69,7 @@ pub(super) async fn apply(context: &Context, observed: &Observed, action: Action
             let Some(prime) = &observed.prime else {
                 return Ok(());
             };
-            let params = DeleteParams {
-                preconditions: Some(Preconditions {
-                    uid: prime.metadata.uid.clone(),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
-            };
+            let params = write::only(prime.metadata.uid.clone());
             let outcome = claims.delete(prime.named(), &params).await;
             unless(outcome, NOT_FOUND)
                 .trying("delete the prime claim of", &about)
@@ -113,15 +96,4 @@ fn rebound(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> serde_js
             "resourceVersion": null,
         }},
     })
-}
-
-fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("PersistentVolumeClaim".to_owned()),
-        name: claim.metadata.name.clone(),
-        namespace: claim.metadata.namespace.clone(),
-        uid: claim.metadata.uid.clone(),
-        ..ObjectReference::default()
-    }
 }

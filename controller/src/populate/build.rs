@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use longshore_crds::names::{annotation, label, object};
 use longshore_crds::volume_source::VolumeImportSourceSpec;
 
-use crate::claim::Claim as _;
+use crate::claim::{Claim as _, owner};
 use crate::custom::VOLUME_IMPORT_SOURCE;
 use crate::data_volume::render::source_annotations;
 
@@ -51,17 +51,6 @@ pub(super) fn prime(
             ..PersistentVolumeClaimSpec::default()
         }),
         status: None,
-    }
-}
-
-fn owner(claim: &PersistentVolumeClaim) -> OwnerReference {
-    OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "PersistentVolumeClaim".to_owned(),
-        name: claim.named().to_owned(),
-        uid: claim.uid().to_owned(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
     }
 }
 

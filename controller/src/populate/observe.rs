@@ -7,9 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use longshore_crds::names::{annotation, object};
 
-use super::about;
 use super::plan::{Observed, Source, is_prime_of};
-use crate::claim::{Claim as _, age};
+use crate::claim::{Claim as _, about, age};
 use crate::context::Context;
 use crate::custom::{VOLUME_IMPORT_SOURCE, raw};
 use crate::error::{Result, Trying as _};

@@ -32,6 +32,8 @@ use crate::claim::{Changes, Claim, Populator, age, controller, missing};
 use crate::context::Class;
 use crate::custom::VOLUME_IMPORT_SOURCE;
 use crate::event::{Note, Trouble};
+use crate::rounds;
+use crate::write::Marks;
 
 /// How soon to look again at what is not watched.
 const WAITING_PAUSE: Duration = Duration::from_secs(10);
@@ -69,12 +71,8 @@ pub(crate) enum Source {
     There(Box<VolumeImportSourceSpec>),
 }
 
-/// What there is to do, and when to look again if nothing happens.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Plan {
-    pub(crate) actions: Vec<Action>,
-    pub(crate) again: Option<Duration>,
-}
+/// What there is to do.
+pub(crate) type Plan = rounds::Plan<Action>;
 
 /// One thing to do. A plan changes the claim at most once: the change carries the version seen.
 #[derive(Debug, PartialEq)]
@@ -91,32 +89,6 @@ pub(crate) enum Action {
     Rebind,
     /// Take the prime away.
     DeletePrime,
-}
-
-/// Changes of a claim.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Marks {
-    pub(crate) annotations: Changes,
-    /// Added, never taken away.
-    pub(crate) labels: BTreeMap<String, String>,
-}
-
-impl From<Vec<Action>> for Plan {
-    fn from(actions: Vec<Action>) -> Self {
-        Self {
-            actions,
-            again: None,
-        }
-    }
-}
-
-impl Plan {
-    fn and_look_after(self, pause: Duration) -> Self {
-        Self {
-            again: Some(pause),
-            ..self
-        }
-    }
 }
 
 /// Decides.

@@ -6,10 +6,11 @@ use k8s_openapi::api::core::v1::Pod;
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
-use super::super::plan::{Action, Marks, Observed, refused};
+use super::super::plan::{Action, Observed, refused};
 use super::super::users::uses;
 use super::{claim, importer, plan, planned, seen, value, written};
 use crate::event::{Note, Trouble};
+use crate::write::Marks;
 
 fn container(restarts: u32, state: &Value, last: &Value) -> Value {
     json!([{"name": "importer", "restartCount": restarts, "ready": true, "image": "importer:1",

@@ -1,0 +1,51 @@
+//! Writes that several controllers make. Each carries what it was decided on: an older decision changes nothing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::json;
+
+use crate::claim::{Changes, Claim as _};
+
+/// Changes of a claim.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Marks {
+    pub(crate) annotations: Changes,
+    /// Added, never taken away.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// Makes them, if the claim is still as it was seen.
+pub(crate) async fn mark(
+    client: &Client,
+    claim: &PersistentVolumeClaim,
+    Marks {
+        annotations,
+        labels,
+    }: &Marks,
+) -> Result<(), kube::Error> {
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let mut metadata = json!({
+        "uid": claim.uid(),
+        "resourceVersion": claim.metadata.resource_version,
+        "annotations": annotations,
+    });
+    if !labels.is_empty() {
+        metadata["labels"] = json!(labels);
+    }
+    let patch = Patch::Merge(json!({"metadata": metadata}));
+    let params = PatchParams::default();
+    let outcome = claims.patch(claim.named(), &params, &patch);
+    outcome.await.map(drop)
+}
+
+/// To delete the object of this uid and no other of its name.
+pub(crate) fn only(uid: Option<String>) -> DeleteParams {
+    DeleteParams::default().preconditions(Preconditions {
+        uid,
+        resource_version: None,
+    })
+}
