@@ -1,5 +1,6 @@
 //! Images in registries.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -213,6 +214,7 @@ impl Remote {
         if !place.insecure {
             return Ok(secure);
         }
+        let plain = self.ways(place, "http")?;
         let stall = self.options.stall_timeout;
         let policy = self.policy(place);
         let fail = |source| RegistryError::Http {
@@ -225,7 +227,7 @@ impl Remote {
                 .base
                 .join("/v2/")
                 .unwrap_or_else(|_| reached.base.clone());
-            let work = async move {
+            async move {
                 persist(policy, async || {
                     let request = Request::new(Method::GET, url.clone());
                     match call(&client, request, stall, MOST_REPLY).await {
@@ -235,16 +237,37 @@ impl Remote {
                     }
                 })
                 .await
-            };
-            self.net.wait(work)
+            }
         };
-        match ping(&secure) {
-            Ok(()) => Ok(secure),
-            Err(HttpError::Cancelled) => Err(fail(HttpError::Cancelled)),
-            Err(error) => {
-                tracing::debug!(%error, host = place.host, "no https: trying http");
-                let plain = self.ways(place, "http")?;
-                ping(&plain).map_err(fail)?;
+        // Both at once, which saves round trips, with nothing in it that is secret.
+        let (secured, plainly) = (ping(&secure), ping(&plain));
+        let work = async move {
+            let mut plainly = pin!(plainly);
+            let mut early = None;
+            let mut secured = pin!(secured);
+            let refused = loop {
+                tokio::select! {
+                    biased;
+                    outcome = &mut secured => break outcome,
+                    outcome = &mut plainly, if early.is_none() => early = Some(outcome),
+                }
+            };
+            match refused {
+                Ok(()) => Ok(None),
+                Err(HttpError::Cancelled) => Err(HttpError::Cancelled),
+                Err(error) => {
+                    let outcome = match early {
+                        Some(outcome) => outcome,
+                        None => plainly.await,
+                    };
+                    outcome.map(|()| Some(error))
+                }
+            }
+        };
+        match self.net.wait(work).map_err(fail)? {
+            None => Ok(secure),
+            Some(error) => {
+                tracing::debug!(%error, host = place.host, "no https");
                 tracing::warn!(
                     host = place.host,
                     "the registry speaks plain http: anyone on the way can read passwords and change what is not named by a digest"

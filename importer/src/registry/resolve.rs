@@ -1,6 +1,7 @@
 //! From a name to the layer with the disk.
 
 use std::collections::BTreeMap;
+use std::{panic, thread};
 
 use bytes::Bytes;
 use longshore_transfer::Source;
@@ -28,7 +29,7 @@ pub(super) struct Text {
 }
 
 /// Where content is. What it gives is checked here.
-pub(super) trait Store {
+pub(super) trait Store: Sync {
     /// The manifest that the name means.
     fn root(&self) -> Result<Text, RegistryError>;
 
@@ -63,7 +64,8 @@ impl Image {
         let asked = options.registry.platform.as_ref();
         let platform = asked.cloned().unwrap_or_default();
         let (digest, manifest) = manifest_of(store, &platform)?;
-        let text = store.config(&manifest.config)?;
+        let (text, top) = config_and_top(store, &manifest);
+        let text = text?;
         check(&manifest.config, "the image's configuration", &text)?;
         let config = Config::parse(&text.bytes, "the image's configuration")?;
         refuse_bootc(&config)?;
@@ -76,13 +78,33 @@ impl Image {
             );
         }
         let labels = labels::of(&manifest, &config);
-        let disk = disk(name, store, &manifest.layers)?;
+        let disk = disk(name, store, &manifest.layers, top)?;
         Ok(Self {
             disk,
             digest,
             labels,
         })
     }
+}
+
+/// What opening a layer came to.
+type Opened = Result<Box<dyn Source>, RegistryError>;
+
+/// The configuration and the uppermost layer, at the same time: far from a registry each of them takes
+/// some round trips, and nearly always both are needed.
+fn config_and_top(
+    store: &dyn Store,
+    manifest: &ImageManifest,
+) -> (Result<Text, RegistryError>, Option<Opened>) {
+    thread::scope(|scope| {
+        let config = scope.spawn(|| store.config(&manifest.config));
+        let top = manifest.layers.last();
+        // What is refused for its kind is not asked for.
+        let top = top.filter(|layer| refuse_kind(layer).is_ok());
+        let top = top.map(|layer| store.layer(layer));
+        let config = config.join();
+        (config.unwrap_or_else(|e| panic::resume_unwind(e)), top)
+    })
 }
 
 /// The manifest of the one image, by way of indexes.
@@ -148,9 +170,14 @@ fn refuse_bootc(config: &Config) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// The layer with the disk, from the top. The lowest one is not looked into: it has the disk, or nobody
+/// The layer with the disk, from the top, which may be open already. The lowest one is not looked into: it has the disk, or nobody
 /// has, and that shows when it is read.
-fn disk(name: &str, store: &dyn Store, layers: &[Descriptor]) -> Result<DiskLayer, RegistryError> {
+fn disk(
+    name: &str,
+    store: &dyn Store,
+    layers: &[Descriptor],
+    mut top: Option<Opened>,
+) -> Result<DiskLayer, RegistryError> {
     let none = |why: String| RegistryError::NoDisk { why };
     let mut hidden = Hidden::default();
     for (at, descriptor) in layers.iter().enumerate().rev() {
@@ -158,7 +185,8 @@ fn disk(name: &str, store: &dyn Store, layers: &[Descriptor]) -> Result<DiskLaye
             break;
         }
         refuse_kind(descriptor)?;
-        let layer = match store.layer(descriptor) {
+        let opened = top.take().unwrap_or_else(|| store.layer(descriptor));
+        let layer = match opened {
             // Whoever pushed the image may have been allowed to push these, too.
             Err(error) if is_foreign(descriptor) => {
                 tracing::debug!(%error, "a foreign layer is not there");
