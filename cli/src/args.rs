@@ -21,7 +21,7 @@ use self::objects::ObjectArgs;
 const ABOUT: &str = "\
 Longshore brings virtual machine disks where they are needed, and boots them.
 
-It reads raw, qcow2, qcow, VMDK, VHD, VDI and Parallels images, wrapped in gz, xz, zst or bz2 or
+It reads raw, qcow2, qcow, VMDK, VHD, VHDX, VDI and Parallels images, wrapped in gz, xz, zst or bz2 or
 not, from files, pipes, web servers, object stores and container images, and writes raw files, block
 devices or qcow2 images: each byte is read once and written once, holes stay holes.";
 
@@ -240,10 +240,10 @@ Examples:
   longshore purge          # only says what would be deleted
   longshore purge --yes
 
-Deletes the definitions of DataVolume, StorageProfile, CDIConfig and CDI with all their objects, with
-the rights that the kubeconfig gives. With the last definition every claim goes that a DataVolume
-owns, so it refuses (exit code 1) while there is a DataVolume in any namespace, and while the
-controller or upstream's operator is installed.";
+Deletes the definitions of all kinds of cdi.kubevirt.io (DataVolume, CDI, CDIConfig, StorageProfile and
+the three sources of claims) with all their objects, with the rights that the kubeconfig gives. With the
+last definition every claim goes that a DataVolume owns, so it refuses (exit code 1) while there is a
+DataVolume in any namespace, and while the controller or upstream's operator is installed.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

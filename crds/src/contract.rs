@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Both sides compile against this, so that a parameter is spelled once. The names of variables and of
-//! the message's fields are upstream CDI's where it has them (`reference/cdi.md` 4.1, 4.3), which makes
+//! the message's fields are upstream CDI's where it has them, which makes
 //! dashboards and habits carry over; they are no interface to anybody outside: the controller that made a
 //! pod is the only one that configures it.
 //!

@@ -210,8 +210,7 @@ pub mod label {
     pub const VERSION: &str = "app.kubernetes.io/version";
     /// On what a backup had better leave out: `true`.
     pub const NO_BACKUP: &str = "velero.io/exclude-from-backup";
-    /// Name of the claim that a pod works for; ours. Longer names are cut, the annotation
-    /// has them whole.
+    /// Uid of the claim that a pod works for; ours.
     pub const CLAIM_UID: &str = "longshore.dev/claim-uid";
 }
 

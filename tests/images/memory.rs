@@ -9,7 +9,7 @@ use longshore_tests::program::{have, program, said};
 use crate::oracle::{Bench, Content};
 
 const MIB: u64 = 1 << 20;
-/// The promise of performance.md.
+/// More than anybody should need, however many threads there are.
 const PEAK: u64 = 128 * MIB;
 
 /// Runs `longshore ARGS` with `stdin`, and gives its peak resident memory in bytes.

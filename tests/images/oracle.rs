@@ -161,7 +161,7 @@ impl Bench {
     }
 }
 
-/// The file holds `expected`, and not more blocks than performance.md allows.
+/// The file holds `expected`, and hardly more blocks than data.
 pub(crate) fn compare(out: &Path, expected: &[u8], case: &str) {
     let found = std::fs::read(out).unwrap();
     assert_eq!(found.len(), expected.len(), "{case}: size");

@@ -6,7 +6,7 @@ use std::ops::Range;
 pub(crate) const STEP: u64 = 4096;
 
 /// True if all is zero. Folds 4 KiB at a time: the compiler makes vector code of it, which reads as
-/// fast as memory gives (`../shared/reference/crates.md` section 5 has the measurement).
+/// fast as memory gives.
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(4096)

@@ -266,7 +266,7 @@ fn definitions(place: &Place, programs: &Programs) -> Result<()> {
         .map(drop)
 }
 
-/// Installs Longshore as the README tells people to, and waits until it works.
+/// Installs Longshore as docs/cluster.md tells people to, and waits until it works.
 fn install(place: &Place, programs: &Programs) -> Result<()> {
     definitions(place, programs)?;
     let kubectl = || control::kubectl(programs, place);

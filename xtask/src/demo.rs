@@ -147,7 +147,7 @@ impl Plan<'_> {
              - {} of compressed qcow2 came over HTTP (requests: {requests}){disk};\n\
              - a Linux guest booted from it, and found its files to be those that went in;\n\
              - it read its cloud-init data and powered itself off: longshore ended with exit code 0.\n\
-             `cargo xtask demo --keep` stays at its shell; `longshore run -f examples/vm.yaml` is all there is to it.",
+             `cargo xtask demo --keep` stays at its shell; `longshore run -f examples/vm-debian.yaml` boots a machine of Debian's.",
             took.as_secs(),
             took.subsec_millis() / 100,
             say::bytes(bytes),

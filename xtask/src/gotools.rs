@@ -256,7 +256,7 @@ fn built(module: &Module, program: &Program) -> Result<PathBuf> {
     }
     if paths::program("go").is_none() {
         bail!(
-            "{} is built from Go's module proxy, and there is no `go`: install Go 1.24 or later (https://go.dev/dl)",
+            "{} is built from Go's module proxy, and there is no `go`: install Go 1.26, or 1.21 and later if it may fetch 1.26 itself (https://go.dev/dl)",
             program.name
         );
     }
