@@ -1,7 +1,7 @@
 //! Disks of oVirt: from a real ovirt-imageio server over qemu-nbd, with a fake of the engine.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use longshore_importer::{
@@ -34,7 +34,7 @@ impl Rig {
         })
     }
 
-    fn over(
+    pub(super) fn over(
         place: Place,
         behaviour: Behaviour,
         nbd: impl FnOnce(&Place) -> Server,
@@ -61,6 +61,16 @@ impl Rig {
         let mut disk = ImageioDisk::new(self.engine.api().parse().unwrap(), auth, "disk-1");
         disk.patience = Duration::from_secs(30);
         disk
+    }
+
+    /// Waits for the engine to have been called like this so often.
+    #[track_caller]
+    pub(super) fn called(&self, call: &str, times: usize) {
+        let until = Instant::now() + Duration::from_mins(1);
+        while self.engine.count(call) < times {
+            assert!(Instant::now() < until, "{:?}", self.engine.calls());
+            pause();
+        }
     }
 
     fn at(&self, checkpoint: Checkpoint) -> ImageioDisk {
@@ -420,11 +430,7 @@ fn a_transfer_that_waits_for_its_target_is_kept_alive() {
     let mut disk = rig.disk();
     disk.inactivity = Duration::from_secs(1);
     let source = imageio_source(&disk, &options()).unwrap();
-    let until = Instant::now() + Duration::from_mins(1);
-    while rig.engine.count("/extend") < 3 {
-        assert!(Instant::now() < until, "{:?}", rig.engine.calls());
-        pause();
-    }
+    rig.called("/extend", 3);
     drop(source);
     rig.ended("cancel");
 }
@@ -473,13 +479,8 @@ fn a_command_that_is_told_to_stop_cancels_its_transfer() {
         .env("LONGSHORE_PASSWORD", PASSWORD)
         .stderr(Stdio::piped());
     let child = command.spawn().unwrap();
-    let until = Instant::now() + Duration::from_mins(1);
-    while rig.engine.count("GET /ovirt-engine/api/imagetransfers") < 2 {
-        assert!(Instant::now() < until, "{:?}", rig.engine.calls());
-        pause();
-    }
-    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
-    let ended = child.wait_with_output().unwrap();
+    rig.called("GET /ovirt-engine/api/imagetransfers", 2);
+    let ended = stopped(child);
     assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
     rig.ended("cancel");
 }
@@ -498,6 +499,12 @@ fn several_requests_are_under_way_but_no_more_than_the_server_allows() {
     let out = rig.place.path("out.raw");
     import_to(source.as_mut(), &out).unwrap();
     same(&out, &rig.place.path("in.raw"));
+}
+
+/// Tells a program to stop, and waits for its end.
+pub(super) fn stopped(child: Child) -> Output {
+    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    child.wait_with_output().unwrap()
 }
 
 /// A pod's program for the rig's disk, which is to become `disk.img` in `data`.
@@ -563,13 +570,8 @@ fn a_pod_that_is_deleted_cancels_its_transfer() {
         return;
     };
     let child = pod(&rig).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_mins(1);
-    while rig.engine.count("GET /ovirt-engine/api/imagetransfers") < 2 {
-        assert!(Instant::now() < until, "{:?}", rig.engine.calls());
-        pause();
-    }
-    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
-    let ended = child.wait_with_output().unwrap();
+    rig.called("GET /ovirt-engine/api/imagetransfers", 2);
+    let ended = stopped(child);
     assert!(!ended.status.success(), "{}", said(&ended));
     assert!(!said(&ended).contains(PASSWORD), "{}", said(&ended));
     rig.ended("cancel");

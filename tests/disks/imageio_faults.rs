@@ -1,15 +1,17 @@
 //! What an oVirt engine and its storage do to an image transfer at each point of its life.
 
-use std::process::{Command, Stdio};
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use longshore_importer::{ImageioError, Retry, SourceOptions, imageio_source};
 use longshore_tests::imageio::{Behaviour, PASSWORD};
-use longshore_tests::program::{run, said};
+use longshore_tests::nbd::Server;
+use longshore_tests::program::{have, said};
 use longshore_transfer::Error;
 
-use super::imageio::{Rig, pause, pod};
-use super::{chain, import_to, options, same};
+use super::imageio::{Rig, pause, pod, stopped};
+use super::{MIB, Place, chain, import_to, options, same};
 
 #[test]
 fn an_engine_that_is_busy_is_waited_for_or_told_and_leaves_nothing_locked() {
@@ -125,15 +127,49 @@ fn a_pod_that_is_deleted_while_the_disk_is_locked_leaves_nothing_behind() {
         return;
     };
     let child = pod(&rig).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_mins(1);
-    while rig.engine.count("POST /ovirt-engine/api/imagetransfers") < 2 {
-        assert!(Instant::now() < until, "{:?}", rig.engine.calls());
-        pause();
-    }
-    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
-    let ended = child.wait_with_output().unwrap();
+    rig.called("POST /ovirt-engine/api/imagetransfers", 2);
+    let ended = stopped(child);
     assert_eq!(ended.status.code(), Some(143), "{}", said(&ended));
     assert!(!said(&ended).contains(PASSWORD));
     assert_eq!(rig.engine.count("/cancel"), 0, "{:?}", rig.engine.calls());
     assert!(rig.engine.is_quiet());
+}
+
+#[test]
+fn a_pod_that_is_deleted_amid_its_copy_cancels_the_transfer() {
+    if !have("nbdkit") {
+        return;
+    }
+    let place = Place::new();
+    // Without a hole: there is more of it than can be under way at a time.
+    std::fs::write(place.path("in.raw"), vec![0xa5; 64 << 20]).unwrap();
+    // Each read takes its time, so that there is something left to do when the first is written.
+    let slow = |place: &Place| {
+        let file = place.path("in.raw");
+        let file = file.display().to_string();
+        Server::nbdkit(&["-r", "--filter=delay", "file", &file, "delay-read=2"])
+    };
+    let Some(rig) = Rig::over(place, Behaviour::default(), slow) else {
+        return;
+    };
+    let child = pod(&rig).stderr(Stdio::piped()).spawn().unwrap();
+    let written = || {
+        let files = std::fs::read_dir(rig.place.path("data")).unwrap();
+        files
+            .map(|file| {
+                file.unwrap()
+                    .metadata()
+                    .map_or(0, |found| found.blocks() * 512)
+            })
+            .sum::<u64>()
+    };
+    let until = Instant::now() + Duration::from_mins(1);
+    while written() < MIB {
+        assert!(Instant::now() < until, "{:?}", rig.engine.calls());
+        pause();
+    }
+    let ended = stopped(child);
+    assert_eq!(ended.status.code(), Some(143), "{}", said(&ended));
+    assert!(!said(&ended).contains(PASSWORD));
+    rig.ended("cancel");
 }
