@@ -1,6 +1,7 @@
 //! Ended at any moment, nothing is left that looks complete.
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -133,6 +134,11 @@ fn a_signal_ends_an_import_whose_server_is_silent() {
         .spawn()
         .unwrap();
     server.wait_until(|log| log.sent >= MIB as u64);
+    // What was sent may still be on its way: without a byte written nothing is left to go on with.
+    eventually("bytes in the partial file", || {
+        let partial = rig.path(".out.raw.partial").metadata().ok()?;
+        (partial.blocks() > 0).then_some(())
+    });
     let started = Instant::now();
     signal(&child, "TERM");
     let output = child.wait_with_output().unwrap();
