@@ -31,7 +31,7 @@ pub(crate) struct Context {
     /// Imports that wait for their turn.
     pub(crate) line: Line,
     /// Which pods use which claims.
-    pub(crate) users: Users,
+    pub(crate) users: Arc<Users>,
 }
 
 /// A storage class, as far as it matters here.

@@ -21,6 +21,14 @@ pub enum Error {
         /// The cause.
         source: Box<kube::Error>,
     },
+    /// Who came before a pod is not known yet.
+    #[error(
+        "the pod {pod} was not shown by the watch of all pods in time, or is no more: it may not run before it was"
+    )]
+    NotShown {
+        /// As `namespace/name`.
+        pod: String,
+    },
     /// The installation's own settings are of no use.
     #[error("the environment variable {variable} {why}")]
     Setting {
@@ -67,6 +75,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Api { .. } => "ApiError",
+            Self::NotShown { .. } => "PodNotShown",
             Self::Setting { .. } => "InvalidSetting",
             Self::Signals { .. } => "NoSignals",
             Self::Lost => "LeaseLost",

@@ -17,23 +17,24 @@ mod source;
 mod tests;
 pub(crate) mod users;
 
+use std::mem;
 use std::sync::Arc;
 
-use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use kube::api::Api;
 use kube::runtime::controller::{Action as Next, Controller};
-use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, watcher, watcher as watch_objects};
+use kube::runtime::watcher::{self, Event};
 use longshore_crds::names::{annotation, label};
 use tokio::sync::oneshot;
 
 use self::apply::apply;
 use self::observe::observe;
 use self::plan::{Plan, begins, belongs, plan};
+use self::users::Shown;
 use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::error::Result;
+use crate::follow::follow;
 use crate::metrics;
 use crate::rounds::{after, again, drive};
 
@@ -46,10 +47,10 @@ pub(crate) async fn run(context: Arc<Context>) {
     let controller = Controller::new(claims, watcher::Config::default());
     let listed = context.health.await_list("claims", controller.store());
     let (known, is_known) = oneshot::channel();
-    let follow = follow_pods(&context, pods.clone(), ours.clone(), known);
+    let follow = follow_pods(&context, known);
     let nodes = follow_nodes(&context);
     let work = async {
-        // Before that nobody knows whether there is room for one more.
+        // Before that nobody knows whether there is room for one more, nor who uses what.
         drop(is_known.await);
         let rounds = controller.owns(pods, ours).run(
             |claim, context| metrics::timed("import", reconcile(claim, context)),
@@ -61,51 +62,60 @@ pub(crate) async fn run(context: Arc<Context>) {
     futures::join!(work, listed, follow, nodes);
 }
 
-/// Tells the line which importers there are.
-async fn follow_pods(
-    context: &Context,
-    pods: Api<Pod>,
-    ours: watcher::Config,
-    known: oneshot::Sender<()>,
-) {
+/// Tells who uses which claims, and the line which importers there are.
+async fn follow_pods(context: &Context, known: oneshot::Sender<()>) {
+    let (mut users, mut importers) = (Shown::default(), Vec::new());
     let mut known = Some(known);
-    let mut listed = Vec::new();
-    let events = watch_objects(pods, ours).default_backoff();
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(pod)) => listed.push(pod),
-            Ok(Event::InitDone) => {
-                context.line.sees_all(&std::mem::take(&mut listed));
-                known.take().map(|known| known.send(()));
+    let tell = |event: Event<Pod>| match event {
+        Event::Init => (users, importers) = (Shown::default(), Vec::new()),
+        Event::InitApply(pod) => {
+            users.put(&pod);
+            if is_importer(&pod) {
+                importers.push(pod);
             }
-            Ok(Event::Apply(pod)) => context.line.sees(&pod),
-            Ok(Event::Delete(pod)) => context.line.misses(&pod),
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "importers could not be watched, which is tried again"
-            ),
         }
-    }
+        Event::InitDone => {
+            context.users.sees_all(mem::take(&mut users));
+            context.line.sees_all(&mem::take(&mut importers));
+            known.take().map(|known| known.send(()));
+        }
+        Event::Apply(pod) => {
+            context.users.sees(&pod);
+            if is_importer(&pod) {
+                context.line.sees(&pod);
+            }
+        }
+        Event::Delete(pod) => {
+            context.users.misses(&pod);
+            if is_importer(&pod) {
+                context.line.misses(&pod);
+            }
+        }
+    };
+    // What has ended uses nothing and is not at work: to the server as to us it is as good as gone.
+    let config = watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    follow(&context.client, config, "pods", tell).await;
 }
 
 /// Tells the line which nodes there are.
 async fn follow_nodes(context: &Context) {
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    let events = watch_objects(nodes, watcher::Config::default()).default_backoff();
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::InitApply(node) | Event::Apply(node)) => context.line.knows(&node),
-            Ok(Event::Delete(node)) => context.line.loses(&node),
-            Ok(Event::Init | Event::InitDone) => {}
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "nodes could not be watched, which is tried again"
-            ),
-        }
-    }
+    let mut listed = Vec::new();
+    let tell = |event: Event<Node>| match event {
+        Event::Init => listed.clear(),
+        Event::InitApply(node) => listed.push(node),
+        Event::InitDone => context.line.knows_all(&mem::take(&mut listed)),
+        Event::Apply(node) => context.line.knows(&node),
+        Event::Delete(node) => context.line.loses(&node),
+    };
+    follow(&context.client, watcher::Config::default(), "nodes", tell).await;
+}
+
+fn is_importer(pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    labels
+        .and_then(|all| all.get(label::ROLE))
+        .map(String::as_str)
+        == Some(label::ROLE_IMPORTER)
 }
 
 /// One round for one claim.

@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, pin_mut, stream};
+use futures::{FutureExt as _, Stream, future::BoxFuture, stream};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::api::{Api, DynamicObject};
@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::custom::{CDI, CDI_CONFIG, Kind, STORAGE_PROFILE, raw};
+use crate::follow::tell_all;
 
 /// Whose volumes somebody made by hand.
 pub(crate) const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -257,24 +258,18 @@ async fn follow<K>(
         .default_backoff()
         .modify(trim)
         .reflect(writer);
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(Event::InitDone) => {
+    let tell = |event| match event {
+        Event::Init | Event::InitApply(_) => {}
+        Event::InitDone => {
+            changed.send_replace(());
+        }
+        Event::Apply(object) | Event::Delete(object) => {
+            if matters(&object) {
                 changed.send_replace(());
             }
-            Ok(Event::Apply(object) | Event::Delete(object)) => {
-                if matters(&object) {
-                    changed.send_replace(());
-                }
-            }
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the cluster could not be watched, which is tried again"
-            ),
         }
-    }
+    };
+    tell_all(events, "what controllers know", tell).await;
 }
 
 fn trimmed<K: Resource>(object: &mut K) {

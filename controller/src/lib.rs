@@ -13,6 +13,7 @@ mod data_volume;
 mod deployment;
 mod error;
 mod event;
+mod follow;
 mod health;
 mod import;
 mod installation;
@@ -43,7 +44,7 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::import::line::Line;
 use crate::import::scrape::Scraper;
-use crate::import::users::Users;
+use crate::import::users::{PATIENCE, Users};
 use crate::known::Known;
 use crate::lease::{Elector, Holder, PERIOD};
 use crate::settings::Settings;
@@ -86,7 +87,7 @@ pub async fn run() -> Result<()> {
         known,
         health: Arc::clone(&health),
         line: Line::default(),
-        users: Users::default(),
+        users: Arc::new(Users::new(PATIENCE)),
     });
     let foreign = tokio::select! {
         () = following => None,

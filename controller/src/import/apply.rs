@@ -5,7 +5,6 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use longshore_crds::names::reason;
 use serde_json::json;
 
-use super::observe::users;
 use super::plan::{Action, refused, release};
 use super::pod::is_held;
 use super::source::Request;
@@ -87,12 +86,11 @@ async fn create(
         }
     }
     let pod = outcome?;
-    // If somebody was faster, or this does not come to its end, the pod stays held: it brings about
-    // another round, which sees that.
+    // If somebody was faster, or nobody can tell yet, or this does not come to its end, the pod stays held:
+    // it brings about another round, which sees that.
     if is_held(&pod)
-        && users(context, claim, pod.metadata.name.as_deref())
-            .await?
-            .is_empty()
+        && let Some(users) = context.users.beside(&pod, namespace, claim.named()).await
+        && users.is_empty()
         && let Some(action) = release(&pod)
     {
         Box::pin(apply(context, claim, action)).await?;

@@ -98,6 +98,8 @@ struct State {
     waiting: BTreeMap<Key, Waiting>,
     /// Those that take pods.
     nodes: BTreeSet<String>,
+    /// For what the verdicts of all who wait hold: until something changes, and no longer than that second.
+    judged: Option<(Timestamp, Limits)>,
 }
 
 type Key = (Timestamp, String);
@@ -115,7 +117,10 @@ struct Waiting {
     asked: Timestamp,
     /// The version of the claim that the answer was for.
     version: String,
+    /// The answer that was given.
     wait: Option<Wait>,
+    /// The one that there is now, if [`State::judged`] says so.
+    verdict: Option<Wait>,
 }
 
 impl Line {
@@ -127,6 +132,7 @@ impl Line {
     pub(crate) fn sees_all(&self, pods: &[Pod]) {
         let mut state = self.lock();
         state.at_work.retain(|_, work| work.given.is_some());
+        state.judged = None;
         for pod in pods {
             state.sees(pod);
         }
@@ -137,42 +143,50 @@ impl Line {
         self.lock().sees(pod);
     }
 
+    /// These are all nodes that there are.
+    pub(super) fn knows_all(&self, nodes: &[Node]) {
+        let mut state = self.lock();
+        state.nodes.clear();
+        state.judged = None;
+        for node in nodes {
+            state.knows(node);
+        }
+    }
+
     /// A node is there, and takes pods or does not.
     pub(super) fn knows(&self, node: &Node) {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let spec = node.spec.as_ref();
-        let closed = spec.is_some_and(|spec| spec.unschedulable == Some(true));
-        let mut state = self.lock();
-        if closed {
-            state.nodes.remove(&name);
-        } else {
-            state.nodes.insert(name);
-        }
+        self.lock().knows(node);
     }
 
     /// A node is no more.
     pub(super) fn loses(&self, node: &Node) {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        self.lock().nodes.remove(name);
+        let mut state = self.lock();
+        state.nodes.remove(name);
+        state.judged = None;
     }
 
     /// An importer pod is no more.
     pub(super) fn misses(&self, pod: &Pod) {
         if let Some(uid) = claim_of(pod) {
-            self.lock().at_work.remove(uid);
+            let mut state = self.lock();
+            if state.at_work.remove(uid).is_some() {
+                state.judged = None;
+            }
         }
     }
 
     /// It neither waits nor is at work, as far as no pod says otherwise.
     pub(super) fn leaves(&self, claim: &PersistentVolumeClaim) {
         let mut state = self.lock();
-        state.waiting.remove(&place_in_line(claim));
-        if state
-            .at_work
-            .get(claim.uid())
-            .is_some_and(|work| work.given.is_some())
-        {
+        let waited = state.waiting.remove(&place_in_line(claim)).is_some();
+        let work = state.at_work.get(claim.uid());
+        let had_turn = work.is_some_and(|work| work.given.is_some());
+        if had_turn {
             state.at_work.remove(claim.uid());
+        }
+        if waited || had_turn {
+            state.judged = None;
         }
     }
 
@@ -210,6 +224,7 @@ impl Line {
             // Its pod is gone, and that was not told yet: another one takes its place.
             work.given = Some(now);
             state.waiting.remove(&key);
+            state.judged = None;
             return None;
         }
         let place = Place {
@@ -221,8 +236,10 @@ impl Line {
             asked: now,
             version: claim.metadata.resource_version.clone().unwrap_or_default(),
             wait: None,
+            verdict: None,
         };
         state.waiting.insert(key.clone(), waiting);
+        state.judged = None;
         let wait = state.turn(&key, limits, now);
         if wait.is_some() {
             if let Some(waiting) = state.waiting.get_mut(&key) {
@@ -234,19 +251,34 @@ impl Line {
                 given: Some(now),
             };
             state.at_work.insert(claim.uid().to_owned(), work);
+            state.judged = None;
         }
         wait
     }
 }
 
 impl State {
+    fn knows(&mut self, node: &Node) {
+        self.judged = None;
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let spec = node.spec.as_ref();
+        let closed = spec.is_some_and(|spec| spec.unschedulable == Some(true));
+        if closed {
+            self.nodes.remove(&name);
+        } else {
+            self.nodes.insert(name);
+        }
+    }
+
     fn sees(&mut self, pod: &Pod) {
         let Some(uid) = claim_of(pod) else {
             return;
         };
         let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
         if matches!(phase, Some("Succeeded" | "Failed")) {
-            self.at_work.remove(uid);
+            if self.at_work.remove(uid).is_some() {
+                self.judged = None;
+            }
             return;
         }
         let spec = pod.spec.as_ref();
@@ -260,45 +292,57 @@ impl State {
             source: address.and_then(|it| host(it.value.as_deref()?)),
             node: spec.and_then(|spec| spec.node_name.clone()),
         };
+        let known = self.at_work.get(uid);
+        if known.is_some_and(|work| work.given.is_none() && work.place == place) {
+            // It is not news.
+            return;
+        }
         let work = Work { place, given: None };
         self.waiting.retain(|(_, waiting), _| waiting != uid);
         self.at_work.insert(uid.to_owned(), work);
+        self.judged = None;
     }
 
-    /// Lets all who wait go in their order, as far as there is room, up to `key`.
+    /// Why it is not somebody's turn, if it is not.
     fn turn(&mut self, key: &Key, limits: Limits, now: Timestamp) -> Option<Wait> {
+        if self.judged != Some((now, limits)) {
+            self.judge(limits, now);
+            self.judged = Some((now, limits));
+        }
+        self.waiting.get(key)?.verdict.clone()
+    }
+
+    /// Lets all who wait go in their order, as far as there is room, to see who has to wait. A thousand of them
+    /// that ask in the same second are judged once.
+    fn judge(&mut self, limits: Limits, now: Timestamp) {
         let since = |time| Duration::try_from(now.duration_since(time)).unwrap_or_default();
         self.at_work
             .retain(|_, work| work.given.is_none_or(|given| since(given) < TURN));
         self.waiting.retain(|_, one| since(one.asked) < WAIT);
         let nodes = self.nodes.len();
-        let mut busy = Busy::default();
+        let (mut busy, mut left) = (Busy::default(), Busy::default());
         for work in self.at_work.values() {
             busy.take(&work.place);
         }
-        let mut left: Vec<&Place> = Vec::new();
-        for (other, waiting) in &self.waiting {
-            let full = busy.full(&waiting.place, limits, nodes);
-            if other == key {
-                let full = full?;
-                let ahead = left.iter().filter(|place| full.concerns(place)).count();
-                let ahead = ahead.saturating_add(1).next_power_of_two();
-                return Some(Wait {
-                    full,
-                    ahead: ahead.saturating_sub(1),
-                });
-            }
-            if full.is_some() {
-                left.push(&waiting.place);
-            } else {
+        let mut verdicts = Vec::with_capacity(self.waiting.len());
+        for waiting in self.waiting.values() {
+            let Some(full) = busy.full(&waiting.place, limits, nodes) else {
                 busy.take(&waiting.place);
-            }
+                verdicts.push(None);
+                continue;
+            };
+            let ahead = left.concerned(&full).saturating_add(1).next_power_of_two();
+            let ahead = ahead.saturating_sub(1);
+            left.take(&waiting.place);
+            verdicts.push(Some(Wait { full, ahead }));
         }
-        None
+        for (waiting, verdict) in self.waiting.values_mut().zip(verdicts) {
+            waiting.verdict = verdict;
+        }
     }
 }
 
-/// How many are at work, and where.
+/// How many there are, and where.
 #[derive(Debug, Default)]
 struct Busy<'a> {
     all: usize,
@@ -318,6 +362,16 @@ impl<'a> Busy<'a> {
                 *count = count.saturating_add(1);
             }
         }
+    }
+
+    /// How many of them it matters to.
+    fn concerned(&self, full: &Full) -> usize {
+        let count = match full {
+            Full::Source { host, .. } => self.sources.get(host.as_str()),
+            Full::Node { name, .. } => self.nodes.get(name.as_str()),
+            Full::Nodes { .. } => Some(&self.all),
+        };
+        count.copied().unwrap_or_default()
     }
 
     /// What has no room for one more.
@@ -340,16 +394,6 @@ impl<'a> Busy<'a> {
         }
         let limit = limit.saturating_mul(nodes.max(1));
         (self.all >= limit).then_some(Full::Nodes { limit })
-    }
-}
-
-impl Full {
-    fn concerns(&self, place: &Place) -> bool {
-        match self {
-            Self::Source { host, .. } => place.source.as_ref() == Some(host),
-            Self::Node { name, .. } => place.node.as_ref() == Some(name),
-            Self::Nodes { .. } => true,
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ListParams};
+use kube::api::Api;
 use longshore_crds::names::annotation;
 
 use super::plan::{Observed, belongs, is_kept, is_left_over};
@@ -16,7 +16,7 @@ use crate::checkpoint;
 use crate::claim::{Claim as _, about, age, controller};
 use crate::context::Context;
 use crate::custom::DATA_VOLUME;
-use crate::error::{Result, Trying as _};
+use crate::error::{Error, Result, Trying as _};
 use crate::event;
 
 /// A pod that has not started by then is asked about.
@@ -38,8 +38,9 @@ pub(super) async fn observe(
     };
     let pods: Api<Pod> = Api::namespaced(client(), namespace);
     let mut pod = None;
-    for name in pod_names(&claim) {
-        let found = pods.get_opt(&name).await;
+    let names = pod_names(&claim);
+    for name in &names {
+        let found = pods.get_opt(name).await;
         pod = found.trying("read the pod of", &about)?;
         if pod.is_some() {
             break;
@@ -64,8 +65,7 @@ pub(super) async fn observe(
     let claim = &observed.claim;
     match &observed.pod {
         Some(pod) if is_held(pod) => {
-            let own = pod.metadata.name.as_deref();
-            observed.users = users(context, claim, own).await?;
+            observed.users = users_beside(context, claim, pod).await?;
         }
         Some(pod) => match phase(pod) {
             Some("Running") => {
@@ -80,7 +80,8 @@ pub(super) async fn observe(
         },
         // Who else is there matters only until the pod may run: afterwards it is too late to ask.
         None if !claim.is_filled() && !claim.is_ending() => {
-            observed.users = users(context, claim, None).await?;
+            // Those that were just looked for are not there, whatever was shown last.
+            observed.users = context.users.of(namespace, claim.named(), &names);
             let Some(was_filled) = was_filled(context, claim).await? else {
                 return Ok(None);
             };
@@ -108,21 +109,21 @@ fn pod_names(claim: &PersistentVolumeClaim) -> Vec<String> {
     [Some(now), begun].into_iter().flatten().collect()
 }
 
-/// Pods besides the importer's `own` that mount the claim and have not ended, as of now.
-pub(super) async fn users(
+/// Pods besides the importer's own that use the claim and have not ended: all that were made before it, and
+/// of those that came later what is known.
+async fn users_beside(
     context: &Context,
     claim: &PersistentVolumeClaim,
-    own: Option<&str>,
+    pod: &Pod,
 ) -> Result<Vec<String>> {
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
-    // What has ended need not be sent.
-    let params = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-    let list = async || pods.list(&params).await.map(|all| all.items);
-    let uses = context.users.of(namespace, list).await;
-    let uses = uses.trying("list the pods beside", &about(claim))?;
-    let names = uses.get(claim.named()).into_iter().flatten();
-    Ok(names.filter(|name| own != Some(name)).cloned().collect())
+    let users = context.users.beside(pod, namespace, claim.named());
+    users.await.ok_or_else(|| Error::NotShown {
+        pod: format!(
+            "{namespace}/{}",
+            pod.metadata.name.as_deref().unwrap_or_default()
+        ),
+    })
 }
 
 fn binds_late(context: &Context, claim: &PersistentVolumeClaim) -> bool {

@@ -20,8 +20,8 @@
 //!         failed as a whole --------------------> pod away after a while: another one follows
 //! ```
 //!
-//! Who uses a claim is asked twice: a pod that came between the first look and the making of ours is seen
-//! by the second, before ours may run. One that comes later could have seen ours.
+//! Who uses a claim is looked at twice: a pod that came between the first look and the making of ours is seen
+//! by the second, before ours may run ([`super::users`]). One that comes later could have seen ours.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,7 +42,7 @@ use crate::event::{Note, Trouble};
 use crate::rounds;
 use crate::write::Marks;
 
-/// How soon to look again at a claim that somebody else uses: their pods are not watched.
+/// How soon to look again at a claim that somebody else uses: what becomes of their pods starts no round.
 const USERS_PAUSE: Duration = Duration::from_secs(5);
 /// How soon to look again for what keeps a pod from starting.
 const PENDING_PAUSE: Duration = Duration::from_secs(5);

@@ -11,6 +11,8 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use crate::import::users::{Shown, Users};
+
 /// Which object: plural of its kind and its name. There is one namespace.
 pub(super) type Key = (String, String);
 
@@ -56,10 +58,21 @@ pub(super) struct Store {
     pub(super) is_others: bool,
     /// What the controllers see is what is.
     pub(super) seen_fresh: bool,
+    /// The watch of all pods.
+    pub(super) shown: PodWatch,
     /// The claim that a machine begins to use just before an importer's pod is made for it.
     pub(super) intrusion: Option<String>,
     /// Seconds.
     pub(super) now: i64,
+}
+
+/// A watch of all pods.
+#[derive(Debug, Default)]
+pub(super) struct PodWatch {
+    /// What it has shown, as the controllers know it.
+    pub(super) users: Option<Arc<Users>>,
+    /// It shows nothing now.
+    pub(super) lags: bool,
 }
 
 /// The store, shared by the model and the clients.
@@ -151,6 +164,7 @@ impl Server {
         let query = head.uri.query().unwrap_or_default().to_owned();
         let mut store = self.store();
         let writes = head.method != Method::GET;
+        let is_of_pods = path.contains("/pods");
         if writes {
             match &mut store.life {
                 Some(0) => return Err(Dead),
@@ -166,6 +180,9 @@ impl Server {
                     "reason": reason, "message": message, "metadata": {}}),
             ),
         };
+        if writes && is_of_pods {
+            store.show_pods();
+        }
         let answer = Response::builder()
             .status(code)
             .body(Body::from(answer.to_string().into_bytes()));
@@ -179,6 +196,20 @@ impl Server {
 struct Dead;
 
 impl Store {
+    /// The watch of all pods brings what there is, unless it lags.
+    pub(super) fn show_pods(&self) {
+        let Some(users) = self.shown.users.as_ref().filter(|_| !self.shown.lags) else {
+            return;
+        };
+        let mut shown = Shown::default();
+        for ((kind, _), pod) in &self.objects {
+            if kind == "pods" {
+                shown.put(&serde_json::from_value(pod.clone()).unwrap());
+            }
+        }
+        users.sees_all(shown);
+    }
+
     fn handle(&mut self, method: &Method, path: &str, query: &str, body: &Value) -> Answer {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         // Behind `api/v1` or `apis/GROUP/VERSION`.

@@ -30,7 +30,12 @@ impl Store {
                 let uid = text(body, "/metadata/ownerReferences/0/uid").to_owned();
                 let name = text(body, "/metadata/name").to_owned();
                 for ((kind, other), pod) in &self.objects {
-                    if kind == "pods" && *other != name && used_by(pod).contains(&owner.as_str()) {
+                    let is_shown = !self.shown.lags;
+                    if is_shown
+                        && kind == "pods"
+                        && *other != name
+                        && used_by(pod).contains(&owner.as_str())
+                    {
                         self.faults
                             .push(format!("{name} was made beside {other} on {owner}"));
                     }

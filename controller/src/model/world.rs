@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -61,7 +62,8 @@ pub(super) fn context(client: Client, known: Known) -> Context {
         known,
         health: Health::new(),
         line: Line::default(),
-        users: Users::default(),
+        // Nobody waits here: what is not shown is not.
+        users: Arc::new(Users::new(Duration::ZERO)),
     }
 }
 
@@ -205,8 +207,10 @@ impl World {
                 .chain(more)
                 .map(|(kind, it)| (*kind, it)),
         );
+        let context = Arc::new(context(server.client(), known));
+        server.store().shown.users = Some(Arc::clone(&context.users));
         Self {
-            context: Arc::new(context(server.client(), known)),
+            context,
             server: begun(server),
             seen: Vec::new(),
         }
@@ -251,6 +255,11 @@ impl World {
         let at = self.seen.len().saturating_sub(lag + 1);
         let seen = self.seen.get(at).cloned().unwrap_or_default();
         self.context.line.sees_all(&self.importers());
+        {
+            let mut store = self.server.store();
+            store.shown.lags = lag > 0;
+            store.show_pods();
+        }
         let order = if claims_first {
             [CLAIMS, VOLUMES]
         } else {

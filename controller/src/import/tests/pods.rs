@@ -7,7 +7,7 @@ use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
 use super::super::plan::{Action, Observed, refused};
-use super::super::users::uses;
+use super::super::users::Users;
 use super::{claim, importer, plan, planned, seen, value, written};
 use crate::event::{Note, Trouble};
 use crate::write::Marks;
@@ -316,7 +316,8 @@ fn a_pod_uses_a_claim_by_name_or_as_its_own_until_it_has_ended() {
         let mut volume = volume.clone();
         volume["name"] = json!("data");
         serde_json::from_value(json!({
-            "metadata": {"name": "vm"}, "spec": {"containers": [], "volumes": [volume]},
+            "metadata": {"name": "vm", "namespace": "ns"},
+            "spec": {"containers": [], "volumes": [volume]},
             "status": {"phase": phase},
         }))
         .unwrap()
@@ -332,11 +333,10 @@ fn a_pod_uses_a_claim_by_name_or_as_its_own_until_it_has_ended() {
         ("Running", &own, "vm-data", true),
         ("Running", &own, "data", false),
     ] {
-        assert_eq!(
-            uses(&[pod(phase, volume)]).contains_key(claim),
-            used,
-            "{phase} {volume} {claim}"
-        );
+        let users = Users::new(Duration::ZERO);
+        users.sees(&pod(phase, volume));
+        let found = !users.of("ns", claim, &[]).is_empty();
+        assert_eq!(found, used, "{phase} {volume} {claim}");
     }
 }
 
