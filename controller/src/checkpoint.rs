@@ -8,7 +8,8 @@
 //! C copied, and final ------> done: `done` takes the place of all the rest
 //! ```
 //!
-//! Who drives a claim is its volume, or a person; who copies is the import controller.
+//! Who drives a claim is its volume, or a person; who copies is the import controller. Of a claim that comes filled
+//! the populator drives the prime, and what is said of that is said of the claim.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use longshore_crds::contract;
@@ -109,6 +110,18 @@ pub(crate) fn finished(claim: &PersistentVolumeClaim) -> Changes {
         changes.insert(name.to_owned(), Some(value.to_owned()));
     }
     changes
+}
+
+/// What `claim` shall say of the stages that its prime is filled in.
+pub(crate) fn mirrored(claim: &PersistentVolumeClaim, prime: &PersistentVolumeClaim) -> Changes {
+    const FRONT: &str = "cdi.kubevirt.io/storage.checkpoint.";
+    let of = |claim: &PersistentVolumeClaim| {
+        let all = claim.metadata.annotations.clone().unwrap_or_default();
+        all.into_iter().filter(|(name, _)| name.starts_with(FRONT))
+    };
+    let gone = of(claim).map(|(name, _)| (name, None));
+    let said = of(prime).map(|(name, value)| (name, Some(value)));
+    gone.chain(said).collect()
 }
 
 /// What follows from `listed`, of which the last one may be the `end`, for a claim that is driven by it:

@@ -282,8 +282,6 @@ pub mod reason {
     pub const IMPORT_PAUSED: &str = "ImportPaused";
     /// The same, of a volume that is not ready because of it.
     pub const PAUSED: &str = "Paused";
-    /// Ours: warm imports are not made by populators yet.
-    pub const CHECKPOINTS_NOT_SUPPORTED: &str = "CheckpointsNotSupported";
     /// Ours: the claim shall come from elsewhere, filled.
     pub const AWAITING_CLAIM: &str = "AwaitingPrePopulatedClaim";
     /// Ours, on volumes: the class's profile does not say what their claim could be.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::imports::{data_volume, running};
 use super::rig::{Namespace, namespace};
+use super::stages;
 
 const PRIME: &str = ".metadata.annotations.cdi\\.kubevirt\\.io/storage\\.populator\\.pvcPrime";
 const PHASE: &str = ".metadata.annotations.cdi\\.kubevirt\\.io/storage\\.pod\\.phase";
@@ -225,6 +226,104 @@ fn a_data_volume_of_a_class_with_a_driver_is_filled_by_a_populator() {
     namespace.wait("dv/disk", ".status.phase", "Succeeded");
     namespace.wait("dv/disk", ".status.progress", "100.0%");
     namespace.wait_for(&source, "delete");
+}
+
+#[test]
+fn a_prime_is_filled_checkpoint_by_checkpoint_and_handed_over_after_the_last() {
+    let Some(namespace) = namespace() else { return };
+    let class = Class::new(&namespace, "Immediate");
+    // The controller is known to know the driver once this one has a prime.
+    class.apply_data_volume("whole");
+    let mut warm = class.data_volume("disk");
+    warm["spec"]["source"] = stages::source();
+    let first = json!({"previous": "", "current": "snap-1"});
+    warm["spec"]["checkpoints"] = json!([first]);
+    namespace.apply(&warm);
+    namespace.wait_for("pvc/disk", "create");
+    let source = format!(
+        "volumeimportsource/volume-import-source-{}",
+        uid(&namespace, "dv/disk")
+    );
+    namespace.wait_for(&source, "create");
+    assert_eq!(namespace.get(&source)["spec"]["targetClaim"], "disk");
+    let prime = prime(&namespace, "disk");
+    let volume = class.provision(&prime);
+    let pod = |checkpoint: &str| format!("importer-{prime}-checkpoint-{checkpoint}");
+    let copied = |checkpoint: &str| {
+        let pod = pod(checkpoint);
+        namespace.wait_for(&format!("pod/{pod}"), "create");
+        let made = namespace.get(&format!("pod/{pod}"));
+        namespace.pod_status(&pod, &json!({"phase": "Succeeded"}));
+        made
+    };
+    let made = copied("snap-1");
+    assert_eq!(
+        stages::variable(&made, "IMPORTER_CURRENT_CHECKPOINT"),
+        "snap-1"
+    );
+    namespace.wait("dv/disk", ".status.phase", "Paused");
+    namespace.wait_for(&format!("pod/{}", pod("snap-1")), "delete");
+    let claim = namespace.get("pvc/disk");
+    assert_eq!(claim["status"]["phase"], "Pending");
+    let said = claim["metadata"]["annotations"].as_object().unwrap();
+    assert!(
+        !said.contains_key("cdi.kubevirt.io/storage.pod.phase"),
+        "{said:?}"
+    );
+    let noted = &said["cdi.kubevirt.io/storage.checkpoint.copied.snap-1"];
+    assert_eq!(*noted, made["metadata"]["uid"]);
+    namespace.restart_controller();
+    let second = json!({"previous": "snap-1", "current": "snap-2"});
+    let more = json!({"spec": {"checkpoints": [first, second], "finalCheckpoint": true}});
+    namespace.patch("dv/disk", &more);
+    let made = copied("snap-2");
+    assert_eq!(
+        stages::variable(&made, "IMPORTER_PREVIOUS_CHECKPOINT"),
+        "snap-1"
+    );
+    assert_eq!(stages::variable(&made, "IMPORTER_FINAL_CHECKPOINT"), "true");
+    namespace.wait("dv/disk", ".status.phase", "Succeeded");
+    let claim = namespace.get("pvc/disk");
+    assert_eq!(claim["spec"]["volumeName"], json!(volume));
+    let said = claim["metadata"]["annotations"].to_string();
+    assert!(
+        !said.contains("checkpoint.copied") && !said.contains("checkpoint.current"),
+        "{said}"
+    );
+    namespace.wait_for(&source, "delete");
+    namespace.wait_for(&format!("pvc/{prime}"), "delete");
+}
+
+#[test]
+fn a_source_names_checkpoints_for_the_claim_that_it_is_for() {
+    let Some(namespace) = namespace() else { return };
+    let class = Class::new(&namespace, "Immediate");
+    let mut warm = source("warm");
+    warm["spec"]["source"] = stages::source();
+    warm["spec"]["checkpoints"] = json!([{"previous": "", "current": "snap-1"}]);
+    namespace.apply(&warm);
+    namespace.apply(&class.claim("disk", "VolumeImportSource", "warm"));
+    namespace.wait("pvc/disk", REASON, "ErrSourceNotValid");
+    namespace.patch(
+        "volumeimportsource/warm",
+        &json!({"spec": {"targetClaim": "disk"}}),
+    );
+    let prime = prime(&namespace, "disk");
+    class.provision(&prime);
+    let pod = format!("importer-{prime}-checkpoint-snap-1");
+    namespace.wait_for(&format!("pod/{pod}"), "create");
+    namespace.pod_status(&pod, &json!({"phase": "Succeeded"}));
+    let copied =
+        "{.metadata.annotations.cdi\\.kubevirt\\.io/storage\\.checkpoint\\.copied\\.snap-1}";
+    namespace.wait_for("pvc/disk", &format!("jsonpath={copied}"));
+    // It ends where it rests, without another pod.
+    namespace.patch(
+        "volumeimportsource/warm",
+        &json!({"spec": {"finalCheckpoint": true}}),
+    );
+    namespace.wait("pvc/disk", PHASE, "Succeeded");
+    namespace.wait("pvc/disk", ".status.phase", "Bound");
+    namespace.wait_for(&format!("pvc/{prime}"), "delete");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use super::rig::{Namespace, namespace};
 
 const DONE: &str = ".metadata.annotations.cdi\\.kubevirt\\.io/storage\\.checkpoint\\.done";
 
-fn source() -> Value {
+/// A disk that goes on being used.
+pub(super) fn source() -> Value {
     json!({"imageio": {
         "url": "https://engine.example.org/ovirt-engine/api", "diskId": "disk-1",
         "secretRef": "keys", "insecureSkipVerify": true,
@@ -31,7 +32,7 @@ fn volume(name: &str, checkpoints: &Value) -> Value {
     })
 }
 
-fn variable(pod: &Value, name: &str) -> Value {
+pub(super) fn variable(pod: &Value, name: &str) -> Value {
     let all = pod["spec"]["containers"][0]["env"].as_array().unwrap();
     let found = all.iter().find(|variable| variable["name"] == name);
     found.map_or(Value::Null, |variable| variable["value"].clone())

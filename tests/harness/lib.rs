@@ -22,6 +22,7 @@ pub mod nbd;
 pub mod program;
 pub mod promtool;
 pub mod stores;
+pub mod vddk;
 pub mod vsphere;
 
 /// What went wrong, and all that led to it.

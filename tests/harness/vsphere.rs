@@ -1,6 +1,7 @@
 //! A vCenter with one machine: govmomi's simulator, with a fake of changed block tracking (`tools/vsphere`).
 
 use std::io::{BufRead, BufReader};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -61,6 +62,24 @@ impl Simulator {
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.address.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    /// The same simulator at another address of this machine, for those who do not see its own.
+    pub fn at(&self, host: &str) -> SocketAddr {
+        let listener = TcpListener::bind((host, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let own = self.address.clone();
+        std::thread::spawn(move || {
+            for outer in listener.incoming().map_while(Result::ok) {
+                // It may have ended: then so does this connection.
+                let Ok(inner) = TcpStream::connect(&own) else {
+                    continue;
+                };
+                relay(outer.try_clone().unwrap(), inner.try_clone().unwrap());
+                relay(inner, outer);
+            }
+        });
+        address
     }
 
     /// SHA-1 of its certificate.
@@ -133,6 +152,14 @@ impl Simulator {
         let args = ["--insecure", "--silent", "--fail", &url];
         String::from_utf8(run(Command::new("curl").args(args))).unwrap()
     }
+}
+
+/// Passes on what comes, until either end has had enough.
+fn relay(mut from: TcpStream, mut to: TcpStream) {
+    std::thread::spawn(move || {
+        drop(std::io::copy(&mut from, &mut to));
+        drop(to.shutdown(Shutdown::Write));
+    });
 }
 
 impl Drop for Simulator {

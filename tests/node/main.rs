@@ -11,6 +11,7 @@
 
 mod deletion;
 mod formats;
+mod images;
 mod kills;
 mod provisioned;
 mod pulls;

@@ -1,5 +1,6 @@
 //! Imports onto volumes that a CSI driver provisions.
 
+use std::panic::UnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,7 +13,7 @@ use super::rig::{Case, case, data_volume, disk, eventually, holds, holds_sparse,
 use super::storage::pod;
 
 /// What a claim of such a volume asks for.
-fn claim_spec(class: &str, mode: &str) -> Value {
+pub(crate) fn claim_spec(class: &str, mode: &str) -> Value {
     json!({
         "accessModes": ["ReadWriteOnce"], "storageClassName": class, "volumeMode": mode,
         "resources": {"requests": {"storage": "64Mi"}},
@@ -34,20 +35,26 @@ impl Case {
     }
 
     /// Demands that a claim's volume holds this disk.
-    fn claim_holds(&self, claim: &str, mode: &str, disk: &[u8]) {
-        let image = self.image_of(claim);
+    pub(crate) fn claim_holds(&self, claim: &str, mode: &str, disk: &[u8]) {
         if mode == "Block" {
-            holds(&image, disk, 0);
-            return;
+            holds(&self.image_of(claim), disk, 0);
+        } else {
+            self.claim_has(claim, |folder| holds_sparse(folder, disk));
         }
+    }
+
+    /// Looks at the filesystem in a claim's volume.
+    pub(crate) fn claim_has(&self, claim: &str, look: impl Fn(&Path) + UnwindSafe) {
+        let image = self.image_of(claim);
         let at = data::quick_dir();
+        let folder = at.path().to_owned();
         run(Command::new("mount")
             .args(["-o", "loop,ro,nouuid"])
             .arg(&image)
-            .arg(at.path()));
-        let compared = std::panic::catch_unwind(|| holds_sparse(at.path(), disk));
+            .arg(&folder));
+        let looked = std::panic::catch_unwind(move || look(&folder));
         run(Command::new("umount").arg(at.path()));
-        compared.unwrap();
+        looked.unwrap();
     }
 }
 

@@ -1,55 +1,17 @@
 //! Disks in container images that the node pulls.
 
-use std::io::Write as _;
-use std::process::Command;
-
-use longshore_tests::program::run;
 use serde_json::{Value, json};
 
+use super::images::{load, tar};
 use super::rig::{self, case, data_volume, disk, holds_sparse};
 
-/// A tar with these files, of the user that pods run as.
-fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, bytes) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o440);
-        header.set_uid(107);
-        header.set_gid(107);
-        tar.append_data(&mut header, name, *bytes).unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
 /// Puts an image with these files, and nothing that could run, among those that the node has.
-fn pulled(case: &rig::Case, reference: &str, files: &[(&str, &[u8])]) {
-    let layer = tar(files);
-    let folder = longshore_tests::data::quick_dir();
-    let path = folder.path().join("layer.tar");
-    std::fs::write(&path, &layer).unwrap();
-    let said = run(Command::new("sha256sum").arg(&path));
-    let digest = String::from_utf8_lossy(&said[..64]).into_owned();
-    let config = json!({
-        "architecture": "amd64", "os": "linux",
-        "config": {"Env": ["INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=fedora"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-    });
-    let manifest = json!([{
-        "Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"],
-    }]);
-    let archive = folder.path().join("image.tar");
-    let bytes = tar(&[
-        ("config.json", config.to_string().as_bytes()),
-        ("layer.tar", &layer),
-        ("manifest.json", manifest.to_string().as_bytes()),
-    ]);
-    let mut file = std::fs::File::create(&archive).unwrap();
-    file.write_all(&bytes).unwrap();
-    run(case.ctr().args(["images", "import"]).arg(&archive));
+pub(crate) fn pulled(case: &rig::Case, reference: &str, files: &[(&str, &[u8])]) {
+    let config = json!({"Env": ["INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=fedora"]});
+    load(case, reference, &tar(files), &config);
 }
 
-fn by_node(reference: &str) -> Value {
+pub(crate) fn by_node(reference: &str) -> Value {
     json!({"registry": {"url": format!("docker://{reference}"), "pullMethod": "node"}})
 }
 

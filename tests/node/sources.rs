@@ -4,8 +4,10 @@
 mod archives;
 mod imageio;
 mod objects;
+mod populated;
 mod registry;
 mod settings;
+mod vddk;
 mod web;
 
 use longshore_tests::http::Authority;

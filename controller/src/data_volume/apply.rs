@@ -72,6 +72,18 @@ pub(super) async fn apply(
                 .trying("create what fills the claim of", &about)
                 .map(drop)
         }
+        Action::MarkSource { uid, stages } => {
+            let patch = json!({"metadata": {"uid": uid}, "spec": stages});
+            let sources = VOLUME_IMPORT_SOURCE.api_in(&context.client, namespace);
+            let name = object::import_source(volume.uid());
+            let outcome = sources
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await;
+            // One that is gone is made anew.
+            unless(outcome, NOT_FOUND)
+                .trying("list the checkpoints of", &about)
+                .map(drop)
+        }
         Action::DeleteSource(uid) => {
             let params = write::only(Some(uid.clone()));
             let sources = VOLUME_IMPORT_SOURCE.api_in(&context.client, namespace);

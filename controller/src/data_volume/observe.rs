@@ -6,13 +6,14 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
 use longshore_crds::names::{annotation, object};
+use longshore_crds::volume_source::VolumeImportSourceSpec;
 
 use super::plan::{Observed, Source, is_waited_for};
 use super::volume::Volume;
 use super::{about, statics};
 use crate::claim::{Claim as _, age, controller};
 use crate::context::Context;
-use crate::custom::VOLUME_IMPORT_SOURCE;
+use crate::custom::{VOLUME_IMPORT_SOURCE, raw};
 use crate::error::{Result, Trying as _};
 use crate::event;
 
@@ -86,8 +87,15 @@ async fn source(
     let sources = VOLUME_IMPORT_SOURCE.api_in(&context.client, namespace);
     let found = sources.get_opt(&name).await;
     let found = found.trying("read what fills the claim of", &about(volume))?;
-    Ok(match found.and_then(|source| source.metadata.uid) {
-        Some(uid) => Source::There { uid },
-        None => Source::Missing,
+    let Some(source) = found else {
+        return Ok(Source::Missing);
+    };
+    let spec = serde_json::from_value(raw(&source, "spec"));
+    // What cannot be read lists nothing.
+    let spec: VolumeImportSourceSpec = spec.unwrap_or_default();
+    let ends = spec.final_checkpoint == Some(true);
+    Ok(Source::There {
+        uid: source.metadata.uid.unwrap_or_default(),
+        stages: (spec.checkpoints, ends),
     })
 }

@@ -20,8 +20,9 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::DynamicObject;
 use longshore_crds::Condition;
 use longshore_crds::DataVolumeSpec;
-use longshore_crds::data_volume::DataVolumeSource;
+use longshore_crds::data_volume::{Checkpoint, DataVolumeSource};
 use longshore_crds::names::{annotation, reason};
+use serde_json::{Value, json};
 
 use super::render::{self, Profile, Unknown};
 use super::statics;
@@ -63,6 +64,8 @@ pub(crate) enum Source {
     Missing,
     There {
         uid: String,
+        /// What it lists of the stages of a warm import, and whether that is all.
+        stages: (Vec<Checkpoint>, bool),
     },
 }
 
@@ -90,6 +93,8 @@ pub(crate) enum Action {
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Create what a populator fills the claim from.
     CreateSource(Box<DynamicObject>),
+    /// Have the one of this uid list the stages that the volume lists.
+    MarkSource { uid: String, stages: Value },
     /// Take it away: the one with this uid.
     DeleteSource(String),
     /// Make the volume the owner of its claim.
@@ -165,12 +170,10 @@ fn missing(observed: &Observed, plan: &mut Plan) -> Facts<'static> {
         return waiting(reason, message);
     }
     if volume.annotation(annotation::USE_POPULATOR).is_none() {
-        // A volume that is there already has nobody who could wait for a populator, and stages are copied
-        // into what the volume's own claim has.
+        // A volume that is there already has nobody who could wait for a populator.
         let asked = spec.pvc.as_ref().or(spec.storage.as_ref());
         let named = asked.is_some_and(|claim| claim.volume_name.is_some());
-        let populated =
-            observed.has_driver && !named && spec.source.is_some() && spec.checkpoints.is_empty();
+        let populated = observed.has_driver && !named && spec.source.is_some();
         let stamp = (
             annotation::USE_POPULATOR.to_owned(),
             Some(populated.to_string()),
@@ -196,14 +199,6 @@ fn not_of_ours(volume: &Volume, spec: &DataVolumeSpec) -> Option<(&'static str, 
             annotation::PREPOPULATED
         );
         return Some((reason::AWAITING_CLAIM, message));
-    }
-    if volume.annotation(annotation::USE_POPULATOR) == Some("true") && !spec.checkpoints.is_empty()
-    {
-        let message = format!(
-            "this version does not import checkpoints by populator: take the annotation {} away, or set it to false",
-            annotation::USE_POPULATOR
-        );
-        return Some((reason::CHECKPOINTS_NOT_SUPPORTED, message));
     }
     let source = spec.source.as_ref();
     let kind = match source.map(DataVolumeSource::kinds).as_deref() {
@@ -239,6 +234,9 @@ fn existing<'a>(
             }
             let due = if statics::takes(claim) {
                 statics::taken(claim)
+            } else if claim.populator().is_some() {
+                // The populator's business, by what the source lists.
+                Changes::new()
             } else {
                 volume.due(claim)
             };
@@ -322,9 +320,27 @@ fn of_source(observed: &Observed, claim: &PersistentVolumeClaim) -> Option<Actio
             let source = render::source(volume, volume.spec.as_ref()?);
             Some(Action::CreateSource(Box::new(source)))
         }
-        Source::There { uid } if claim.is_filled() => Some(Action::DeleteSource(uid.clone())),
-        Source::Unread | Source::Missing | Source::There { .. } => None,
+        Source::There { uid, .. } if claim.is_filled() => Some(Action::DeleteSource(uid.clone())),
+        Source::There { uid, stages } => listed(volume, stages).map(|stages| Action::MarkSource {
+            uid: uid.clone(),
+            stages,
+        }),
+        Source::Unread | Source::Missing => None,
     }
+}
+
+/// The stages that a volume lists, where what its claim is filled from does not.
+fn listed(volume: &Volume, known: &(Vec<Checkpoint>, bool)) -> Option<Value> {
+    let spec = volume.spec.as_ref()?;
+    let ends = spec.final_checkpoint == Some(true);
+    let same = known.0 == spec.checkpoints && (known.1 == ends || spec.checkpoints.is_empty());
+    // Those of a source are never taken away: it would be another import.
+    (!same && !spec.checkpoints.is_empty()).then(|| {
+        json!({
+            "checkpoints": spec.checkpoints, "finalCheckpoint": ends,
+            "targetClaim": volume.name(),
+        })
+    })
 }
 
 /// Once there is a claim its volume's spec has no effect any more. That is told once for each change.

@@ -108,7 +108,9 @@ pub(super) fn source(volume: &Volume, spec: &DataVolumeSpec) -> DynamicObject {
             ContentType::Archive => "archive".to_owned(),
             ContentType::Kubevirt => "kubevirt".to_owned(),
         }),
-        ..VolumeImportSourceSpec::default()
+        target_claim: (!spec.checkpoints.is_empty()).then(|| volume.name().to_owned()),
+        checkpoints: spec.checkpoints.clone(),
+        final_checkpoint: spec.final_checkpoint,
     };
     let mut source = VOLUME_IMPORT_SOURCE.empty(&object::import_source(volume.uid()));
     source.metadata.namespace.clone_from(&volume.meta.namespace);
@@ -294,9 +296,11 @@ fn annotations(
             set(&name, &value);
         }
     }
-    let stages = checkpoint::first(&spec.checkpoints, spec.final_checkpoint == Some(true));
-    for (name, value) in &stages {
-        set(name, value.as_deref().unwrap_or_default());
+    if !is_populated(volume, spec) {
+        let stages = checkpoint::first(&spec.checkpoints, spec.final_checkpoint == Some(true));
+        for (name, value) in &stages {
+            set(name, value.as_deref().unwrap_or_default());
+        }
     }
     all
 }

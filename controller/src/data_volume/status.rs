@@ -200,6 +200,8 @@ fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'
         Some("Running" | "Failed") => "ImportInProgress",
         Some(_) => "ImportScheduled",
         None if noted(annotation::IMPORT_POD).is_some() => "ImportScheduled",
+        // All stages were copied, and its volume is on its way.
+        None if checkpoint::is_done(claim) => "ImportScheduled",
         None if claim.is_bound() => "PVCBound",
         None if binds_late && noted(annotation::BIND_IMMEDIATE).is_none() => {
             let has_node = noted(annotation::SELECTED_NODE).is_some_and(|node| !node.is_empty());

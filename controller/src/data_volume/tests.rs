@@ -119,13 +119,6 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
     let storage = json!({"resources": {"requests": {"storage": "1Gi"}}});
     for (spec, annotations, why) in [
         (
-            json!({"pvc": pvc(), "checkpoints": [{"previous": "", "current": "a"}],
-                "source": {"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
-                    "insecureSkipVerify": true}}}),
-            json!({annotation::USE_POPULATOR: "true"}),
-            reason::CHECKPOINTS_NOT_SUPPORTED,
-        ),
-        (
             json!({"source": http(), "pvc": pvc()}),
             json!({annotation::PREPOPULATED: "disk"}),
             reason::AWAITING_CLAIM,

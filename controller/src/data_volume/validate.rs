@@ -2,7 +2,9 @@
 //! them.
 
 use longshore_crds::DataVolumeSpec;
-use longshore_crds::data_volume::{ClaimSpec, ContentType, DataVolumeSource, RegistrySource};
+use longshore_crds::data_volume::{
+    Checkpoint, ClaimSpec, ContentType, DataVolumeSource, RegistrySource,
+};
 
 const MIB: u64 = 1 << 20;
 const LONGEST_NAME: usize = 253;
@@ -52,7 +54,7 @@ pub(super) fn validate(name: &str, spec: &DataVolumeSpec) -> Result<(), String> 
         },
         (Some(source), None) => {
             self::source(source, spec.content_type)?;
-            checkpoints(source, spec)
+            checkpoints(source, &spec.checkpoints)
         }
     }
 }
@@ -70,14 +72,14 @@ pub(crate) fn source(
 }
 
 /// Stages are of sources that know what changed between two.
-fn checkpoints(source: &DataVolumeSource, spec: &DataVolumeSpec) -> Result<(), String> {
-    if spec.checkpoints.is_empty() {
+pub(crate) fn checkpoints(source: &DataVolumeSource, listed: &[Checkpoint]) -> Result<(), String> {
+    if listed.is_empty() {
         return Ok(());
     }
     if source.imageio.is_none() && source.vddk.is_none() {
         return Err("spec.checkpoints are for the sources imageio and vddk only".to_owned());
     }
-    if spec.checkpoints.iter().any(|one| one.current.is_empty()) {
+    if listed.iter().any(|one| one.current.is_empty()) {
         return Err("each of spec.checkpoints takes a name in current".to_owned());
     }
     Ok(())

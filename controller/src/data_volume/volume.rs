@@ -68,10 +68,8 @@ impl Volume {
 
     /// What its checkpoints say that `claim`, its own, is to do next; nothing once that was filled.
     pub(crate) fn due(&self, claim: &PersistentVolumeClaim) -> Changes {
-        // Of a claim that a populator fills, the stages are the populator's.
-        let others = self.has_filled(claim) || claim.populator().is_some();
         match &self.spec {
-            Some(spec) if !others => checkpoint::due(
+            Some(spec) if !self.has_filled(claim) => checkpoint::due(
                 claim,
                 &spec.checkpoints,
                 spec.final_checkpoint == Some(true),

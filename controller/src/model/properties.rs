@@ -44,6 +44,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::Populator),
         2 => Just(Kind::Adopting),
         2 => Just(Kind::Warm),
+        2 => Just(Kind::WarmDriver),
     ]
 }
 
@@ -101,6 +102,7 @@ fn beginning() -> impl Strategy<Value = Beginning> {
         1 => Just(Beginning::Paused),
         2 => Just(Beginning::Populating),
         1 => Just(Beginning::Populated),
+        2 => Just(Beginning::Resting),
     ]
 }
 

@@ -160,6 +160,21 @@ impl Store {
                 self.watch_rebind(key, body);
                 return;
             }
+            ("volumeimportsources", None) => {
+                let source = self.objects.get(key);
+                let ours = source.is_some_and(|source| {
+                    text(source, "/metadata/ownerReferences/0/kind") == "DataVolume"
+                        && text(source, "/metadata/uid") == text(body, "/metadata/uid")
+                });
+                let listed = ["checkpoints", "finalCheckpoint", "targetClaim"];
+                let stages = keys(&body["spec"])
+                    .iter()
+                    .all(|field| listed.contains(field));
+                if !(ours && stages) {
+                    fault("was changed, and not only in its stages");
+                }
+                return;
+            }
             _ => {
                 fault("is not to be changed");
                 return;
@@ -188,7 +203,11 @@ impl Store {
         let mut claims = self.objects.values();
         let prime = claims.find(|object| text(object, "/metadata/uid") == from);
         let owner = prime.map(|prime| text(prime, "/metadata/ownerReferences/0/uid"));
-        if !self.filled.contains(&from) || owner != Some(to.as_str()) {
+        // Of one that was copied in stages, all were.
+        let whole = self.filled.contains(&from)
+            || self.stages.contains_key(&from)
+                && prime.is_some_and(|prime| noted(prime, annotation::CHECKPOINTS_DONE).is_some());
+        if !whole || owner != Some(to.as_str()) {
             self.faults
                 .push(format!("{} was taken from {from} and given to {to}", key.1));
         }

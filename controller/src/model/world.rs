@@ -83,6 +83,8 @@ pub(super) enum Kind {
     Populator,
     Adopting,
     Warm,
+    /// The same of a class with a driver.
+    WarmDriver,
 }
 
 /// How a pod goes on.
@@ -164,6 +166,8 @@ pub(super) enum Beginning {
     Populating,
     /// One that is filled, and not yet handed over.
     Populated,
+    /// One whose first checkpoint is copied, while the next is waited for.
+    Resting,
 }
 
 impl World {
@@ -225,6 +229,10 @@ impl World {
             Beginning::Filled => &[volume, Step::Pod(false, Turn::Complete)],
             Beginning::Paused => &[
                 Step::Volume(false, Kind::Warm),
+                Step::Pod(false, Turn::Complete),
+            ],
+            Beginning::Resting => &[
+                Step::Volume(false, Kind::WarmDriver),
                 Step::Pod(false, Turn::Complete),
             ],
             Beginning::Populating | Beginning::Populated => &[
@@ -620,10 +628,8 @@ impl Store {
 
     /// The pod that works on a claim; of several the one that has not ended.
     fn importer(&self, claim: &str) -> String {
-        if let Some(prime) = self.prime(claim) {
-            return object::importer(&prime);
-        }
-        let plain = object::importer(claim);
+        let prime = self.prime(claim);
+        let plain = object::importer(prime.as_deref().unwrap_or(claim));
         let staged = format!("{plain}-checkpoint-");
         let mut known = self.of("pods");
         known.retain(|(key, pod)| {
@@ -726,6 +732,8 @@ fn claim(name: &str, annotations: &Value) -> Value {
 
 fn volume(name: &str, kind: Kind) -> Value {
     let http = json!({"http": {"url": "https://h/disk"}});
+    let imageio = json!({"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
+        "insecureSkipVerify": true}});
     let (source, class, annotations) = match kind {
         Kind::Http | Kind::Nonsense => (http, "now", json!({})),
         Kind::Blank => (json!({"blank": {}}), "late", json!({})),
@@ -738,12 +746,8 @@ fn volume(name: &str, kind: Kind) -> Value {
         Kind::Driver => (http, "driver", json!({})),
         Kind::DriverLate => (http, "driver-late", json!({})),
         Kind::Populator => (http, "now", json!({annotation::USE_POPULATOR: "true"})),
-        Kind::Warm => (
-            json!({"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
-                "insecureSkipVerify": true}}),
-            "now",
-            json!({}),
-        ),
+        Kind::Warm => (imageio, "now", json!({})),
+        Kind::WarmDriver => (imageio, "driver", json!({})),
         Kind::Adopting => (http, "now", json!({annotation::ALLOW_ADOPTION: "true"})),
     };
     let size = if matches!(kind, Kind::Nonsense) {
@@ -758,7 +762,7 @@ fn volume(name: &str, kind: Kind) -> Value {
             "resources": {"requests": {"storage": size}},
         }},
     });
-    if matches!(kind, Kind::Warm) {
+    if matches!(kind, Kind::Warm | Kind::WarmDriver) {
         volume["spec"]["checkpoints"] = json!([{"previous": "", "current": "c1"}]);
     }
     volume

@@ -11,7 +11,7 @@ use crate::claim::{Claim as _, about, reference};
 use crate::context::Context;
 use crate::error::{Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event::{self, Note};
-use crate::write;
+use crate::write::{self, Marks};
 
 /// Does one thing about a claim.
 pub(super) async fn apply(context: &Context, observed: &Observed, action: Action) -> Result<()> {
@@ -33,6 +33,17 @@ pub(super) async fn apply(context: &Context, observed: &Observed, action: Action
         Action::Mark(marks) => {
             let outcome = write::mark(&context.client, claim, &marks).await;
             outcome.trying("annotate", &about)
+        }
+        Action::MarkPrime(annotations) => {
+            let Some(prime) = &observed.prime else {
+                return Ok(());
+            };
+            let marks = Marks {
+                annotations,
+                ..Marks::default()
+            };
+            let outcome = write::mark(&context.client, prime, &marks).await;
+            outcome.trying("name the next checkpoint of", &about)
         }
         Action::CreatePrime(prime) => {
             let outcome = claims.create(&PostParams::default(), &prime).await;

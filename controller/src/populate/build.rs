@@ -7,15 +7,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use longshore_crds::names::{annotation, label, object};
 use longshore_crds::volume_source::VolumeImportSourceSpec;
 
+use crate::checkpoint;
 use crate::claim::{Claim as _, owner};
 use crate::custom::VOLUME_IMPORT_SOURCE;
 use crate::data_volume::render::source_annotations;
 
 /// What the claim says about the pods that work for it.
-const HANDED_ON: [&str; 9] = [
+const HANDED_ON: [&str; 10] = [
     annotation::POD_RETAIN,
     annotation::POD_PRIORITY_CLASS,
     annotation::POD_SERVICE_ACCOUNT,
+    // The source may name another one.
+    annotation::VDDK_IMAGE,
     annotation::VDDK_ARGS,
     annotation::POD_NODE_SELECTOR,
     annotation::POD_AFFINITY,
@@ -102,5 +105,11 @@ fn annotations(
     }
     let whence = source.source.clone().unwrap_or_default();
     all.extend(source_annotations(&whence.into()));
+    let stages = checkpoint::first(&source.checkpoints, source.final_checkpoint == Some(true));
+    all.extend(
+        stages
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
     all
 }

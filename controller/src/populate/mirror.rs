@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use longshore_crds::names::annotation;
 
+use crate::checkpoint;
 use crate::claim::{Changes, Claim as _};
 use crate::data_volume::progress;
 use crate::event::Trouble;
@@ -39,9 +40,12 @@ pub(super) fn pending(
                 trouble.message
             )
         }
-        None if prime.is_bound() => {
-            format!("target PVC {name} Pending and {prime_name}: it is being filled")
-        }
+        None if prime.is_bound() => match checkpoint::paused_at(prime) {
+            Some(copied) => {
+                format!("target PVC {name} Pending and {prime_name}: checkpoint {copied} is copied")
+            }
+            None => format!("target PVC {name} Pending and {prime_name}: it is being filled"),
+        },
         None => format!("target PVC {name} Pending and {prime_name} Pending"),
     }
 }
@@ -54,6 +58,7 @@ pub(super) fn mirrored(claim: &PersistentVolumeClaim, prime: &PersistentVolumeCl
             let value = prime.annotation(name).map(str::to_owned);
             ((*name).to_owned(), value)
         })
+        .chain(checkpoint::mirrored(claim, prime))
         .collect();
     let count = |claim: &PersistentVolumeClaim| -> Option<u32> {
         claim.annotation(annotation::POD_RESTARTS)?.parse().ok()

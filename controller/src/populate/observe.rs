@@ -8,6 +8,7 @@ use kube::api::Api;
 use longshore_crds::names::{annotation, object};
 
 use super::plan::{Observed, Source, is_prime_of};
+use crate::checkpoint;
 use crate::claim::{Claim as _, about, age};
 use crate::context::Context;
 use crate::custom::{VOLUME_IMPORT_SOURCE, raw};
@@ -68,8 +69,11 @@ pub(super) async fn observe(
     {
         observed.trouble = event::trouble(&context.client, namespace, prime).await?;
     }
-    if !claim.is_bound()
-        && observed.prime.is_none()
+    let is_asked_for = match &observed.prime {
+        None => !claim.is_bound(),
+        Some(_) => prime.is_some_and(|prime| checkpoint::stage(prime).is_some()),
+    };
+    if is_asked_for
         && let Some(populator) = claim.populator()
         && populator.kind == VOLUME_IMPORT_SOURCE.name
     {

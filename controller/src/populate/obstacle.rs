@@ -50,12 +50,11 @@ pub(super) fn source<'a>(
         let message = format!("the VolumeImportSource {name} is for the claim {target} only");
         return Err(awaited(message));
     }
-    if !spec.checkpoints.is_empty() {
-        return Err(Obstacle {
-            reason: reason::CHECKPOINTS_NOT_SUPPORTED,
-            message: "this version does not import checkpoints by populator: import the whole disk"
-                .to_owned(),
-        });
+    if !spec.checkpoints.is_empty() && target.is_none() {
+        // Upstream's rule: two claims could be at different stages.
+        return Err(invalid(
+            "with checkpoints it is for one claim: name it in targetClaim",
+        ));
     }
     let content = match spec.content_type.as_deref() {
         None | Some("" | "kubevirt") => ContentType::Kubevirt,
@@ -72,7 +71,9 @@ pub(super) fn source<'a>(
                 .to_owned(),
         });
     }
-    validate::source(&DataVolumeSource::from(whence), Some(content))
+    let whence = DataVolumeSource::from(whence);
+    validate::source(&whence, Some(content))
+        .and_then(|()| validate::checkpoints(&whence, &spec.checkpoints))
         .map_err(|message| invalid(&message))?;
     Ok(spec)
 }

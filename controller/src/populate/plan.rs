@@ -12,6 +12,7 @@
 //!           else -------------------------------> make the prime
 //! a prime: somebody else's ---------------------> wait, and say so
 //!          tell what is said of it
+//!          copied in stages --------------------> name the next one, if the source does
 //!          filled ------------------------------> hand its volume over
 //!          without its volume ------------------> prime away: another one follows
 //! ```
@@ -28,6 +29,7 @@ use super::build;
 use super::mirror::{image_labels, mirrored, pending};
 use super::observe::PATIENCE;
 use super::obstacle::{Obstacle, class, source};
+use crate::checkpoint;
 use crate::claim::{Changes, Claim, Populator, age, controller, missing};
 use crate::context::Class;
 use crate::custom::VOLUME_IMPORT_SOURCE;
@@ -44,7 +46,7 @@ pub(crate) struct Observed {
     pub(crate) claim: PersistentVolumeClaim,
     /// The claim of the prime's name, whoever made it.
     pub(crate) prime: Option<PersistentVolumeClaim>,
-    /// What the claim is to be filled from.
+    /// What the claim is to be filled from: until there is a prime, and where that is filled in stages.
     pub(crate) source: Source,
     /// The claim's class; `None` if there is none.
     pub(crate) class: Option<Class>,
@@ -83,6 +85,8 @@ pub(crate) enum Action {
     TellPrime(Note),
     /// Change annotations and labels of the claim.
     Mark(Marks),
+    /// Change annotations of the prime.
+    MarkPrime(Changes),
     /// Make the prime.
     CreatePrime(Box<PersistentVolumeClaim>),
     /// Make the observed volume the claim's.
@@ -118,7 +122,7 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         (None, _) => begin(observed, populator, now),
         // Another one is made once it is gone.
         (Some(_), Some(prime)) if prime.is_ending() => Plan::default(),
-        (Some(_), Some(prime)) => follow(observed, prime),
+        (Some(_), Some(prime)) => follow(observed, populator, prime),
         (Some(other), None) => {
             let message = format!(
                 "the claim {} is not of this one's populator: remove it",
@@ -173,6 +177,10 @@ fn bound(observed: &Observed, prime: Option<&PersistentVolumeClaim>) -> Vec<Acti
         (annotation::RUNNING_MESSAGE, "Import Complete"),
     ] {
         wanted.insert(name.to_owned(), Some(value.to_owned()));
+    }
+    if checkpoint::stage(claim).is_some() {
+        // What is handed over has all of them, and the prime that said so may be gone.
+        wanted.extend(checkpoint::finished(claim));
     }
     for name in [
         annotation::BOUND,
@@ -255,7 +263,7 @@ fn begin(observed: &Observed, populator: Populator<'_>, now: Timestamp) -> Plan 
 }
 
 /// Hands on what is said of the prime, and its volume once it is filled.
-fn follow(observed: &Observed, prime: &PersistentVolumeClaim) -> Plan {
+fn follow(observed: &Observed, populator: Populator<'_>, prime: &PersistentVolumeClaim) -> Plan {
     let claim = &observed.claim;
     let bound_to = observed.volume.as_ref().and_then(holder);
     let is_of = |claim: &PersistentVolumeClaim| bound_to.is_some_and(|uid| uid == claim.uid());
@@ -272,7 +280,9 @@ fn follow(observed: &Observed, prime: &PersistentVolumeClaim) -> Plan {
     let mut wanted = mirrored(claim, prime);
     let phase = prime.annotation(annotation::POD_PHASE);
     if !prime.is_filled() {
-        wanted.insert(annotation::POD_PHASE.to_owned(), phase.map(str::to_owned));
+        // A stage that was copied is not the whole: nobody shall read that here.
+        let told = phase.filter(|phase| *phase != "Succeeded");
+        wanted.insert(annotation::POD_PHASE.to_owned(), told.map(str::to_owned));
         if phase == Some("Failed") && claim.annotation(annotation::POD_PHASE) != phase {
             let text = format!("import into {} failed", claim.named());
             notes.push(Action::Tell(Note::warning(reason::POPULATION_FAILED, text)));
@@ -287,10 +297,15 @@ fn follow(observed: &Observed, prime: &PersistentVolumeClaim) -> Plan {
             notes.push(Action::Tell(note.of_prime(prime.named())));
         }
     }
+    let mut waits = pending(claim, prime, trouble);
+    if observed.source == Source::Missing && checkpoint::paused_at(prime).is_some() {
+        let name = populator.name;
+        waits = format!("{waits}, and there is no VolumeImportSource {name} to name the next one");
+    }
     for (name, value) in [
         (annotation::BOUND, "false".to_owned()),
         (annotation::BOUND_REASON, reason::PENDING.to_owned()),
-        (annotation::BOUND_MESSAGE, pending(claim, prime, trouble)),
+        (annotation::BOUND_MESSAGE, waits),
     ] {
         wanted.insert(name.to_owned(), Some(value));
     }
@@ -301,6 +316,10 @@ fn follow(observed: &Observed, prime: &PersistentVolumeClaim) -> Plan {
         actions.extend(notes);
         actions.extend(marks);
     }
+    let due = due(observed, prime);
+    if !due.is_empty() {
+        actions.push(Action::MarkPrime(due));
+    }
     if prime.is_filled() && is_of(prime) {
         actions.push(Action::Rebind);
     }
@@ -308,6 +327,19 @@ fn follow(observed: &Observed, prime: &PersistentVolumeClaim) -> Plan {
         actions,
         // Why it is not bound is told by events, which are not watched.
         again: prime.is_pending().then_some(PATIENCE),
+    }
+}
+
+/// What the source names next, for a prime that is filled in stages.
+fn due(observed: &Observed, prime: &PersistentVolumeClaim) -> Changes {
+    match &observed.source {
+        Source::There(source) if checkpoint::stage(prime).is_some() => checkpoint::due(
+            prime,
+            &source.checkpoints,
+            source.final_checkpoint == Some(true),
+        ),
+        // It rests until somebody makes another one.
+        Source::There(_) | Source::Unread | Source::Missing | Source::Unreadable => Changes::new(),
     }
 }
 

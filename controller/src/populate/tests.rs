@@ -1,5 +1,7 @@
 //! The populator's decisions, each as a table of what is seen and what is done about it.
 
+mod stages;
+
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, TypedObjectReference};
 use longshore_crds::names::{annotation, label, reason};
 use serde_json::{Value, json};
@@ -255,9 +257,19 @@ fn a_source_that_is_not_there_or_makes_no_sense_is_waited_for() {
             json!({"source": {"registry": {"imageStream": "s", "pullMethod": "node"}}}),
             reason::UNSUPPORTED_SOURCE,
         ),
+        // No web server has any; and those of one that has are for one claim.
         (
-            json!({"source": http_source, "checkpoints": checkpoints}),
-            reason::CHECKPOINTS_NOT_SUPPORTED,
+            json!({"source": http_source, "checkpoints": checkpoints, "targetClaim": "disk"}),
+            reason::ERR_SOURCE_NOT_VALID,
+        ),
+        (
+            json!({"source": stages::imageio(), "checkpoints": checkpoints}),
+            reason::ERR_SOURCE_NOT_VALID,
+        ),
+        (
+            json!({"source": stages::imageio(), "checkpoints": [{"previous": "a"}],
+                "targetClaim": "disk"}),
+            reason::ERR_SOURCE_NOT_VALID,
         ),
     ] {
         let observed = Observed {

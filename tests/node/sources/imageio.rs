@@ -14,13 +14,13 @@ use super::super::rig::{Case, case, data_volume, disk, holds, holds_sparse};
 use super::{annotated, fails, secret, volume};
 
 /// A folder with `base.raw`, and `top.qcow2` with changes on top of it.
-struct Disks {
+pub(super) struct Disks {
     folder: TempDir,
-    base: Vec<u8>,
+    pub(super) base: Vec<u8>,
 }
 
 impl Disks {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let folder = data::quick_dir();
         let base = disk(seed);
         let this = Self { folder, base };
@@ -56,7 +56,7 @@ impl Disks {
         this
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -79,7 +79,7 @@ fn nbd(server: &Server) -> String {
 }
 
 /// An engine whose disk is behind `server`; `None` where it is not installed.
-fn engine(case: &Case, server: &Server, size: usize) -> Option<FakeEngine> {
+pub(super) fn engine(case: &Case, server: &Server, size: usize) -> Option<FakeEngine> {
     let imageio = Imageio::start_on(case.address().parse().unwrap())?;
     let behaviour = Behaviour {
         parent: Some("image-1"),
@@ -93,13 +93,19 @@ fn engine(case: &Case, server: &Server, size: usize) -> Option<FakeEngine> {
     ))
 }
 
-fn source(engine: &FakeEngine, keys: &str) -> Value {
+pub(super) fn source(engine: &FakeEngine, keys: &str) -> Value {
     json!({"imageio": {
         "url": engine.api(), "diskId": "disk-1", "secretRef": keys, "insecureSkipVerify": true,
     }})
 }
 
-fn have_all() -> bool {
+/// What opens the engine, as the Secret `keys`.
+pub(super) fn keys(case: &Case) {
+    let keys = json!({"accessKeyId": USER, "secretKey": PASSWORD});
+    secret(case, "keys", &keys);
+}
+
+pub(super) fn have_all() -> bool {
     ["qemu-nbd", "qemu-img", "qemu-io"].into_iter().all(have)
 }
 
@@ -114,11 +120,7 @@ fn a_disk_of_ovirt_is_imported_by_a_claim_and_wrong_passwords_are_told() {
     let Some(engine) = engine(&case, &server, disks.base.len()) else {
         return;
     };
-    secret(
-        &case,
-        "keys",
-        &json!({"accessKeyId": USER, "secretKey": PASSWORD}),
-    );
+    keys(&case);
     secret(
         &case,
         "wrong",
@@ -159,11 +161,7 @@ fn a_disk_in_use_is_copied_checkpoint_by_checkpoint() {
     let Some(engine) = engine(&case, &before, disks.base.len()) else {
         return;
     };
-    secret(
-        &case,
-        "keys",
-        &json!({"accessKeyId": USER, "secretKey": PASSWORD}),
-    );
+    keys(&case);
     let folder = case.folder_for("warm");
     let mut warm = data_volume("warm", &source(&engine, "keys"));
     let first = json!({"previous": "", "current": "image-1"});

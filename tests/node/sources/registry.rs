@@ -15,7 +15,7 @@ use super::super::rig::{case, disk, holds_sparse, image};
 use super::{annotated, authorities, fails, secret, volume};
 
 /// One that wants the user `ann` and the password `s3cret`.
-struct Registry {
+pub(super) struct Registry {
     process: Child,
     address: SocketAddr,
     _folder: TempDir,
@@ -29,7 +29,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         // bcrypt of s3cret, with the least work there is.
@@ -65,8 +65,13 @@ impl Registry {
         }
     }
 
+    /// Host and port.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Copies an image there whose one layer has `disk` as `disk/disk.img`.
-    fn push(&self, disk: &[u8], name: &str) {
+    pub(super) fn push(&self, disk: &[u8], name: &str) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         std::fs::create_dir(path.join("disk")).unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::cargo;
+use crate::guest::packages;
 use crate::shell::Run;
 use crate::test::count::Count;
 use crate::{
@@ -212,10 +213,14 @@ fn node(count: &mut Count) -> Result<()> {
     // The node has no way to a registry, nor to anything else.
     test().arg("--no-run").check()?;
     let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
+    let [vsphere] = gotools::build(&gotools::VSPHERE, ["vsphere-simulator"])?;
+    let busybox = packages::plain("busybox-static")?.folder;
     let cluster = cluster::Running::node(&format!("test-{}", std::process::id()))?;
     // They wait for the node much more than they work.
     let run = test()
         .args(["--no-fail-fast", "--", "--test-threads=8"])
+        .env("LONGSHORE_VSPHERE_SIMULATOR", vsphere)
+        .env("LONGSHORE_BUSYBOX", busybox.join("bin/busybox"))
         .env("LONGSHORE_VERSITYGW", s3)
         .env("LONGSHORE_FAKE_GCS_SERVER", gcs);
     tests(cluster.within(&run)?, count)

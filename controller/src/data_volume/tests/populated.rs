@@ -31,6 +31,7 @@ fn with_source(claim: PersistentVolumeClaim, source: Source) -> Observed {
 fn there() -> Source {
     Source::There {
         uid: "source-1".to_owned(),
+        stages: (Vec::new(), false),
     }
 }
 
@@ -51,7 +52,8 @@ fn the_way_is_chosen_by_the_driver_and_kept() {
         (direct.clone(), false, "false"),
         (json!({"source": http(), "pvc": named}), true, "false"),
         (external, true, "false"),
-        (staged, true, "false"),
+        (staged.clone(), true, "true"),
+        (staged, false, "false"),
     ] {
         let mut fresh = volume_of(&spec, &json!({}));
         fresh.meta.annotations = None;
@@ -159,6 +161,118 @@ fn what_it_is_filled_from_is_there_until_it_is_filled() {
             (makes, deletes),
             "{plan:?}"
         );
+    }
+}
+
+fn warm(names: &[&str], end: bool) -> Value {
+    let before = [""].iter().chain(names);
+    let list: Vec<Value> = names
+        .iter()
+        .zip(before)
+        .map(|(current, previous)| json!({"previous": previous, "current": current}))
+        .collect();
+    json!({"pvc": pvc(), "checkpoints": list, "finalCheckpoint": end,
+        "source": {"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
+            "insecureSkipVerify": true}}})
+}
+
+#[test]
+fn what_it_is_filled_from_lists_the_stages_that_the_volume_lists() {
+    let volume = |names: &[&str], end| {
+        volume_of(
+            &warm(names, end),
+            &json!({annotation::USE_POPULATOR: "true"}),
+        )
+    };
+    let first = plan(&seen(volume(&["a"], false), None), NOW);
+    let claim = created(&first).unwrap();
+    assert_eq!(
+        claim.annotation(annotation::CHECKPOINT),
+        None,
+        "the prime has it"
+    );
+    let known = |names: &[&str], end| {
+        let spec: longshore_crds::DataVolumeSpec =
+            serde_json::from_value(warm(names, end)).unwrap();
+        Source::There {
+            uid: "source-1".to_owned(),
+            stages: (spec.checkpoints, end),
+        }
+    };
+    let changes = |volume: Volume, source| {
+        let observed = Observed {
+            source,
+            ..seen(volume, Some(claim_of("Pending", &json!({}))))
+        };
+        plan(&observed, NOW).actions
+    };
+    let made = changes(volume(&["a", "b"], true), Source::Missing);
+    let source = made.iter().find_map(|action| match action {
+        Action::CreateSource(source) => Some(serde_json::to_value(source).unwrap()),
+        _ => None,
+    });
+    let spec = &source.unwrap()["spec"];
+    assert_eq!(spec["checkpoints"], warm(&["a", "b"], true)["checkpoints"]);
+    assert_eq!(spec["finalCheckpoint"], true);
+    assert_eq!(spec["targetClaim"], "disk");
+    for (now, then, differs) in [
+        ((&["a"][..], false), (&["a"][..], false), false),
+        ((&["a"], true), (&["a"], false), true),
+        ((&["a", "b"], false), (&["a"], false), true),
+        ((&["a"], false), (&[], false), true),
+    ] {
+        let actions = changes(volume(now.0, now.1), known(then.0, then.1));
+        let marks = actions.iter().find_map(|action| match action {
+            Action::MarkSource { uid, stages } => Some((uid.as_str(), stages)),
+            _ => None,
+        });
+        assert_eq!(marks.is_some(), differs, "{now:?} {then:?}: {actions:?}");
+        if let Some((uid, stages)) = marks {
+            assert_eq!(uid, "source-1");
+            assert_eq!(stages["checkpoints"], warm(now.0, now.1)["checkpoints"]);
+            assert_eq!(stages["finalCheckpoint"], now.1);
+        }
+        // The claim itself is the populator's.
+        let marks_claim = |action: &Action| matches!(action, Action::MarkClaim(_));
+        assert!(!actions.iter().any(marks_claim), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_volume_rests_while_the_prime_of_its_claim_does() {
+    let says = |copied: bool, last: &str| {
+        let mut all = json!({
+            annotation::CHECKPOINT: "a", annotation::CHECKPOINT_PREVIOUS: "",
+            annotation::CHECKPOINT_FINAL: last, annotation::PRIME: "prime-claim-1",
+            annotation::BOUND_MESSAGE: "target PVC disk Pending", annotation::RUNNING: "false",
+        });
+        if copied {
+            all[format!("{}a", annotation::CHECKPOINT_COPIED)] = json!("pod");
+        } else {
+            all[annotation::POD_PHASE] = json!("Running");
+        }
+        all
+    };
+    let done = json!({annotation::CHECKPOINTS_DONE: "true", annotation::PRIME: "prime-claim-1"});
+    for (names, end, annotations, phase) in [
+        (&["a"][..], false, says(false, "false"), "ImportInProgress"),
+        (&["a"], false, says(true, "false"), "Paused"),
+        // The populator is about to name the next one, or to end it.
+        (&["a", "b"], false, says(true, "false"), "ImportScheduled"),
+        (&["a"], true, says(true, "false"), "ImportScheduled"),
+        // Its volume is on its way.
+        (&["a"], true, done, "ImportScheduled"),
+    ] {
+        let volume = volume_of(
+            &warm(names, end),
+            &json!({annotation::USE_POPULATOR: "true"}),
+        );
+        let observed = Observed {
+            source: Source::Unread,
+            ..seen(volume, Some(claim_of("Pending", &annotations)))
+        };
+        let status = plan(&observed, NOW).status.unwrap();
+        assert_eq!(status.phase.as_deref(), Some(phase), "{annotations}");
     }
 }
 

@@ -1,0 +1,200 @@
+//! Disks of VMware machines: nbdkit and its plugin as they are in the importer's image, a stand-in for VMware's
+//! library that an image brings, and govmomi's simulator with a fake of changed block tracking.
+
+use std::net::SocketAddr;
+
+use longshore_tests::data;
+use longshore_tests::program::have;
+use longshore_tests::stores::find;
+use longshore_tests::vddk::{FOLDER, library};
+use longshore_tests::vsphere::{PASSWORD, Simulator, USER};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::super::images::load;
+use super::super::provisioned;
+use super::super::rig::{Case, case, data_volume, disk, holds, holds_sparse};
+use super::{annotated, secret, volume};
+
+/// A machine whose disk has two snapshots, and an image with a library that can read them.
+pub(super) struct Farm {
+    simulator: Simulator,
+    address: SocketAddr,
+    library: String,
+    /// The disk in each of them. Nothing was written after the second.
+    pub(super) states: [Vec<u8>; 2],
+    _states: TempDir,
+}
+
+impl Farm {
+    /// `None` where something is not installed.
+    pub(super) fn new(case: &Case, seed: u64) -> Option<Self> {
+        if !have("cc") {
+            return None;
+        }
+        let busybox = find("LONGSHORE_BUSYBOX", "busybox")?;
+        let first = disk(seed);
+        let mut second = first.clone();
+        // Data where there was none, none where there was, and a few bytes.
+        second[7 << 20..8 << 20].copy_from_slice(&data::disk(1 << 20, seed + 50));
+        second[2 << 20..3 << 20].fill(0);
+        second[100..105].copy_from_slice(b"later");
+        let folder = data::quick_dir();
+        for (name, state) in [("1.raw", &first), ("2.raw", &second)] {
+            std::fs::write(folder.path().join(name), state).unwrap();
+        }
+        let simulator = Simulator::start(folder.path())?;
+        let made = folder.path().join(FOLDER);
+        library(
+            &made,
+            &[
+                (simulator.snapshot(1), &first),
+                (simulator.snapshot(2), &second),
+                ("now", &second),
+            ],
+        );
+        let mut layer = tar::Builder::new(Vec::new());
+        layer.append_dir_all(FOLDER, &made).unwrap();
+        layer.append_path_with_name(busybox, "bin/busybox").unwrap();
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        layer.append_link(&mut link, "bin/cp", "busybox").unwrap();
+        // What such images run: upstream's documentation has it.
+        let config = json!({
+            "Entrypoint": ["cp", "-r", format!("/{FOLDER}"), "/opt"], "Env": ["PATH=/bin"],
+        });
+        let reference = format!("longshore.test/vddk-stand-in:{seed}");
+        load(case, &reference, &layer.into_inner().unwrap(), &config);
+        secret(
+            case,
+            "vmware",
+            &json!({"accessKeyId": USER, "secretKey": PASSWORD}),
+        );
+        Some(Self {
+            address: simulator.at(case.address()),
+            simulator,
+            library: reference,
+            states: [first, second],
+            _states: folder,
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    pub(super) fn source(&self) -> Value {
+        json!({"vddk": {
+            "url": self.url(), "uuid": self.simulator.uuid(),
+            "backingFile": self.simulator.file(), "thumbprint": self.simulator.thumbprint(),
+            "secretRef": "vmware", "initImageURL": self.library,
+        }})
+    }
+
+    /// A claim that asks for the same.
+    fn annotate(&self, case: &Case, name: &str, more: &[(&str, &str)]) {
+        let url = self.url();
+        let own = [
+            ("import.source", "vddk"),
+            ("import.endpoint", &url),
+            ("import.uuid", self.simulator.uuid()),
+            ("import.backingFile", self.simulator.file()),
+            ("import.vddk.thumbprint", self.simulator.thumbprint()),
+            ("import.secretName", "vmware"),
+            ("pod.vddk.initimageurl", &self.library),
+        ];
+        annotated(case, name, &[&own[..], more].concat());
+    }
+
+    /// The two stages of a copy.
+    fn checkpoints(&self) -> [Value; 2] {
+        let (first, second) = (self.simulator.snapshot(1), self.simulator.snapshot(2));
+        [
+            json!({"previous": "", "current": first}),
+            json!({"previous": first, "current": second}),
+        ]
+    }
+
+    /// Every session was ended.
+    fn is_left(&self) {
+        let count = |method| self.simulator.calls(method);
+        assert_eq!(count("Login"), count("Logout"));
+    }
+}
+
+#[test]
+fn a_disk_of_vmware_is_copied_to_files_and_devices_with_the_library_of_an_image() {
+    let Some(case) = case() else { return };
+    let Some(farm) = Farm::new(&case, 91) else {
+        return;
+    };
+    let disk = &farm.states[1];
+    let (one, other) = (case.folder_for("volume"), case.folder_for("claim"));
+    volume(&case, "volume", &farm.source());
+    let mut device = data_volume("device", &farm.source());
+    device["metadata"]["annotations"] = json!({"cdi.kubevirt.io/storage.usePopulator": "false"});
+    device["spec"]["pvc"] = provisioned::claim_spec("csi", "Block");
+    case.apply(&device);
+    farm.annotate(&case, "claim", &[]);
+    case.succeeded("volume");
+    holds_sparse(&one, disk);
+    case.filled("claim");
+    holds_sparse(&other, disk);
+    case.succeeded("device");
+    case.claim_holds("device", "Block", disk);
+    farm.is_left();
+    let seen = case.ask(&["get", "dv,pvc,pods,events", "-o", "json"]);
+    assert!(!seen.contains("sesame"));
+}
+
+#[test]
+fn a_disk_of_vmware_in_use_is_copied_in_two_stages_of_which_the_second_has_what_changed() {
+    let Some(case) = case() else { return };
+    let Some(farm) = Farm::new(&case, 93) else {
+        return;
+    };
+    let (one, other) = (case.folder_for("warm"), case.folder_for("claim"));
+    let [first, second] = farm.checkpoints();
+    let mut warm = data_volume("warm", &farm.source());
+    warm["spec"]["checkpoints"] = json!([first]);
+    warm["spec"]["finalCheckpoint"] = json!(false);
+    case.apply(&warm);
+    let (before, after) = (farm.simulator.snapshot(1), farm.simulator.snapshot(2));
+    let stage = |current, previous, last| {
+        [
+            ("checkpoint.current", current),
+            ("checkpoint.previous", previous),
+            ("checkpoint.final", last),
+        ]
+    };
+    farm.annotate(&case, "claim", &stage(before, "", "false"));
+    case.wait("dv/warm", ".status.phase", "Paused");
+    holds(&one.join("disk.img"), &farm.states[0], 0);
+    let copied = format!("checkpoint.copied.{before}").replace('.', "\\.");
+    let copied = format!("{{.metadata.annotations.cdi\\.kubevirt\\.io/storage\\.{copied}}}");
+    case.wait_for("pvc/claim", &format!("jsonpath={copied}"));
+    holds(&other.join("disk.img"), &farm.states[0], 0);
+    assert_eq!(farm.simulator.calls("QueryChangedDiskAreas"), 0);
+    let more = json!({"spec": {"checkpoints": [first, second], "finalCheckpoint": true}});
+    case.ask(&[
+        "patch",
+        "dv",
+        "warm",
+        "--type=merge",
+        "-p",
+        &more.to_string(),
+    ]);
+    let mut next = vec!["annotate".to_owned(), "--overwrite".to_owned()];
+    next.push("pvc/claim".to_owned());
+    for (name, value) in stage(after, before, "true") {
+        next.push(format!("cdi.kubevirt.io/storage.{name}={value}"));
+    }
+    case.ask(&next.iter().map(String::as_str).collect::<Vec<_>>());
+    case.succeeded("warm");
+    holds(&one.join("disk.img"), &farm.states[1], 0);
+    case.filled("claim");
+    holds(&other.join("disk.img"), &farm.states[1], 0);
+    assert!(farm.simulator.calls("QueryChangedDiskAreas") >= 2);
+    farm.is_left();
+}
