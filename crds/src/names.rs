@@ -330,6 +330,10 @@ pub mod object {
     pub const CDI: &str = "cdi";
     /// The one `CDIConfig`.
     pub const CONFIG: &str = "config";
+    /// The `ConfigMap` beside the controller that names an image with VMware's library for all.
+    pub const VDDK_CONFIG: &str = "v2v-vmware";
+    /// Its key with the image.
+    pub const VDDK_CONFIG_KEY: &str = "vddk-init-image";
     /// Our own deployment.
     pub const DEPLOYMENT: &str = "cdi-deployment";
     /// The deployment of upstream's operator.

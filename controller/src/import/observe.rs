@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
-use longshore_crds::names::annotation;
+use longshore_crds::names::{annotation, object};
 
 use super::plan::{Observed, belongs, is_kept, is_left_over};
 use super::pod::is_held;
+use super::source::lacks_vddk;
 use crate::checkpoint;
 use crate::claim::{Claim as _, about, age, controller};
 use crate::context::Context;
@@ -60,9 +61,13 @@ pub(super) async fn observe(
         binds_late: false,
         honors_first_consumer: context.installation().honors_first_consumer(),
         was_filled: false,
+        vddk: None,
         wait: None,
     };
     let claim = &observed.claim;
+    if lacks_vddk(claim) && !claim.is_filled() && !claim.is_ending() {
+        observed.vddk = vddk_image(context).await?;
+    }
     match &observed.pod {
         Some(pod) if is_held(pod) => {
             observed.users = users_beside(context, claim, pod).await?;
@@ -93,6 +98,17 @@ pub(super) async fn observe(
         None => {}
     }
     Ok(Some(observed))
+}
+
+/// The image with VMware's library that an administrator named for all.
+async fn vddk_image(context: &Context) -> Result<Option<String>> {
+    let (home, name) = (&context.settings.namespace, object::VDDK_CONFIG);
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), home);
+    let about = format!("ConfigMap {home}/{name} with the image of VMware's library");
+    let found = maps.get_opt(name).await.trying("read", &about)?;
+    let data = found.and_then(|map| map.data).unwrap_or_default();
+    let image = data.get(object::VDDK_CONFIG_KEY).map(|text| text.trim());
+    Ok(image.filter(|image| !image.is_empty()).map(str::to_owned))
 }
 
 /// The names that its pod can have: that of what it is to do now, and that of what was begun.

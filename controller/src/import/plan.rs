@@ -35,7 +35,7 @@ use super::pod::{is_held, other_gates};
 use super::progress;
 use super::said::{Said, said};
 use super::scrape::Heard;
-use super::source::{Request, request};
+use super::source::{Refusal, Request, request};
 use crate::checkpoint;
 use crate::claim::{Changes, Claim, age, missing};
 use crate::event::{Note, Trouble};
@@ -68,6 +68,8 @@ pub(crate) struct Observed {
     pub(crate) honors_first_consumer: bool,
     /// The claim's volume remembers that it was filled.
     pub(crate) was_filled: bool,
+    /// Image with VMware's library, for a claim that names none.
+    pub(crate) vddk: Option<String>,
     /// It is not its turn yet.
     pub(super) wait: Option<Wait>,
 }
@@ -117,7 +119,7 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         // A claim stays as long as a pod uses it, so its own pod must not.
         return ours.and_then(end).into_iter().collect::<Vec<_>>().into();
     }
-    let Some(request) = request(claim) else {
+    let Some(request) = request(claim, observed.vddk.as_deref()) else {
         return Plan::default();
     };
     if claim.populator().is_some() {
@@ -140,7 +142,15 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
     }
     let request = match request {
         Ok(request) => request,
-        Err(refusal) => return stopped(claim, refusal.reason(), &refusal.to_string()).into(),
+        Err(refusal) => {
+            let stopped = stopped(claim, refusal.reason(), &refusal.to_string());
+            // An image may be named where nobody watches.
+            let again = (refusal == Refusal::NoVddk).then_some(USERS_PAUSE);
+            return Plan {
+                actions: stopped,
+                again,
+            };
+        }
     };
     let paused =
         checkpoint::stage(claim).filter(|stage| checkpoint::is_copied(claim, &stage.current));

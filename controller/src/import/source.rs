@@ -7,7 +7,7 @@ use longshore_crds::contract::{
     CacheMode, ContentType, Headers, Import, Overhead, Proxy, Pull, Resume, Secret, Source, Tls,
     Vmware,
 };
-use longshore_crds::names::{annotation, reason};
+use longshore_crds::names::{annotation, object, reason};
 
 use super::pod::{DONE_FILE, IN_REGISTRY, Odd, Own, READY_FILE, VDDK_ARGUMENTS, VDDK_LIBRARY};
 use crate::checkpoint;
@@ -53,8 +53,10 @@ pub(crate) enum Refusal {
         annotation: &'static str,
     },
     #[error(
-        "VMware's library is not part of this: name an image that has it in the annotation {}",
-        annotation::VDDK_IMAGE
+        "waiting for {} configmap or {} annotation for VDDK image: VMware's library is not part of this. The ConfigMap is in the namespace of the controller, and the image its {}",
+        object::VDDK_CONFIG,
+        annotation::VDDK_IMAGE,
+        object::VDDK_CONFIG_KEY
     )]
     NoVddk,
     #[error(transparent)]
@@ -97,18 +99,35 @@ impl Request {
     }
 }
 
-/// Reads a claim; `None` if it wants no import at all.
-pub(crate) fn request(claim: &PersistentVolumeClaim) -> Option<Result<Request, Refusal>> {
+/// Reads a claim; `None` if it wants no import at all. `vddk` is the image with VMware's library for those that
+/// name none.
+pub(crate) fn request(
+    claim: &PersistentVolumeClaim,
+    vddk: Option<&str>,
+) -> Option<Result<Request, Refusal>> {
     let word = claim.annotation(annotation::IMPORT_SOURCE);
     let address = claim.annotation(annotation::IMPORT_ENDPOINT);
     if word.is_none() && address.is_none() {
         return None;
     }
-    let source = source(claim, word.unwrap_or("http"));
-    Some(source.and_then(|source| Ok(whole(claim, source, Own::of(claim).map_err(Refusal::Pod)?))))
+    let image = owned(claim, annotation::VDDK_IMAGE).or_else(|| vddk.map(str::to_owned));
+    let source = source(claim, word.unwrap_or("http"), image.is_some());
+    Some(source.and_then(|source| {
+        let own = Own::of(claim).map_err(Refusal::Pod)?;
+        Ok(Request {
+            vddk_image: image,
+            ..whole(claim, source, own)
+        })
+    }))
 }
 
-fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> {
+/// Whether it takes VMware's library, and does not say from where.
+pub(super) fn lacks_vddk(claim: &PersistentVolumeClaim) -> bool {
+    claim.annotation(annotation::IMPORT_SOURCE) == Some("vddk")
+        && owned(claim, annotation::VDDK_IMAGE).is_none()
+}
+
+fn source(claim: &PersistentVolumeClaim, word: &str, has_vddk: bool) -> Result<Source, Refusal> {
     let endpoint = |source_kind| {
         let endpoint = needed(claim, source_kind, annotation::IMPORT_ENDPOINT)?;
         Ok(Secret::from(endpoint))
@@ -145,7 +164,7 @@ fn source(claim: &PersistentVolumeClaim, word: &str) -> Result<Source, Refusal> 
             checkpoint,
         },
         "vddk" => {
-            if owned(claim, annotation::VDDK_IMAGE).is_none() {
+            if !has_vddk {
                 return Err(Refusal::NoVddk);
             }
             let arguments = owned(claim, annotation::VDDK_ARGS);
@@ -218,7 +237,7 @@ fn whole(claim: &PersistentVolumeClaim, source: Source, own: Own) -> Request {
         secret: owned(claim, annotation::IMPORT_SECRET),
         certificates: owned(claim, annotation::IMPORT_CERTIFICATES),
         secret_headers: numbered(claim, annotation::IMPORT_SECRET_HEADER),
-        vddk_image: owned(claim, annotation::VDDK_IMAGE),
+        vddk_image: None,
         vddk_arguments: owned(claim, annotation::VDDK_ARGS),
         own,
         immediately: claim.annotation(annotation::BIND_IMMEDIATE).is_some(),

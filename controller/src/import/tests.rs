@@ -51,6 +51,7 @@ fn seen(claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
         binds_late: true,
         honors_first_consumer: true,
         was_filled: false,
+        vddk: None,
         wait: None,
     }
 }
@@ -392,7 +393,7 @@ fn what_a_killed_worker_leaves_is_bound_to_its_claim() {
     let made = |mode: &str, source: &str| {
         let mut claim = claim("Bound", &json!({annotation::IMPORT_SOURCE: source}));
         claim.spec.as_mut().unwrap().volume_mode = Some(mode.to_owned());
-        let request = request(&claim).unwrap().unwrap();
+        let request = request(&claim, None).unwrap().unwrap();
         pod(&claim, &request, &Workload::default())
     };
     let own = |pod: &Pod| {

@@ -105,7 +105,8 @@ pub(super) fn kubectl(programs: &Programs, place: &Place) -> Run {
     Run::new(&programs.kubectl)
         .arg("--kubeconfig")
         .arg(place.kubeconfig())
-        .arg("--request-timeout=5s")
+        // On a busy machine the server takes its time for the schema that `apply` asks for.
+        .arg("--request-timeout=30s")
         .quiet()
 }
 

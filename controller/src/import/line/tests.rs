@@ -33,7 +33,7 @@ fn claim(second: u8, host: &str, node: Option<&str>) -> PersistentVolumeClaim {
 }
 
 fn made(claim: &PersistentVolumeClaim, phase: &str) -> Pod {
-    let request = request(claim).unwrap().unwrap();
+    let request = request(claim, None).unwrap().unwrap();
     let mut pod = pod(claim, &request, &Workload::default());
     pod.status = serde_json::from_value(json!({"phase": phase})).unwrap();
     pod
@@ -44,7 +44,7 @@ fn asks(line: &Line, claim: &PersistentVolumeClaim, limits: Limits, now: i64) ->
 }
 
 fn import(claim: &PersistentVolumeClaim) -> Import {
-    request(claim).unwrap().unwrap().import
+    request(claim, None).unwrap().unwrap().import
 }
 
 const ONE: Limits = Limits {

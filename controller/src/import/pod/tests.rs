@@ -47,7 +47,7 @@ fn workload() -> Workload {
 
 fn made(mode: &str, annotations: &Value) -> Value {
     let claim = claim(mode, annotations);
-    let request = request(&claim).unwrap().unwrap();
+    let request = request(&claim, None).unwrap().unwrap();
     serde_json::to_value(pod(&claim, &request, &workload())).unwrap()
 }
 
@@ -198,7 +198,9 @@ fn settings_of_a_pod_that_make_no_sense_are_refused_by_name() {
         (annotation::POD_RESOURCES, "[]"),
     ] {
         let asked = json!({annotation::IMPORT_ENDPOINT: "https://h/disk", name: text});
-        let refusal = request(&claim("Filesystem", &asked)).unwrap().unwrap_err();
+        let refusal = request(&claim("Filesystem", &asked), None)
+            .unwrap()
+            .unwrap_err();
         assert_eq!(refusal.reason(), "InvalidPodSettings");
         assert!(refusal.to_string().contains(name), "{refusal}");
     }

@@ -60,7 +60,7 @@ fn a_stage_has_a_pod_of_its_own_that_is_told_which() {
     for of_before in [annotation::POD_PHASE, annotation::PROGRESS] {
         assert_eq!(changes[of_before], None);
     }
-    let request = request(&claim).unwrap().unwrap();
+    let request = request(&claim, None).unwrap().unwrap();
     let Source::Imageio { checkpoint, .. } = &request.import.source else {
         panic!("{request:?}")
     };
