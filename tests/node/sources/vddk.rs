@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::super::images::load;
 use super::super::provisioned;
-use super::super::rig::{Case, case, data_volume, disk, holds, holds_sparse};
+use super::super::rig::{Case, case, case_alone, data_volume, disk, holds, holds_sparse};
 use super::{annotated, secret, volume};
 
 /// A machine whose disk has two snapshots, and an image with a library that can read them.
@@ -92,6 +92,11 @@ impl Farm {
         }})
     }
 
+    /// What says where the library is.
+    fn image(&self) -> (&'static str, &str) {
+        ("pod.vddk.initimageurl", &self.library)
+    }
+
     /// A claim that asks for the same.
     fn annotate(&self, case: &Case, name: &str, more: &[(&str, &str)]) {
         let url = self.url();
@@ -102,7 +107,6 @@ impl Farm {
             ("import.backingFile", self.simulator.file()),
             ("import.vddk.thumbprint", self.simulator.thumbprint()),
             ("import.secretName", "vmware"),
-            ("pod.vddk.initimageurl", &self.library),
         ];
         annotated(case, name, &[&own[..], more].concat());
     }
@@ -136,7 +140,7 @@ fn a_disk_of_vmware_is_copied_to_files_and_devices_with_the_library_of_an_image(
     device["metadata"]["annotations"] = json!({"cdi.kubevirt.io/storage.usePopulator": "false"});
     device["spec"]["pvc"] = provisioned::claim_spec("csi", "Block");
     case.apply(&device);
-    farm.annotate(&case, "claim", &[]);
+    farm.annotate(&case, "claim", &[farm.image()]);
     case.succeeded("volume");
     holds_sparse(&one, disk);
     case.filled("claim");
@@ -168,7 +172,12 @@ fn a_disk_of_vmware_in_use_is_copied_in_two_stages_of_which_the_second_has_what_
             ("checkpoint.final", last),
         ]
     };
-    farm.annotate(&case, "claim", &stage(before, "", "false"));
+    let first_stage = stage(before, "", "false");
+    farm.annotate(
+        &case,
+        "claim",
+        &[&[farm.image()], &first_stage[..]].concat(),
+    );
     case.wait("dv/warm", ".status.phase", "Paused");
     holds(&one.join("disk.img"), &farm.states[0], 0);
     let copied = format!("checkpoint.copied.{before}").replace('.', "\\.");
@@ -197,4 +206,69 @@ fn a_disk_of_vmware_in_use_is_copied_in_two_stages_of_which_the_second_has_what_
     holds(&other.join("disk.img"), &farm.states[1], 0);
     assert!(farm.simulator.calls("QueryChangedDiskAreas") >= 2);
     farm.is_left();
+}
+
+#[test]
+fn a_claim_whose_prime_is_filled_in_two_stages_gets_its_volume_after_the_second() {
+    let Some(case) = case() else { return };
+    let Some(farm) = Farm::new(&case, 95) else {
+        return;
+    };
+    let [first, second] = farm.checkpoints();
+    let mut warm = data_volume("warm", &farm.source());
+    warm["spec"]["pvc"] = provisioned::claim_spec("csi", "Block");
+    warm["spec"]["checkpoints"] = json!([first]);
+    warm["spec"]["finalCheckpoint"] = json!(false);
+    case.apply(&warm);
+    case.wait("dv/warm", ".status.phase", "Paused");
+    let claim = case.get("pvc/warm");
+    assert_eq!(claim["status"]["phase"], "Pending", "{claim}");
+    let prime = format!("prime-{}", claim["metadata"]["uid"].as_str().unwrap());
+    case.claim_holds(&prime, "Block", &farm.states[0]);
+    let more = json!({"spec": {"checkpoints": [first, second], "finalCheckpoint": true}});
+    case.ask(&[
+        "patch",
+        "dv",
+        "warm",
+        "--type=merge",
+        "-p",
+        &more.to_string(),
+    ]);
+    case.succeeded("warm");
+    case.claim_holds("warm", "Block", &farm.states[1]);
+    case.wait_for(&format!("pvc/{prime}"), "delete");
+    assert!(farm.simulator.calls("QueryChangedDiskAreas") >= 1);
+    farm.is_left();
+}
+
+/// What says for the whole cluster where the library is, for as long as this is there.
+struct ForAll<'a>(&'a Case);
+
+impl Drop for ForAll<'_> {
+    fn drop(&mut self) {
+        let delete = ["delete", "configmap", "v2v-vmware", "--ignore-not-found"];
+        self.0
+            .everywhere(&[&["--namespace", "cdi"], &delete[..]].concat());
+    }
+}
+
+#[test]
+fn a_claim_that_names_no_library_waits_for_the_one_that_is_for_all() {
+    // Others test that there is none.
+    let Some(case) = case_alone() else { return };
+    let Some(farm) = Farm::new(&case, 97) else {
+        return;
+    };
+    let folder = case.folder_for("claim");
+    farm.annotate(&case, "claim", &[]);
+    let why = ".metadata.annotations.cdi\\.kubevirt\\.io/storage\\.condition\\.running\\.reason";
+    case.wait("pvc/claim", why, "AwaitingVDDK");
+    let _for_all = ForAll(&case);
+    case.apply(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "v2v-vmware", "namespace": "cdi"},
+        "data": {"vddk-init-image": farm.library},
+    }));
+    case.filled("claim");
+    holds_sparse(&folder, &farm.states[1]);
 }
