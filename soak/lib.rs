@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod chaos;
 mod dice;
 mod differential;
 mod kills;
@@ -25,6 +26,8 @@ enum Command {
     Differential(differential::Args),
     /// The command, killed at random moments: no target looks complete when it is not
     Kills(kills::Args),
+    /// Imports on a node where everything is killed at random: nothing wrong, stuck or left in the end
+    Chaos(chaos::Args),
 }
 
 /// Runs what the command line asks for.
@@ -32,6 +35,7 @@ pub fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Differential(args) => differential::run(&args),
         Command::Kills(args) => kills::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

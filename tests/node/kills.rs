@@ -168,3 +168,38 @@ fn a_node_whose_kubelet_and_containerd_are_killed_finishes_what_it_began() {
     case.succeeded("next");
     holds_sparse(&folder, &disk);
 }
+
+#[test]
+fn a_node_that_loses_its_power_goes_on_with_what_it_has_of_a_disk() {
+    let Some(case) = case_alone() else { return };
+    let (disk, page, rate) = slow(37);
+    let server = case.serve(page);
+    let folder = case.folder_for("cut");
+    case.apply(&kept("cut", &server));
+    case.wait("dv/cut", ".status.phase", "ImportInProgress");
+    let pod = case.get("pod/importer-cut");
+    noted(&folder);
+    case.cut_power();
+    rate.lift();
+    goes_on(&case, "cut", &disk, &folder, &server);
+    let same = case.get("pod/importer-cut");
+    assert_eq!(same["metadata"]["uid"], pod["metadata"]["uid"]);
+    // What else ran on the node does again, and it takes new work.
+    let ready = [
+        "wait",
+        "pods",
+        "--all",
+        "--for=condition=Ready",
+        "--timeout=60s",
+    ];
+    for namespace in ["kube-system", "local-path-storage", "cdi"] {
+        case.everywhere(&[&["-n", namespace][..], &ready].concat());
+    }
+    let disk = self::disk(38);
+    let server = case.serve(Page::of(disk.clone()));
+    let mut volume = data_volume("next", &http(&server));
+    volume["spec"]["pvc"]["storageClassName"] = json!("csi");
+    volume["spec"]["pvc"]["resources"]["requests"]["storage"] = json!("64Mi");
+    case.apply(&volume);
+    case.succeeded("next");
+}

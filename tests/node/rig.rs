@@ -171,6 +171,13 @@ impl Case {
         kill(&[process]);
     }
 
+    /// Cuts the node's power: all that runs on it is gone at once. Ends when it starts again.
+    pub(crate) fn cut_power(&self) {
+        let asked = self.node.folder.join("reboot");
+        std::fs::write(&asked, "").unwrap();
+        eventually("power", || (!asked.exists()).then_some(()));
+    }
+
     /// Where the CSI driver keeps its volumes.
     pub(crate) fn driver_folder(&self) -> PathBuf {
         self.node.folder.join("csi")

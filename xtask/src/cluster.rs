@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
-use self::control::{Api, Programs};
+use self::control::{Api, Control, Programs};
 use self::pki::Pki;
 use self::place::{Place, State};
 use crate::gotools::{self, COREDNS, CSI, KUBERNETES, LOCAL_PATH};
@@ -29,6 +29,7 @@ pub(crate) mod image;
 mod node;
 mod pki;
 mod place;
+mod power;
 mod report;
 mod volumes;
 mod watched;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Status(Which),
     /// End a cluster and remove everything of it
     Down(Which),
+    /// Cut the power of a cluster's node, and start it again
+    Reboot(Which),
     /// Import an image by a data volume, with a live view and where the time went
     Demo(demo::Args),
     /// Measure how long each step of an import takes, and write it down
@@ -75,6 +78,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Status(which) => status(&Place::of(&which.name)?),
         Command::Down(which) => down(&Place::of(&which.name)?),
         Command::Up(which) => up(&Place::of(&which.name)?),
+        Command::Reboot(which) => power::ask(&Place::of(&which.name)?),
         Command::Node(which) => node::run(&Place::of(&which.name)?.inside()),
         Command::Demo(args) => demo::run(args),
         Command::Report(args) => report::run(args),
@@ -311,7 +315,7 @@ fn begin(place: &Place, programs: &Programs) -> Result<()> {
         advertised: "127.0.0.1".to_owned(),
     };
     let pki = Pki::make(place, &api.address, None)?;
-    control::start(place, programs, &pki, &api)
+    Control::new(place, programs, &pki, &api)?.start().map(drop)
 }
 
 fn status(place: &Place) -> Result<()> {

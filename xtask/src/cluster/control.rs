@@ -66,38 +66,106 @@ pub(super) fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// Starts etcd, the API server and the controller manager, each when the one before it is ready.
-pub(super) fn start(place: &Place, programs: &Programs, pki: &Pki, api: &Api) -> Result<()> {
-    let (client_port, peer_port) = (free_port()?, free_port()?);
-    let etcd = place.start(
-        "etcd",
-        etcd(&programs.etcd, &place.make("etcd")?, client_port, peer_port),
-    )?;
-    let etcd_url = format!("http://127.0.0.1:{client_port}");
-    let server = place.start(
-        "kube-apiserver",
-        api_server(&programs.api_server, pki, api, &etcd_url),
-    )?;
-    pki.kubeconfig("admin", &api.url(), &place.kubeconfig())?;
-    wait(place, "the API server", &[etcd, server], || {
-        kubectl(programs, place)
-            .args(["get", "--raw", "/readyz"])
-            .capture()
-            .is_ok_and(|answer| answer == "ok")
-    })?;
-    let config = place.file("controller-manager.kubeconfig");
-    pki.kubeconfig("controller-manager", &api.url(), &config)?;
-    let manager = place.start(
-        "kube-controller-manager",
-        controller_manager(&programs.controller_manager, pki, &config)?,
-    )?;
-    // The first thing it does that others wait for.
-    wait(place, "the controller manager", &[manager], || {
-        kubectl(programs, place)
-            .args(["get", "serviceaccount", "default", "-o", "name"])
-            .capture()
-            .is_ok()
-    })
+/// The programs of a control plane, each with all it takes to start it once more.
+pub(super) struct Control<'a> {
+    place: &'a Place,
+    programs: &'a Programs,
+    pki: &'a Pki,
+    api: &'a Api,
+    etcd: Etcd,
+    manager_port: u16,
+}
+
+/// Where etcd listens.
+struct Etcd {
+    client: String,
+    peer: String,
+}
+
+const ETCD: &str = "etcd";
+const API_SERVER: &str = "kube-apiserver";
+const MANAGER: &str = "kube-controller-manager";
+
+impl<'a> Control<'a> {
+    pub(super) fn new(
+        place: &'a Place,
+        programs: &'a Programs,
+        pki: &'a Pki,
+        api: &'a Api,
+    ) -> Result<Self> {
+        let local = |port| format!("http://127.0.0.1:{port}");
+        Ok(Self {
+            place,
+            programs,
+            pki,
+            api,
+            etcd: Etcd {
+                client: local(free_port()?),
+                peer: local(free_port()?),
+            },
+            manager_port: free_port()?,
+        })
+    }
+
+    /// Starts etcd, the API server and the controller manager, each when the one before it is ready.
+    pub(super) fn start(&self) -> Result<Vec<Process>> {
+        let place = self.place;
+        let mut processes = Vec::new();
+        for name in [ETCD, API_SERVER] {
+            processes.push(self.service(name)?);
+        }
+        self.pki
+            .kubeconfig("admin", &self.api.url(), &place.kubeconfig())?;
+        wait(place, "the API server", &processes, || {
+            kubectl(self.programs, place)
+                .args(["get", "--raw", "/readyz"])
+                .capture()
+                .is_ok_and(|answer| answer == "ok")
+        })?;
+        self.pki.kubeconfig(
+            "controller-manager",
+            &self.api.url(),
+            &self.manager_config(),
+        )?;
+        processes.push(self.service(MANAGER)?);
+        // The first thing it does that others wait for.
+        wait(place, "the controller manager", &processes, || {
+            kubectl(self.programs, place)
+                .args(["get", "serviceaccount", "default", "-o", "name"])
+                .capture()
+                .is_ok()
+        })?;
+        Ok(processes)
+    }
+
+    /// How one of them is started, if it is one of them.
+    pub(super) fn run(&self, name: &str) -> Option<Run> {
+        let programs = self.programs;
+        Some(match name {
+            ETCD => {
+                let data = self.place.file("etcd");
+                etcd(&programs.etcd, &data, &self.etcd)
+            }
+            API_SERVER => api_server(&programs.api_server, self.pki, self.api, &self.etcd.client),
+            MANAGER => controller_manager(
+                &programs.controller_manager,
+                self.pki,
+                &self.manager_config(),
+                self.manager_port,
+            ),
+            _ => return None,
+        })
+    }
+
+    fn service(&self, name: &str) -> Result<Process> {
+        let run = self.run(name);
+        let run = run.with_context(|| format!("{name} is not of the control plane"))?;
+        self.place.start(name, run)
+    }
+
+    fn manager_config(&self) -> PathBuf {
+        self.place.file("controller-manager.kubeconfig")
+    }
 }
 
 /// `kubectl` as the cluster's administrator.
@@ -151,9 +219,8 @@ pub(super) fn wait_for(
     }
 }
 
-fn etcd(program: &Path, data: &Path, client_port: u16, peer_port: u16) -> Run {
-    let client = format!("http://127.0.0.1:{client_port}");
-    let peer = format!("http://127.0.0.1:{peer_port}");
+fn etcd(program: &Path, data: &Path, at: &Etcd) -> Run {
+    let Etcd { client, peer } = at;
     Run::new(program)
         .arg("--data-dir")
         .arg(data)
@@ -215,7 +282,7 @@ fn api_server(program: &Path, pki: &Pki, api: &Api, etcd: &str) -> Run {
         .quiet()
 }
 
-fn controller_manager(program: &Path, pki: &Pki, config: &Path) -> Result<Run> {
+fn controller_manager(program: &Path, pki: &Pki, config: &Path, port: u16) -> Run {
     let mut run = Run::new(program);
     for flag in [
         "kubeconfig",
@@ -224,33 +291,32 @@ fn controller_manager(program: &Path, pki: &Pki, config: &Path) -> Result<Run> {
     ] {
         run = run.arg(format!("--{flag}={}", config.display()));
     }
-    Ok(run
-        .arg(format!(
-            "--root-ca-file={}",
-            pki.certificate("ca").display()
-        ))
-        .arg(format!(
-            "--cluster-signing-cert-file={}",
-            pki.certificate("ca").display()
-        ))
-        .arg(format!(
-            "--cluster-signing-key-file={}",
-            pki.key("ca").display()
-        ))
-        .arg(format!(
-            "--service-account-private-key-file={}",
-            pki.key("service-accounts").display()
-        ))
-        .arg(format!("--secure-port={}", free_port()?))
-        .args([
-            "--bind-address=127.0.0.1",
-            "--use-service-account-credentials=true",
-            "--allocate-node-cidrs=true",
-            "--cluster-cidr=10.244.0.0/16",
-            "--leader-elect=false",
-            // Claims and garbage are collected as soon as tests look for it.
-            "--pvclaimbinder-sync-period=2s",
-        ])
-        .arg(format!("--service-cluster-ip-range={SERVICES}"))
-        .quiet())
+    run.arg(format!(
+        "--root-ca-file={}",
+        pki.certificate("ca").display()
+    ))
+    .arg(format!(
+        "--cluster-signing-cert-file={}",
+        pki.certificate("ca").display()
+    ))
+    .arg(format!(
+        "--cluster-signing-key-file={}",
+        pki.key("ca").display()
+    ))
+    .arg(format!(
+        "--service-account-private-key-file={}",
+        pki.key("service-accounts").display()
+    ))
+    .arg(format!("--secure-port={port}"))
+    .args([
+        "--bind-address=127.0.0.1",
+        "--use-service-account-credentials=true",
+        "--allocate-node-cidrs=true",
+        "--cluster-cidr=10.244.0.0/16",
+        "--leader-elect=false",
+        // Claims and garbage are collected as soon as tests look for it.
+        "--pvclaimbinder-sync-period=2s",
+    ])
+    .arg(format!("--service-cluster-ip-range={SERVICES}"))
+    .quiet()
 }

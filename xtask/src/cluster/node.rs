@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::control::{self, Api, Programs};
+use super::control::{self, Api, Control, Programs};
 use super::pki::Pki;
 use super::place::{Place, Process};
-use super::{addons, csi, image, volumes};
+use super::{addons, csi, image, power, volumes};
 use crate::gotools::{self, KUBERNETES};
 use crate::paths;
 use crate::shell::Run;
@@ -41,7 +41,7 @@ struct Tools {
 }
 
 /// Where the node's programs keep what cannot be put elsewhere: of a cluster's own, in its mounts.
-const KEPT_BY_OTHERS: [&str; 5] = [
+pub(super) const KEPT_BY_OTHERS: [&str; 5] = [
     "/run/netns",
     "/run/containerd",
     "/var/lib/cni",
@@ -73,7 +73,8 @@ pub(super) fn run(place: &Place) -> Result<()> {
         port: PORT,
         advertised: ADDRESS.to_owned(),
     };
-    control::start(place, &programs, &pki, &api)?;
+    let control = Control::new(place, &programs, &pki, &api)?;
+    let mut services = control.start()?;
     // From outside it is reached through the listener.
     pki.kubeconfig(
         "admin",
@@ -89,8 +90,9 @@ pub(super) fn run(place: &Place) -> Result<()> {
         programs: &programs,
         tools,
         pki: &pki,
+        control: &control,
     };
-    let mut services = node.start()?;
+    services.extend(node.start()?);
     // Objects of the one are made while pods of the other start.
     thread::scope(|scope| {
         let storage = scope.spawn(|| -> Result<()> {
@@ -108,6 +110,9 @@ pub(super) fn run(place: &Place) -> Result<()> {
     paths::write(&place.file("ready"), "")?;
     loop {
         thread::sleep(Duration::from_millis(500));
+        if power::is_to_be_cut(place) {
+            power::cut(place, &services)?;
+        }
         for service in &mut services {
             if !service.runs() {
                 *service = node.service(&service.name.clone())?;
@@ -163,7 +168,7 @@ fn mounts(place: &Place) -> Result<()> {
 }
 
 /// Where everything the node starts is accounted.
-fn cgroup(place: &Place) -> String {
+pub(super) fn cgroup(place: &Place) -> String {
     format!("longshore-{}", place.name)
 }
 
@@ -236,6 +241,7 @@ struct Node<'a> {
     programs: &'a Programs,
     tools: Tools,
     pki: &'a Pki,
+    control: &'a Control<'a>,
 }
 
 impl Node<'_> {
@@ -312,7 +318,10 @@ impl Node<'_> {
                 }
                 run.args(["--leader-elect=false", "--bind-address=127.0.0.1"])
             }
-            _ => csi::service(place, name)?,
+            _ => match self.control.run(name) {
+                Some(run) => run,
+                None => csi::service(place, name)?,
+            },
         };
         place.start(name, run.quiet())
     }

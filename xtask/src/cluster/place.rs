@@ -245,6 +245,11 @@ impl Process {
         })
     }
 
+    /// Whether there is a process of that number, and not only its exit code.
+    pub(super) fn is_there(pid: u32) -> bool {
+        started(pid).is_some()
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         Some(Self {

@@ -108,11 +108,16 @@ fn volume(name: &str, size: u64, is_block: bool, path: &Path) -> Value {
 /// Frees the loop devices over files of a cluster: ours, and those by which the kubelet holds devices that
 /// pods use. From outside, once nothing of the cluster runs.
 pub(super) fn detach(place: &Place) -> Result<()> {
+    free(&place.folder)
+}
+
+/// The same of those over files in a folder.
+pub(super) fn free(folder: &Path) -> Result<()> {
     // Where there are no loop devices at all there are none of ours.
     let Ok(said) = Run::new("losetup").arg("--json").quiet().capture() else {
         return Ok(());
     };
-    for device in behind(&said, &place.folder) {
+    for device in behind(&said, folder) {
         Run::new("losetup")
             .args(["--detach", &device])
             .quiet()

@@ -1,0 +1,128 @@
+//! Whether a claim's volume holds the disk that was imported, byte by byte, and nothing else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use longshore_tests::data;
+use longshore_tests::program::said;
+use serde_json::Value;
+
+use super::node::Node;
+
+/// What is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Somebody uses the volume still.
+    Busy,
+    /// One of the disks that it may hold.
+    Right,
+    /// What differs.
+    Wrong(String),
+}
+
+/// Looks at the volume of a claim.
+pub(crate) fn look(node: &Node, claim: &Value, disks: &[&[u8]]) -> Result<Found> {
+    let volume = node.volume(claim)?;
+    let spec = &volume["spec"];
+    if let Some(handle) = spec["csi"]["volumeHandle"].as_str() {
+        let image = node.folder.join(format!("csi/volumes/{handle}.img"));
+        if is_attached(&image) {
+            return Ok(Found::Busy);
+        }
+        if spec["volumeMode"] == "Block" {
+            return compared(&image, disks);
+        }
+        let at = data::quick_dir();
+        tool("mount", &["-o", "loop,ro,nouuid"], &[&image, at.path()])?;
+        let found = in_folder(at.path(), disks);
+        tool("umount", &[], &[at.path()])?;
+        return found;
+    }
+    let path = spec["hostPath"]["path"].as_str();
+    let path = path.or_else(|| spec["local"]["path"].as_str());
+    in_folder(
+        Path::new(path.context("a volume of a strange kind")?),
+        disks,
+    )
+}
+
+fn tool(program: &str, options: &[&str], paths: &[&Path]) -> Result<()> {
+    let output = Command::new(program).args(options).args(paths).output()?;
+    ensure!(output.status.success(), "{program}: {}", said(&output));
+    Ok(())
+}
+
+/// Loop devices over files of a folder: what they are over.
+pub(crate) fn attached_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
+    let behind = entries.flatten().filter_map(|entry| {
+        let text = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
+        Some(PathBuf::from(text.trim_end()))
+    });
+    behind.filter(|file| file.starts_with(folder)).collect()
+}
+
+fn is_attached(image: &Path) -> bool {
+    !attached_in(image).is_empty()
+}
+
+fn in_folder(folder: &Path, disks: &[&[u8]]) -> Result<Found> {
+    let mut names = Vec::new();
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("looking into {}", folder.display()))?
+    {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| name != "lost+found");
+    if names != ["disk.img"] {
+        return Ok(Found::Wrong(format!("the volume has {names:?}")));
+    }
+    compared(&folder.join("disk.img"), disks)
+}
+
+fn compared(file: &Path, disks: &[&[u8]]) -> Result<Found> {
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let mut said = Vec::new();
+    for disk in disks {
+        match differs(&bytes, disk) {
+            None => return Ok(Found::Right),
+            Some(at) => said.push(format!("byte {at} of {}", disk.len())),
+        }
+    }
+    if said.is_empty() {
+        bail!("nothing to compare with");
+    }
+    Ok(Found::Wrong(format!("it differs at {}", said.join(", "))))
+}
+
+/// Where a volume is not the disk and zeros after it.
+fn differs(bytes: &[u8], disk: &[u8]) -> Option<usize> {
+    if bytes.is_empty() || bytes.len() < disk.len() {
+        return Some(bytes.len());
+    }
+    let (front, rest) = bytes.split_at(disk.len());
+    if front != disk {
+        return front.iter().zip(disk).position(|(is, should)| is != should);
+    }
+    let dirty = rest.iter().position(|&byte| byte != 0);
+    dirty.map(|at| at + disk.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::differs;
+
+    #[test]
+    fn a_volume_is_the_disk_and_zeros_and_not_less() {
+        assert_eq!(differs(&[1, 2, 0, 0], &[1, 2]), None);
+        assert_eq!(differs(&[1, 2, 0, 3], &[1, 2]), Some(3));
+        assert_eq!(differs(&[1, 0, 0, 0], &[1, 2]), Some(1));
+        assert_eq!(differs(&[1], &[1, 2]), Some(1));
+        assert_eq!(differs(&[0, 0], &[]), None);
+        assert_eq!(differs(&[], &[]), Some(0));
+    }
+}
