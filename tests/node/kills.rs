@@ -185,15 +185,10 @@ fn a_node_that_loses_its_power_goes_on_with_what_it_has_of_a_disk() {
     let same = case.get("pod/importer-cut");
     assert_eq!(same["metadata"]["uid"], pod["metadata"]["uid"]);
     // What else ran on the node does again, and it takes new work.
-    let ready = [
-        "wait",
-        "pods",
-        "--all",
-        "--for=condition=Ready",
-        "--timeout=60s",
-    ];
+    let available = "--for=condition=Available";
     for namespace in ["kube-system", "local-path-storage", "cdi"] {
-        case.everywhere(&[&["-n", namespace][..], &ready].concat());
+        let wait = ["-n", namespace, "wait", "deployments", "--all", available];
+        case.everywhere(&[&wait[..], &["--timeout=120s"]].concat());
     }
     let disk = self::disk(38);
     let server = case.serve(Page::of(disk.clone()));
