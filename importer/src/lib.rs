@@ -34,7 +34,7 @@ pub use crate::registry::{
     usual_auth_file,
 };
 pub use crate::unpack::{Destination, Existing, Unpacked, unpack};
-pub use crate::vddk::{VDDK_LIBRARY, VddkDisk, VddkError, VsphereError, vddk_source};
+pub use crate::vddk::{Served, VDDK_LIBRARY, VddkDisk, VddkError, VsphereError, vddk_source};
 
 use std::path::Path;
 

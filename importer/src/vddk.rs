@@ -13,6 +13,7 @@ mod address;
 mod child;
 mod error;
 mod lookup;
+mod served;
 mod vsphere;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use longshore_transfer::Source;
 use self::child::Child;
 pub use self::error::VddkError;
 use self::lookup::Tracked;
+pub use self::served::Served;
 use self::vsphere::Vsphere;
 pub use self::vsphere::VsphereError;
 use crate::nbd::areas::ChangedBlocks;
@@ -69,6 +71,8 @@ pub struct VddkDisk {
     pub nbdkit: PathBuf,
     /// How long nbdkit may take to start.
     pub start: Duration,
+    /// What the library tells once it serves the disk.
+    pub served: Served,
 }
 
 impl VddkDisk {
@@ -89,6 +93,7 @@ impl VddkDisk {
             libdir: VDDK_LIBRARY.into(),
             nbdkit: "nbdkit".into(),
             start: Duration::from_mins(1),
+            served: Served::default(),
         }
     }
 

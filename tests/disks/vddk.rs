@@ -28,6 +28,7 @@ for arg; do
     password=+*) read -r password < "${arg#password=+}" ;;
     snapshot=*) snapshot=${arg#snapshot=} ;;
     server=*|user=*|vm=moref=*|thumbprint=*|transports=*|compression=*|libdir=*|port=*) ;;
+    -Dvddk.*) ;;
     -*) args="$args $arg" ;;
     *=*) echo "nbdkit: error: unknown parameter $arg" >&2; exit 1 ;;
     *) args="$args $arg" ;;
@@ -38,6 +39,8 @@ if test "$password" != "open <&> sesame"; then
   echo "nbdkit: vddk[1]: error: login with password $password failed" >&2
   exit 1
 fi
+echo "nbdkit: debug: VMware VixDiskLib (7.0.3) Release build-18705163" >&2
+echo "nbdkit: vddk[1]: debug: DISKLIB-LINK  : Opened 'vpxa-nfcssl://$disk@esx1.example.org:902' (0xa): custom" >&2
 . "$here/how"
 echo $$ > "$here/running"
 served=$here/$disk

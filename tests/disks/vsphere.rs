@@ -435,6 +435,10 @@ fn a_pod_for_each_checkpoint_makes_the_disk() {
         assert!(output.status.success(), "{}", said(&output));
         same(&data.join("disk.img"), &farm.state(n + 1));
         assert_eq!(end.virtual_size, Some(SIZE), "{end:?}");
+        // As the library told in its log.
+        let info = end.vddk_info.unwrap();
+        assert_eq!(info.version, "7.0.3");
+        assert_eq!(info.host, "esx1.example.org");
     }
     farm.is_left(3);
 }

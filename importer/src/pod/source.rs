@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 use longshore_crds::contract::{
     Checkpoint, Credentials, EnvError, Import, Pull, Secret, Source as From, SourceIdentity,
-    Vmware, variables,
+    VddkInfo, Vmware, variables,
 };
 use longshore_transfer::{Cancel, Source, Tally};
 use url::Url;
 
 use super::{PodError, pulled};
 use crate::{
-    BasicAuth, ImageioDisk, ImageioError, RegistryImage, RegistryOptions, S3Keys, SourceOptions,
-    VddkDisk, VddkError, gcs_source, imageio_source, parse_header, registry_image, s3_source,
-    source_from, source_of_files, vddk_source,
+    BasicAuth, ImageioDisk, ImageioError, RegistryImage, RegistryOptions, S3Keys, Served,
+    SourceOptions, VddkDisk, VddkError, gcs_source, imageio_source, parse_header, registry_image,
+    s3_source, source_from, source_of_files, vddk_source,
 };
 
 /// Where Secrets with headers are mounted unless the environment says otherwise.
@@ -34,6 +34,8 @@ pub(super) struct Opened {
     pub(super) labels: BTreeMap<String, String>,
     /// Which state of it this is.
     pub(super) identity: SourceIdentity,
+    /// What VMware's library tells of itself.
+    pub(super) served: Option<Served>,
 }
 
 impl Opened {
@@ -47,6 +49,7 @@ impl Opened {
             source,
             labels: BTreeMap::new(),
             identity,
+            served: None,
         }
     }
 
@@ -81,7 +84,7 @@ pub(super) fn open(
             endpoint,
             disk,
             checkpoint,
-        } => vmware(endpoint.reveal(), disk, checkpoint.as_ref(), &options).map(Opened::of),
+        } => vmware(endpoint.reveal(), disk, checkpoint.as_ref(), &options),
         From::Imageio {
             endpoint,
             disk_id,
@@ -118,13 +121,22 @@ fn ovirt(
     imageio_source(&wanted, options)
 }
 
+/// What the library told of the other side, if it did.
+pub(super) fn vddk_info(served: &Served) -> Option<VddkInfo> {
+    let (version, host) = (served.version(), served.host());
+    (version.is_some() || host.is_some()).then(|| VddkInfo {
+        version: version.unwrap_or_default(),
+        host: host.unwrap_or_default(),
+    })
+}
+
 /// A disk of vSphere: as it is, as it was at a checkpoint, or what changed since the one before.
 fn vmware(
     endpoint: &str,
     disk: &Vmware,
     checkpoint: Option<&Checkpoint>,
     options: &SourceOptions,
-) -> Result<Box<dyn Source>, crate::Error> {
+) -> Result<Opened, crate::Error> {
     let refuse = |why: &str| crate::Error::Vddk {
         name: "the disk of a VMware machine".to_owned(),
         source: VddkError::Address {
@@ -147,7 +159,9 @@ fn vmware(
         wanted.snapshot = Some(checkpoint.current.clone());
         wanted.previous.clone_from(&checkpoint.previous);
     }
-    vddk_source(&wanted, None, options)
+    let mut opened = vddk_source(&wanted, None, options).map(Opened::of)?;
+    opened.served = Some(wanted.served);
+    Ok(opened)
 }
 
 /// A stream of files: an archive is not searched for a disk.

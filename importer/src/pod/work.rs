@@ -10,7 +10,7 @@ use longshore_transfer::{
 
 use super::metrics::{Gauges, Phase};
 use super::pulled::let_go;
-use super::source::{Access, Opened, open};
+use super::source::{Access, Opened, open, vddk_info};
 use super::volume::Volume;
 use super::{Place, PodError, archive};
 
@@ -54,6 +54,7 @@ impl Job {
             mut source,
             labels,
             identity,
+            served,
         } = open(&self.import, &self.credentials, &self.access())?;
         // Changes are of the disk that is there.
         if !source.changes_only() {
@@ -75,6 +76,7 @@ impl Job {
         volume.seal()?;
         Ok(Termination {
             labels,
+            vddk_info: served.as_ref().and_then(vddk_info),
             format: Some(format_of(&report)),
             virtual_size: Some(report.virtual_size),
             disk_size: Some(target.size.unwrap_or(report.virtual_size)),

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use longshore_transfer::Cancel;
 use rustix::fs::{FileType, Mode};
 
-use super::{VddkDisk, VddkError};
+use super::{Served, VddkDisk, VddkError};
 use crate::http::TICK;
 use crate::nbd::{Keeper, NbdError};
 
@@ -66,6 +66,7 @@ impl Child {
         let said = Arc::new(Said {
             lines: Mutex::default(),
             secret: disk.auth.password.clone(),
+            served: disk.served.clone(),
         });
         let process = spawn(command, &said).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => VddkError::NoNbdkit {
@@ -237,6 +238,10 @@ fn arguments(disk: &VddkDisk, directory: &Path) -> Result<Vec<OsString>, VddkErr
         "--foreground",
         "--readonly",
         "--log=stderr",
+        // What the library says of itself is for those who trace; not each read.
+        "--verbose",
+        "-Dnbdkit.backend.datapath=0",
+        "-Dvddk.datapath=0",
         "--unix",
     ]
     .map(OsString::from)
@@ -349,6 +354,7 @@ impl Drop for Private {
 struct Said {
     lines: Mutex<(VecDeque<String>, bool)>,
     secret: String,
+    served: Served,
 }
 
 impl Said {
@@ -387,7 +393,11 @@ impl Said {
         let plain: String = plain.take(LINE).collect();
         tracing::debug!(line = plain, "nbdkit");
         // What it traces is no message.
-        if plain.is_empty() || plain.contains(": debug: ") {
+        if plain.contains(": debug: ") {
+            self.served.hear(&plain);
+            return;
+        }
+        if plain.is_empty() {
             return;
         }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -425,6 +435,7 @@ mod tests {
         let said = Said {
             lines: Mutex::default(),
             secret: secret.to_owned(),
+            served: Served::default(),
         };
         said.listen(text.as_bytes());
         said.told()

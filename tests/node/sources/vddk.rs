@@ -148,6 +148,10 @@ fn a_disk_of_vmware_is_copied_to_files_and_devices_with_the_library_of_an_image(
     case.succeeded("device");
     case.claim_holds("device", "Block", disk);
     farm.is_left();
+    let told = case.get("pvc/volume")["metadata"]["annotations"].clone();
+    let of = |name: &str| told[format!("cdi.kubevirt.io/storage.pod.vddk.{name}")].clone();
+    assert_eq!(of("version"), "0.0.1", "{told}");
+    assert_eq!(of("host"), case.address(), "{told}");
     let seen = case.ask(&["get", "dv,pvc,pods,events", "-o", "json"]);
     assert!(!seen.contains("sesame"));
 }
