@@ -10,6 +10,7 @@ use clap::Parser;
 
 mod line;
 mod say;
+mod scale;
 mod versus;
 
 /// Measure Longshore against other tools.
@@ -33,6 +34,15 @@ enum Command {
     Compare(versus::CompareArgs),
     /// Imports over a line of one gigabit a second, with delay, loss and cuts; takes root
     Line(line::Args),
+    /// Many imports at once, on a cluster that `cargo xtask soak scale` starts
+    #[command(hide = true)]
+    Scale(scale::Args),
+    /// Write what that has measured
+    #[command(hide = true)]
+    ScaleReport {
+        /// The folder with raw.csv
+        results: PathBuf,
+    },
     /// Be a long line between a client and a server
     #[command(hide = true)]
     Relay(line::relay::Args),
@@ -51,6 +61,8 @@ pub fn main() -> ExitCode {
         Command::Report { json, results } => versus::report(&results, json),
         Command::Compare(args) => versus::compare(&args),
         Command::Line(args) => line::run(&args),
+        Command::Scale(args) => scale::run(&args),
+        Command::ScaleReport { results } => scale::report::write(&results),
         Command::Relay(args) => line::relay::run(&args),
         Command::Gunzip { file } => versus::gunzip(&file),
     };

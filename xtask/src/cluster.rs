@@ -23,6 +23,7 @@ use crate::{images, paths, say};
 
 mod addons;
 mod control;
+pub(crate) mod crowd;
 mod csi;
 mod demo;
 pub(crate) mod image;

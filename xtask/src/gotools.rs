@@ -125,6 +125,13 @@ pub(crate) const CSI: Module = Module {
     ],
 };
 
+/// What plays the kubelet where thousands of pods are to run and none does. It does not tell its version.
+pub(crate) const KWOK: Module = Module {
+    folder: "kwok",
+    ldflags: "",
+    programs: &[program("kwok", "sigs.k8s.io/kwok/cmd/kwok", "v0.7.0")],
+};
+
 /// Object stores that the importer's tests read from.
 pub(crate) const STORES: Module = Module {
     folder: "stores",

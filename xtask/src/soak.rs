@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: builds the command and hands over to the soak package, which owns what is looked for
-//! and how. But for `scaling`, which takes times: that is done from here, with what is released. And `chaos` is
-//! run on a node that is started for it.
+//! and how. But for `scaling` and `scale`, which take times: that is done from here, with what is released. And
+//! `chaos` is run on a node that is started for it.
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -8,12 +8,14 @@ use clap::Parser as _;
 use crate::shell::Run;
 use crate::{cargo, cluster, gotools, install, paths};
 
+mod scale;
 mod scaling;
 
 /// Which soak, and its own options.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Handed on as they are, for example: kills, differential --minutes 60, chaos --minutes 60, or scaling --zram
+    /// Handed on as they are, for example: kills, differential --minutes 60, chaos --minutes 60, scaling --zram, or
+    /// scale --results DIR
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -22,6 +24,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     install::run(&install::Args::default())?;
     if args.args.first().is_some_and(|first| first == "scaling") {
         return scaling::run(&scaling::Args::parse_from(&args.args));
+    }
+    if args.args.first().is_some_and(|first| first == "scale") {
+        return scale::run(&scale::Args::parse_from(&args.args));
     }
     if args.args.first().is_some_and(|first| first == "chaos") {
         return chaos(&args.args);

@@ -66,6 +66,13 @@ pub(super) fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
+/// Arguments that one cluster's components have and others' do not.
+#[derive(Debug, Default)]
+pub(super) struct More {
+    pub(super) api_server: Vec<String>,
+    pub(super) controller_manager: Vec<String>,
+}
+
 /// The programs of a control plane, each with all it takes to start it once more.
 pub(super) struct Control<'a> {
     place: &'a Place,
@@ -74,6 +81,7 @@ pub(super) struct Control<'a> {
     api: &'a Api,
     etcd: Etcd,
     manager_port: u16,
+    more: More,
 }
 
 /// Where etcd listens.
@@ -104,7 +112,13 @@ impl<'a> Control<'a> {
                 peer: local(free_port()?),
             },
             manager_port: free_port()?,
+            more: More::default(),
         })
+    }
+
+    /// The same with more arguments.
+    pub(super) fn with(self, more: More) -> Self {
+        Self { more, ..self }
     }
 
     /// Starts etcd, the API server and the controller manager, each when the one before it is ready.
@@ -146,13 +160,15 @@ impl<'a> Control<'a> {
                 let data = self.place.file("etcd");
                 etcd(&programs.etcd, &data, &self.etcd)
             }
-            API_SERVER => api_server(&programs.api_server, self.pki, self.api, &self.etcd.client),
+            API_SERVER => api_server(&programs.api_server, self.pki, self.api, &self.etcd.client)
+                .args(&self.more.api_server),
             MANAGER => controller_manager(
                 &programs.controller_manager,
                 self.pki,
                 &self.manager_config(),
                 self.manager_port,
-            ),
+            )
+            .args(&self.more.controller_manager),
             _ => return None,
         })
     }

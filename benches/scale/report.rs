@@ -1,0 +1,342 @@
+//! What was measured, as lines of two files, and a summary of them.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write as _};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// One measurement. Times are seconds, memory is KiB.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) case: String,
+    pub(super) count: usize,
+    /// Until all data volumes were made.
+    pub(super) made: f64,
+    /// Until all pods were.
+    pub(super) pods: f64,
+    /// Until all data volumes had succeeded.
+    pub(super) succeeded: f64,
+    /// For each data volume.
+    pub(super) requests: f64,
+    pub(super) processor: f64,
+    /// Resident before there was anything to do, and at most.
+    pub(super) idle: u64,
+    pub(super) resident: u64,
+    pub(super) volume_p99: f64,
+    pub(super) import_p99: f64,
+    /// Most pods that had not ended.
+    pub(super) at_work: usize,
+    pub(super) per_source: usize,
+    /// From the controller's end until its successor wrote something.
+    pub(super) gap: Option<f64>,
+    /// Of the machine, in the end.
+    pub(super) load: String,
+}
+
+const HEADER: &str = "case,count,made_s,pods_s,succeeded_s,requests_per_volume,cpu_s,idle_kib,peak_kib,\
+     volume_p99_s,import_p99_s,most_at_work,most_per_source,gap_s,load";
+const REQUESTS: &str = "case,count,verb,resource,requests";
+
+impl Row {
+    fn line(&self) -> String {
+        format!(
+            "{},{},{:.2},{:.2},{:.2},{:.2},{:.2},{},{},{:.3},{:.3},{},{},{},{}",
+            self.case,
+            self.count,
+            self.made,
+            self.pods,
+            self.succeeded,
+            self.requests,
+            self.processor,
+            self.idle,
+            self.resident,
+            self.volume_p99,
+            self.import_p99,
+            self.at_work,
+            self.per_source,
+            self.gap.map(|gap| format!("{gap:.2}")).unwrap_or_default(),
+            self.load
+        )
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(',');
+        let mut word = || words.next();
+        let number = |word: Option<&str>| word?.parse::<f64>().ok();
+        let whole = |word: Option<&str>| word?.parse::<usize>().ok();
+        let size = |word: Option<&str>| word?.parse::<u64>().ok();
+        Some(Self {
+            case: word()?.to_owned(),
+            count: whole(word())?,
+            made: number(word())?,
+            pods: number(word())?,
+            succeeded: number(word())?,
+            requests: number(word())?,
+            processor: number(word())?,
+            idle: size(word())?,
+            resident: size(word())?,
+            volume_p99: number(word())?,
+            import_p99: number(word())?,
+            at_work: whole(word())?,
+            per_source: whole(word())?,
+            gap: number(word()),
+            load: word()?.to_owned(),
+        })
+    }
+
+    fn title(&self) -> &'static str {
+        match self.case.as_str() {
+            "usual" => "usual limits",
+            "restart" => "killed halfway",
+            _ => "no limits",
+        }
+    }
+}
+
+impl Display for Row {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{} with {}: pods {:.1} s, succeeded {:.1} s, {:.1} requests each, {:.1} CPU s, {} MiB, p99 {:.0} and {:.0} ms, at work {} ({} of a source)",
+            self.count,
+            self.title(),
+            self.pods,
+            self.succeeded,
+            self.requests,
+            self.processor,
+            self.resident >> 10,
+            self.volume_p99 * 1e3,
+            self.import_p99 * 1e3,
+            self.at_work,
+            self.per_source
+        )
+    }
+}
+
+/// Adds a measurement to the results.
+pub(super) fn add(
+    results: &Path,
+    row: &Row,
+    requests: &BTreeMap<(String, String), usize>,
+) -> Result<()> {
+    fs::create_dir_all(results).with_context(|| format!("making {}", results.display()))?;
+    append(&results.join("raw.csv"), HEADER, &[row.line()])?;
+    let lines: Vec<String> = requests
+        .iter()
+        .map(|((verb, about), count)| format!("{},{},{verb},{about},{count}", row.case, row.count))
+        .collect();
+    append(&results.join("requests.csv"), REQUESTS, &lines)
+}
+
+fn append(path: &Path, header: &str, lines: &[String]) -> Result<()> {
+    let about = || format!("writing {}", path.display());
+    let is_new = !path.exists();
+    let file = fs::OpenOptions::new().create(true).append(true).open(path);
+    let mut file = file.with_context(about)?;
+    let mut text = String::new();
+    if is_new {
+        writeln!(text, "{header}")?;
+    }
+    for line in lines {
+        writeln!(text, "{line}")?;
+    }
+    file.write_all(text.as_bytes()).with_context(about)
+}
+
+/// Writes summary.md and machine.txt of a folder of results.
+pub(crate) fn write(results: &Path) -> Result<()> {
+    let read = |name: &str| {
+        let path = results.join(name);
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    };
+    let raw = read("raw.csv")?;
+    let rows: Vec<Row> = raw.lines().skip(1).filter_map(Row::parse).collect();
+    ensure!(!rows.is_empty(), "nothing was measured");
+    let text = summary(&rows, &read("requests.csv")?)?;
+    crate::say::data(&text);
+    for (name, text) in [("summary.md", text), ("machine.txt", machine())] {
+        let path = results.join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn summary(rows: &[Row], requests: &str) -> Result<String> {
+    let mut text = "# Many imports at once\n\n`cargo xtask soak scale`: so many DataVolumes made at once, in one namespace, \
+        into volumes that are there (a fake binder says so); kwok plays the kubelets, whose importers run for 2 to 3 s. Raw data: \
+        [raw.csv](raw.csv), [requests.csv](requests.csv); on what: [machine.txt](machine.txt). Times are seconds from the \
+        first DataVolume on, by the API server's audit log.\n\n\
+        | DataVolumes | | all pods made | all succeeded | requests each | CPU s of the controller, per 1000 | MiB resident, idle and at most | \
+        p99 of a round, ms: DataVolume, import | most at work (of one source) | load |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for row in rows {
+        writeln!(
+            text,
+            "| {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {} to {} | {:.0}, {:.0} | {} ({}) | {} |",
+            row.count,
+            row.title(),
+            row.pods,
+            row.succeeded,
+            row.requests,
+            row.processor * 1000.0 / super::to_f64(row.count),
+            row.idle >> 10,
+            row.resident >> 10,
+            row.volume_p99 * 1e3,
+            row.import_p99 * 1e3,
+            row.at_work,
+            row.per_source,
+            row.load
+        )?;
+    }
+    growth(&mut text, rows)?;
+    restart(&mut text, rows)?;
+    kinds(&mut text, rows, requests)?;
+    Ok(text)
+}
+
+/// Is it linear? What each data volume takes must not depend on how many there are.
+fn growth(text: &mut String, rows: &[Row]) -> Result<()> {
+    let plain: Vec<&Row> = rows.iter().filter(|row| row.case == "none").collect();
+    let (Some(first), Some(last)) = (
+        plain.iter().min_by_key(|row| row.count),
+        plain.iter().max_by_key(|row| row.count),
+    ) else {
+        return Ok(());
+    };
+    if first.count == last.count {
+        return Ok(());
+    }
+    let each = |row: &Row, what: f64| what / super::to_f64(row.count);
+    let times = super::to_f64(last.count) / super::to_f64(first.count);
+    writeln!(
+        text,
+        "\n## Growth\n\n{times:.0} times as many DataVolumes ({} and {}) take, for each of them, {:.2} times the processor time, \
+         {:.2} times the requests and {:.2} times the time until all have succeeded.",
+        first.count,
+        last.count,
+        each(last, last.processor) / each(first, first.processor),
+        last.requests / first.requests,
+        each(last, last.succeeded) / each(first, first.succeeded),
+    )?;
+    Ok(())
+}
+
+fn restart(text: &mut String, rows: &[Row]) -> Result<()> {
+    for row in rows.iter().filter(|row| row.case == "restart") {
+        let same = rows
+            .iter()
+            .filter(|other| other.case == "none" && other.count == row.count);
+        let Some(plain) = same.map(|row| row.succeeded).reduce(f64::min) else {
+            continue;
+        };
+        writeln!(
+            text,
+            "\n## A controller that is killed\n\nKilled (SIGKILL) when half of {} had succeeded and started again at once, it wrote again after {:.1} s; \
+             all took {:+.1} s beside the same without (goal: less than 10 s).",
+            row.count,
+            row.gap.unwrap_or_default(),
+            row.succeeded - plain
+        )?;
+    }
+    Ok(())
+}
+
+/// Requests by kind, of the largest measurement without limits.
+fn kinds(text: &mut String, rows: &[Row], requests: &str) -> Result<()> {
+    let plain = rows.iter().filter(|row| row.case == "none");
+    let Some(row) = plain.max_by_key(|row| row.count) else {
+        return Ok(());
+    };
+    write!(
+        text,
+        "\n## Requests\n\nFor each of {} DataVolumes, leases and watches left out.\n\n| request | each |\n|---|---|\n",
+        row.count
+    )?;
+    let front = format!("none,{},", row.count);
+    let mut found: Vec<(f64, String)> = requests
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.strip_prefix(&front)?.split(',');
+            let (verb, about) = (words.next()?, words.next()?);
+            let count: usize = words.next()?.parse().ok()?;
+            let each = super::to_f64(count) / super::to_f64(row.count);
+            Some((each, format!("{verb} {about}")))
+        })
+        .collect();
+    found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (each, what) in found.iter().filter(|(each, _)| *each >= 0.005) {
+        writeln!(text, "| {what} | {each:.2} |")?;
+    }
+    Ok(())
+}
+
+fn machine() -> String {
+    let said = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output();
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&text).trim().to_owned()
+    };
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu.lines().find(|line| line.starts_with("model name"));
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!(
+        "commit: {}\n{}\nprocessors: {}\nkernel: {}\nload at the end: {}\nAPI server, etcd, controller manager, scheduler, kwok and the controller share it\n",
+        said("git", &["describe", "--always", "--dirty"]),
+        cpu.unwrap_or_default(),
+        said("nproc", &[]),
+        said("uname", &["-r"]),
+        load.trim(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(case: &str, count: usize, succeeded: f64) -> Row {
+        Row {
+            case: case.to_owned(),
+            count,
+            made: 1.0,
+            pods: 2.0,
+            succeeded,
+            requests: 20.0,
+            processor: 4.0,
+            idle: 20 << 10,
+            resident: 64 << 10,
+            volume_p99: 0.1,
+            import_p99: 0.2,
+            at_work: 10,
+            per_source: 5,
+            gap: (case == "restart").then_some(1.5),
+            load: "2.00".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_again_and_said() {
+        let rows = [
+            row("none", 100, 10.0),
+            row("none", 400, 20.0),
+            row("restart", 400, 23.0),
+        ];
+        for row in &rows {
+            let again = Row::parse(&row.line()).unwrap();
+            assert_eq!(again.line(), row.line());
+        }
+        let requests = "none,100,get,pods,7\nnone,400,get,pods,800\n";
+        let text = summary(&rows, requests).unwrap();
+        for said in [
+            "| 400 | no limits | 2.0 | 20.0 | 20.0 | 10.0 | 20 to 64 | 100, 200 | 10 (5) | 2.00 |",
+            "0.25 times the processor time, 1.00 times the requests and 0.50 times the time",
+            "after 1.5 s; all took +3.0 s",
+            "| get pods | 2.00 |",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+    }
+}
