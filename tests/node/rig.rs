@@ -241,7 +241,7 @@ pub(crate) fn kill(processes: &[String]) {
 
 /// Looks again and again for what nothing tells of.
 pub(crate) fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_mins(1);
+    let until = Instant::now() + Duration::from_mins(3);
     loop {
         if let Some(found) = look() {
             return found;
