@@ -37,7 +37,7 @@ use crate::context::Context;
 use crate::custom::DATA_VOLUME;
 use crate::error::Result;
 use crate::metrics;
-use crate::rounds::{after, again, drive};
+use crate::rounds::{after, again, bounded, drive};
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -51,6 +51,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         .await_list("data volumes", controller.store());
     metrics::counts(&controller.store());
     let rounds = controller
+        .with_config(bounded())
         .owns_with(claims, (), watcher::Config::default())
         // What a volume waits for may be a class, or what is said of one.
         .reconcile_all_on(context.known.each_change())

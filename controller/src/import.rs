@@ -36,7 +36,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::follow::follow;
 use crate::metrics;
-use crate::rounds::{after, again, drive};
+use crate::rounds::{after, again, bounded, drive};
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -52,7 +52,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let work = async {
         // Before that nobody knows whether there is room for one more, nor who uses what.
         drop(is_known.await);
-        let rounds = controller.owns(pods, ours).run(
+        let rounds = controller.with_config(bounded()).owns(pods, ours).run(
             |claim, context| metrics::timed("import", reconcile(claim, context)),
             again,
             Arc::clone(&context),

@@ -37,7 +37,7 @@ use crate::claim::{Claim as _, controller};
 use crate::context::Context;
 use crate::custom::VOLUME_IMPORT_SOURCE;
 use crate::error::Result;
-use crate::rounds::{after, again, drive};
+use crate::rounds::{after, again, bounded, drive};
 
 /// Whose events these are.
 pub(crate) const COMPONENT: &str = "import-populator";
@@ -52,6 +52,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         .health
         .await_list("populated claims", rounds.store());
     let rounds = rounds
+        .with_config(bounded())
         .owns(claims, watcher::Config::default())
         .watches_with(
             sources,

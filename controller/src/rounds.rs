@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use kube::runtime::controller::Action as Next;
+use kube::runtime::controller::{Action as Next, Config};
 
 use crate::context::Context;
 use crate::error::{CONFLICT, Error};
@@ -14,6 +14,16 @@ const SOON: Duration = Duration::from_millis(200);
 
 /// The server refused, or did not answer.
 const LATER: Duration = Duration::from_secs(5);
+
+/// Rounds of one controller at the same time. Each has a request under way, and so a connection to the API server:
+/// a thousand objects that come at once shall not bring about a thousand of them. Half of these may ask pods
+/// how far they are, which can take seconds each ([`crate::import::scrape`]).
+pub(crate) const AT_ONCE: u16 = 64;
+
+/// How every controller of many objects works.
+pub(crate) fn bounded() -> Config {
+    Config::default().concurrency(AT_ONCE)
+}
 
 /// What there is to do, and when to look again if nothing happens.
 #[derive(Debug, PartialEq)]

@@ -47,7 +47,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What comes beyond this is not read.
 const MOST: usize = 64 << 10;
-/// Scrapes at the same time.
+/// Scrapes at the same time: half of the rounds that there can be.
 const AT_ONCE: usize = 32;
 
 /// Reads metrics.
@@ -88,12 +88,13 @@ impl Scraper {
         }
     }
 
-    /// What the pod at `address` says, unless it was asked a moment ago.
+    /// What the pod at `address` says, unless it was asked a moment ago or many others are being asked.
     pub(crate) async fn read(&self, address: &str) -> Option<Heard> {
+        // Whoever finds no room comes again: a round that waited here would keep others from being made.
+        let _permit = self.room.try_acquire().ok()?;
         if !self.is_due(address, Instant::now()) {
             return None;
         }
-        let _permit = self.room.acquire().await.ok()?;
         let heard = match self.ask(address).await {
             Ok(reading) => Heard::Said(reading),
             Err(why) => Heard::Silent(format!(
