@@ -18,6 +18,7 @@ use crate::import::users::Users;
 use crate::installation::Installation;
 use crate::known::Known;
 use crate::settings::Settings;
+use crate::written::Written;
 
 /// It.
 pub(crate) struct Context {
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) line: Line,
     /// Which pods use which claims.
     pub(crate) users: Arc<Users>,
+    /// What was written of volumes and has not come back yet.
+    pub(crate) written: Written,
 }
 
 /// A storage class, as far as it matters here.

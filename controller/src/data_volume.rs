@@ -38,6 +38,7 @@ use crate::custom::DATA_VOLUME;
 use crate::error::Result;
 use crate::metrics;
 use crate::rounds::{after, again, bounded, drive};
+use crate::written;
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -65,6 +66,9 @@ pub(crate) async fn run(context: Arc<Context>) {
 
 /// One round for one volume.
 pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>) -> Result<Next> {
+    if context.written.is_older(&object.metadata) {
+        return Ok(Next::requeue(written::PAUSE));
+    }
     let now = context.now();
     let observed = observe(&context, Volume::of((*object).clone()), now).await?;
     let Plan {

@@ -28,6 +28,7 @@ mod rounds;
 mod settings;
 mod storage_profile;
 mod write;
+mod written;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::import::users::{PATIENCE, Users};
 use crate::known::Known;
 use crate::lease::{Elector, Holder, PERIOD};
 use crate::settings::Settings;
+use crate::written::Written;
 
 /// Runs all controllers for as long as the lease is ours.
 pub async fn run() -> Result<()> {
@@ -88,6 +90,7 @@ pub async fn run() -> Result<()> {
         health: Arc::clone(&health),
         line: Line::default(),
         users: Arc::new(Users::new(PATIENCE)),
+        written: Written::default(),
     });
     let foreign = tokio::select! {
         () = following => None,

@@ -44,7 +44,7 @@ pub(super) async fn apply(
                 .patch(volume.name(), &PatchParams::default(), &Patch::Merge(patch))
                 .await
                 .trying("annotate", &about)
-                .map(drop)
+                .map(|written| context.written.wrote(&written.metadata))
         }
         Action::MarkClaim(annotations) => {
             let Some(claim) = &observed.claim else {
@@ -151,7 +151,7 @@ pub(super) async fn write_status(
         .patch_status(volume.name(), &params, &Patch::Merge(whole))
         .await
         .trying("write the status of", &about(volume))
-        .map(drop)
+        .map(|written| context.written.wrote(&written.metadata))
 }
 
 fn volumes(context: &Context, namespace: &str) -> Api<DynamicObject> {

@@ -18,6 +18,7 @@ use crate::import::pod::Workload;
 use crate::import::users::Users;
 use crate::known::Known;
 use crate::settings::Settings;
+use crate::written::Written;
 use crate::{data_volume, import, populate};
 
 const CLAIMS: &str = "persistentvolumeclaims";
@@ -64,6 +65,7 @@ pub(super) fn context(client: Client, known: Known) -> Context {
         line: Line::default(),
         // Nobody waits here: what is not shown is not.
         users: Arc::new(Users::new(Duration::ZERO)),
+        written: Written::default(),
     }
 }
 
