@@ -6,18 +6,27 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// How soon to look again should the watch bring nothing.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+/// What has not come back for so long does not: a restored cluster counts from an earlier version again.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Objects that are remembered until a watch has brought them. Beyond it all are forgotten, which costs rounds.
 const MOST: usize = 20_000;
 
 /// It, by uid.
 #[derive(Debug, Default)]
-pub(crate) struct Written(Mutex<HashMap<String, u64>>);
+pub(crate) struct Written(Mutex<HashMap<String, Last>>);
+
+/// The version that was written last, and when.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    version: u64,
+    at: Instant,
+}
 
 impl Written {
     /// An object was written, and this is what the server made of it.
@@ -29,18 +38,28 @@ impl Written {
         if known.len() >= MOST {
             known.clear();
         }
-        let last = known.entry(uid.to_owned()).or_default();
-        *last = version.max(*last);
+        let now = Last {
+            version,
+            at: Instant::now(),
+        };
+        let last = known.entry(uid.to_owned()).or_insert(now);
+        if version >= last.version {
+            *last = now;
+        }
     }
 
     /// Whether an object, as a watch has brought it, is older than what was written.
     pub(crate) fn is_older(&self, seen: &ObjectMeta) -> bool {
+        self.was_older(seen, Instant::now())
+    }
+
+    fn was_older(&self, seen: &ObjectMeta, now: Instant) -> bool {
         let Some((uid, version)) = version(seen) else {
             return false;
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(uid) {
-            Some(written) if version < *written => true,
+            Some(last) if version < last.version && now < last.at + LONGEST => true,
             Some(_) => {
                 known.remove(uid);
                 false
@@ -78,6 +97,9 @@ mod tests {
         assert!(!written.is_older(&meta("10")));
         // From then on nothing is known of it, and versions that are no numbers are never compared.
         assert!(!written.is_older(&meta("9")));
+        written.wrote(&meta("11"));
+        let later = Instant::now() + LONGEST;
+        assert!(!written.was_older(&meta("10"), later));
         written.wrote(&meta("11"));
         assert!(!written.is_older(&meta("x")));
     }
