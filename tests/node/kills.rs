@@ -56,9 +56,10 @@ fn goes_on(case: &Case, name: &str, disk: &[u8], folder: &Path, server: &Server)
     let size = disk.len() as u64;
     let rest = size - bytes("bytesResumed") + AGAIN;
     assert!(bytes("bytesRead") <= rest, "{end}");
+    // What was on its way when a connection was given up was sent, too, and what is late is asked for twice.
     let sent = server.log().sent;
     assert!(
-        sent < size * 3 / 2,
+        sent < size * 2,
         "{sent} bytes were sent of a disk of {size}"
     );
     let said = case.ask(&["logs", &format!("importer-{name}")]);
