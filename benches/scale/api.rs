@@ -101,7 +101,7 @@ impl Api {
 
     /// Makes objects, as fast as the API server takes them.
     pub(super) fn make(&self, path: &str, objects: Vec<String>) -> Result<()> {
-        self.each(objects, |object| {
+        Self::each(objects, |object| {
             self.send("POST", path, "application/json", &object)
         })
     }
@@ -109,7 +109,7 @@ impl Api {
     /// A fake binder: says of claims that they have the volumes of their names. The controller manager's does
     /// one claim after the other, and would be what is measured.
     pub(super) fn bind(&self, namespace: &str, claims: Vec<String>) -> Result<()> {
-        self.each(claims, |claim| {
+        Self::each(claims, |claim| {
             let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}");
             let bound = json!({
                 "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
@@ -130,7 +130,7 @@ impl Api {
     }
 
     /// Does something with each of these, with several at a time.
-    fn each(&self, items: Vec<String>, act: impl Fn(String) -> Result<()> + Sync) -> Result<()> {
+    fn each(items: Vec<String>, act: impl Fn(String) -> Result<()> + Sync) -> Result<()> {
         let left = Mutex::new(items.into_iter());
         let work = || -> Result<()> {
             loop {
