@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Both sides compile against this, so that a parameter is spelled once. The names of variables and of
-//! the message's fields are upstream CDI's where it has them, which makes
-//! dashboards and habits carry over; they are no interface to anybody outside: the controller that made a
-//! pod is the only one that configures it.
+//! the message's fields are upstream CDI's where it has them, which makes dashboards and habits carry over;
+//! they are no interface to anybody outside: the controller that made a pod is the only one that configures
+//! it.
 //!
 //! Nothing here opens a file, a socket or the environment itself: callers hand over what they read.
 

@@ -12,7 +12,7 @@ use longshore_telemetry::error_chain;
 use reqwest::Client;
 use tokio::sync::Semaphore;
 
-use crate::metrics;
+use crate::{metrics, rounds};
 
 /// What a claim's pod says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What comes beyond this is not read.
 const MOST: usize = 64 << 10;
 /// Scrapes at the same time: half of the rounds that there can be.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = rounds::AT_ONCE as usize / 2;
 
 /// Reads metrics.
 #[derive(Debug, Clone)]

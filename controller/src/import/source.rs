@@ -114,10 +114,7 @@ pub(crate) fn request(
     let source = source(claim, word.unwrap_or("http"), image.is_some());
     Some(source.and_then(|source| {
         let own = Own::of(claim).map_err(Refusal::Pod)?;
-        Ok(Request {
-            vddk_image: image,
-            ..whole(claim, source, own)
-        })
+        Ok(whole(claim, source, own, image))
     }))
 }
 
@@ -200,7 +197,12 @@ fn pull(claim: &PersistentVolumeClaim, endpoint: &Secret) -> Pull {
     }
 }
 
-fn whole(claim: &PersistentVolumeClaim, source: Source, own: Own) -> Request {
+fn whole(
+    claim: &PersistentVolumeClaim,
+    source: Source,
+    own: Own,
+    vddk_image: Option<String>,
+) -> Request {
     let extra = numbered(claim, annotation::IMPORT_EXTRA_HEADER);
     Request {
         import: Import {
@@ -237,7 +239,7 @@ fn whole(claim: &PersistentVolumeClaim, source: Source, own: Own) -> Request {
         secret: owned(claim, annotation::IMPORT_SECRET),
         certificates: owned(claim, annotation::IMPORT_CERTIFICATES),
         secret_headers: numbered(claim, annotation::IMPORT_SECRET_HEADER),
-        vddk_image: None,
+        vddk_image,
         vddk_arguments: owned(claim, annotation::VDDK_ARGS),
         own,
         immediately: claim.annotation(annotation::BIND_IMMEDIATE).is_some(),

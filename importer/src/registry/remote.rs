@@ -1,6 +1,5 @@
 //! Images in registries.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -239,30 +238,22 @@ impl Remote {
                 .await
             }
         };
-        // Both at once, which saves round trips, with nothing in it that is secret.
+        // Both at once, which saves round trips, with nothing in it that is secret. That https is spoken
+        // ends the wait for the other, as an error would.
         let (secured, plainly) = (ping(&secure), ping(&plain));
         let work = async move {
-            let mut plainly = pin!(plainly);
-            let mut early = None;
-            let mut secured = pin!(secured);
-            let refused = loop {
-                tokio::select! {
-                    biased;
-                    outcome = &mut secured => break outcome,
-                    outcome = &mut plainly, if early.is_none() => early = Some(outcome),
+            let secured = async {
+                match secured.await {
+                    Ok(()) => Err(Ok(None)),
+                    Err(HttpError::Cancelled) => Err(Err(HttpError::Cancelled)),
+                    Err(error) => Ok(error),
                 }
             };
-            match refused {
-                Ok(()) => Ok(None),
-                Err(HttpError::Cancelled) => Err(HttpError::Cancelled),
-                Err(error) => {
-                    let outcome = match early {
-                        Some(outcome) => outcome,
-                        None => plainly.await,
-                    };
-                    outcome.map(|()| Some(error))
-                }
-            }
+            let both = tokio::try_join!(secured, async { Ok(plainly.await) });
+            both.map_or_else(
+                |ended| ended,
+                |(error, plainly)| plainly.map(|()| Some(error)),
+            )
         };
         match self.net.wait(work).map_err(fail)? {
             None => Ok(secure),

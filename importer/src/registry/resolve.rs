@@ -170,8 +170,8 @@ fn refuse_bootc(config: &Config) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// The layer with the disk, from the top, which may be open already. The lowest one is not looked into: it has the disk, or nobody
-/// has, and that shows when it is read.
+/// The layer with the disk, from the top, which may be open already. The lowest one is not looked into: it
+/// has the disk, or nobody has, and that shows when it is read.
 fn disk(
     name: &str,
     store: &dyn Store,

@@ -1,9 +1,9 @@
 //! The back half of every transfer: decoding threads that take turns at writing.
 //!
 //! One writes at a time, because buffered writes to one inode take turns anyway (measured: two writers
-//! took the same time and twice the CPU). Whoever has decoded
-//! something and finds nobody writing writes what is there, its own first of all while it is still in
-//! that core's cache; whoever finds somebody writing leaves the bytes to them and decodes on.
+//! took the same time and twice the CPU). Whoever has decoded something and finds nobody writing writes what
+//! is there, its own first of all while it is still in that core's cache; whoever finds somebody writing
+//! leaves the bytes to them and decodes on.
 
 use std::collections::VecDeque;
 use std::ops::Range;
