@@ -6,6 +6,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
+use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -172,6 +173,14 @@ pub(crate) const TOKENS: Module = Module {
     )],
 };
 
+/// Builds what the tests run, in the order in which they need it.
+pub(crate) fn run() -> Result<()> {
+    let modules = [
+        STORES, VSPHERE, TOKENS, KUBERNETES, COREDNS, LOCAL_PATH, CSI,
+    ];
+    modules.iter().try_for_each(build_all)
+}
+
 /// Beyond what the largest takes on two busy cores.
 const LIMIT: Duration = Duration::from_mins(45);
 
@@ -261,6 +270,14 @@ fn built(module: &Module, program: &Program) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
+    // Who else builds it at this time, ahead of the tests that need it, say, builds it for us, too.
+    let lock = bin.join(format!(".{}.lock", program.name));
+    let lock = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
+    lock.lock()
+        .with_context(|| format!("waiting for who else builds {}", program.name))?;
+    if path.is_file() {
+        return Ok(path);
+    }
     if paths::program("go").is_none() {
         bail!(
             "{} is built from Go's module proxy, and there is no `go`: install Go 1.26, or 1.21 and later if it may fetch 1.26 itself (https://go.dev/dl)",
@@ -272,7 +289,7 @@ fn built(module: &Module, program: &Program) -> Result<PathBuf> {
         program.name,
         bin.display()
     ));
-    // Whoever builds at the same time has a name of its own, and the last one's is the one that stays.
+    // Under its name only when it is whole.
     let draft = bin.join(format!(".{}-{}", program.name, std::process::id()));
     let started = Instant::now();
     let status = Run::new("go")

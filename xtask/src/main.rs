@@ -61,6 +61,8 @@ enum Command {
     Images(images::Args),
     /// Print what installs Longshore on a cluster, with images of one's own
     Manifest(manifest::Args),
+    /// Build the programs written in Go that tests run: object stores, a control plane, a node, CSI storage
+    Tools,
     /// Check the directions between crates, the codec back ends and the licences
     Deps,
     /// Check what no lint checks: file lengths, forgotten markers, numbering
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Command::Crdgen(args) => crdgen::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Manifest(args) => manifest::run(&args),
+        Command::Tools => gotools::run(),
         Command::Deps => deps::run(),
         Command::Tidy => tidy::run(),
     };

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::say;
+use crate::test::ahead::Ahead;
 use crate::test::count::Count;
 use crate::test::stages::STAGES;
 
+mod ahead;
 mod count;
 mod stages;
 
@@ -40,8 +42,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             args.only.is_empty() || args.only.iter().any(|name| name == stage.name)
         }
     });
+    // With few stages there is nothing to be ahead of.
+    let mut ahead = (!args.quick && args.only.is_empty()).then(Ahead::default);
     let mut lines = Vec::new();
     for stage in chosen {
+        if stage.name != stages::INSTALL
+            && let Some(ahead) = &mut ahead
+        {
+            ahead.begin();
+        }
         say::line(&format!("\n==== {}: {}", stage.name, stage.about));
         let started = Instant::now();
         let mut count = Count::default();

@@ -21,9 +21,12 @@ pub(super) struct Stage {
     pub(super) run: fn(&mut Count) -> Result<()>,
 }
 
+/// What has to be there before anything is built.
+pub(super) const INSTALL: &str = "install";
+
 pub(super) const STAGES: &[Stage] = &[
     Stage {
-        name: "install",
+        name: INSTALL,
         about: "the packages that the rest needs",
         quick: false,
         run: install,
