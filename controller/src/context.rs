@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::jiff::{Timestamp, Unit};
+use kube::api::Api;
+use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use longshore_crds::StorageProfileStatus;
 use longshore_crds::names::annotation;
 
+use crate::claim::{Claim as _, about};
 use crate::custom::part;
 use crate::data_volume::render::Profile;
+use crate::error::{Result, Trying as _};
 use crate::health::Health;
 use crate::import::line::Line;
 use crate::import::pod::Workload;
@@ -18,6 +23,7 @@ use crate::import::users::Users;
 use crate::installation::Installation;
 use crate::known::Known;
 use crate::settings::Settings;
+use crate::troubles::Troubles;
 use crate::written::Written;
 
 /// It.
@@ -33,7 +39,13 @@ pub(crate) struct Context {
     pub(crate) line: Line,
     /// Which pods use which claims.
     pub(crate) users: Arc<Users>,
-    /// What was written of volumes and has not come back yet.
+    /// The importers' pods and the claims of volumes, as the watches that bring rounds about have shown them.
+    pub(crate) pods: Store<Pod>,
+    /// See `pods`.
+    pub(crate) claims: Store<PersistentVolumeClaim>,
+    /// What the cluster complains of.
+    pub(crate) troubles: Troubles,
+    /// What was written of volumes and claims and may not have come back yet.
     pub(crate) written: Written,
 }
 
@@ -104,6 +116,18 @@ impl Context {
             overhead: self.installation().overhead(name),
             preallocates: self.installation().preallocates(),
         }
+    }
+
+    /// A claim as it is now; `None` if the one that was seen is there no more.
+    pub(crate) async fn anew(
+        &self,
+        seen: &PersistentVolumeClaim,
+    ) -> Result<Option<PersistentVolumeClaim>> {
+        let namespace = seen.metadata.namespace.as_deref().unwrap_or_default();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let claim = claims.get_opt(seen.named()).await;
+        let claim = claim.trying("read", &about(seen))?;
+        Ok(claim.filter(|claim| claim.metadata.uid == seen.metadata.uid))
     }
 
     /// What pods are made with that fill a claim of this class.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::controller::{Action as Next, Controller};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher;
 
 use self::apply::{apply, write_status};
@@ -36,15 +37,16 @@ use self::volume::Volume;
 use crate::context::Context;
 use crate::custom::DATA_VOLUME;
 use crate::error::Result;
+use crate::follow::touched;
 use crate::metrics;
 use crate::rounds::{after, again, bounded, drive};
 use crate::written;
 
 /// Runs until the process ends.
-pub(crate) async fn run(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>, shown: Writer<PersistentVolumeClaim>) {
     let client = context.client.clone();
     let volumes = DATA_VOLUME.api(&client);
-    let claims: Api<PersistentVolumeClaim> = Api::all(client);
+    let claims = touched(Api::all(client), watcher::Config::default(), shown);
     let controller =
         Controller::new_with(volumes, watcher::Config::default(), DATA_VOLUME.resource());
     let listed = context
@@ -53,7 +55,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     metrics::counts(&controller.store());
     let rounds = controller
         .with_config(bounded())
-        .owns_with(claims, (), watcher::Config::default())
+        .owns_stream(claims)
         // What a volume waits for may be a class, or what is said of one.
         .reconcile_all_on(context.known.each_change())
         .run(
@@ -71,6 +73,9 @@ pub(crate) async fn reconcile(object: Arc<DynamicObject>, context: Arc<Context>)
     }
     let now = context.now();
     let observed = observe(&context, Volume::of((*object).clone()), now).await?;
+    let Some(observed) = observed else {
+        return Ok(Next::requeue(written::PAUSE));
+    };
     let Plan {
         actions,
         status,

@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use longshore_crds::names::object;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::error::{CONFLICT, NOT_FOUND, Result, Trying as _, unless};
+use crate::error::{CONFLICT, NOT_FOUND, unless};
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,59 +48,12 @@ impl Note {
     }
 }
 
-/// What the cluster told of something that does not come about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trouble {
-    pub(crate) reason: String,
-    pub(crate) message: String,
-}
-
-/// The last warning about `object` that is not our own. Events are asked for, not watched: only what has
-/// waited for a while is worth it.
-pub(crate) async fn trouble<K>(
-    client: &Client,
-    namespace: &str,
-    object: &K,
-) -> Result<Option<Trouble>>
-where
-    K: Resource,
-{
-    let meta = object.meta();
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    let all: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let selector = format!("involvedObject.uid={uid},type=Warning");
-    let found = all
-        .list(&ListParams::default().fields(&selector).limit(MOST))
-        .await;
-    let name = meta.name.as_deref().unwrap_or_default();
-    let found = found.trying("list the events about", &format!("{namespace}/{name}"))?;
-    let newest = found
-        .items
-        .into_iter()
-        .filter(|event| {
-            let component = event.source.as_ref().and_then(|it| it.component.as_deref());
-            !OURS.contains(&component.unwrap_or_default())
-        })
-        .max_by_key(|event| {
-            let last = event.last_timestamp.as_ref().map(|time| time.0);
-            let only = event.event_time.as_ref().map(|time| time.0);
-            last.max(only)
-        });
-    Ok(newest.map(|event| Trouble {
-        reason: event.reason.unwrap_or_default(),
-        message: event.message.unwrap_or_default(),
-    }))
-}
-
 /// The components that we speak as.
-const OURS: [&str; 3] = [
+pub(crate) const OURS: [&str; 3] = [
     "import-controller",
     "datavolume-import-controller",
     "import-populator",
 ];
-
-/// Most events to read about one object.
-const MOST: u32 = 100;
 
 /// The longest text that the API takes.
 const LONGEST: usize = 1024;

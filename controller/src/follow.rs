@@ -1,9 +1,10 @@
-//! A watch, handed on for as long as it is polled: what fails is told and tried again.
+//! Watches, handed on for as long as they are polled: what fails is told and tried again.
 
 use std::fmt::Debug;
 
 use futures::{Stream, StreamExt as _, pin_mut};
 use kube::api::Api;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Error, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
 use kube::{Client, Resource};
@@ -39,4 +40,21 @@ pub(crate) async fn tell_all<K>(
             ),
         }
     }
+}
+
+/// A watch of objects that `kept` keeps: each that was made, has changed or is gone is handed on once that is
+/// kept. Whoever looks there then sees that, or what came after it, so nothing is missed. Who wrote which
+/// field of an object, half of its size, is not kept.
+pub(crate) fn touched<K>(
+    objects: Api<K>,
+    config: watcher::Config,
+    kept: Writer<K>,
+) -> impl Stream<Item = Result<K, Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    watch_objects(objects, config)
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(kept)
+        .touched_objects()
 }

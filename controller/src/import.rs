@@ -23,27 +23,29 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use kube::api::Api;
 use kube::runtime::controller::{Action as Next, Controller};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
 use longshore_crds::names::{annotation, label};
 use tokio::sync::oneshot;
 
 use self::apply::apply;
-use self::observe::observe;
-use self::plan::{Plan, begins, belongs, plan};
+use self::observe::{glance, observe};
+use self::plan::{Plan, begins, belongs, may_be_late, plan};
 use self::users::Shown;
 use crate::claim::Claim as _;
 use crate::context::Context;
 use crate::error::Result;
-use crate::follow::follow;
+use crate::follow::{follow, touched};
 use crate::metrics;
 use crate::rounds::{after, again, bounded, drive};
+use crate::written;
 
 /// Runs until the process ends.
-pub(crate) async fn run(context: Arc<Context>) {
+pub(crate) async fn run(context: Arc<Context>, shown: Writer<Pod>) {
     let claims: Api<PersistentVolumeClaim> = Api::all(context.client.clone());
-    let pods: Api<Pod> = Api::all(context.client.clone());
     let ours =
         watcher::Config::default().labels(&format!("{}={}", label::ROLE, label::ROLE_IMPORTER));
+    let pods = touched(Api::all(context.client.clone()), ours, shown);
     let controller = Controller::new(claims, watcher::Config::default());
     let listed = context.health.await_list("claims", controller.store());
     let (known, is_known) = oneshot::channel();
@@ -52,7 +54,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let work = async {
         // Before that nobody knows whether there is room for one more, nor who uses what.
         drop(is_known.await);
-        let rounds = controller.with_config(bounded()).owns(pods, ours).run(
+        let rounds = controller.with_config(bounded()).owns_stream(pods).run(
             |claim, context| metrics::timed("import", reconcile(claim, context)),
             again,
             Arc::clone(&context),
@@ -131,10 +133,26 @@ pub(crate) async fn reconcile(
     if asks.iter().all(|name| claim.annotation(name).is_none()) {
         return Ok(Next::await_change());
     }
+    if context.written.is_older(&claim.metadata) {
+        return Ok(Next::requeue(written::PAUSE));
+    }
     let now = context.now();
     let limits = context.installation().limits();
     if let Some(pause) = context.line.still(&claim, limits, now) {
         return Ok(Next::requeue(pause));
+    }
+    // Most rounds find nothing to do, which needs no look at what there is.
+    if let Some(shown) = glance(&context, &claim, now).await {
+        let Plan { actions, again } = plan(&shown, now);
+        if may_be_late(&shown, &actions) {
+            if shown.pod.is_none() {
+                context.line.leaves(&claim);
+            }
+            for action in actions {
+                apply(&context, &claim, action).await?;
+            }
+            return Ok(after(again));
+        }
     }
     let Some(mut observed) = observe(&context, &claim, now).await? else {
         context.line.leaves(&claim);

@@ -27,14 +27,18 @@ mod populate;
 mod rounds;
 mod settings;
 mod storage_profile;
+mod troubles;
 mod write;
 mod written;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use kube::runtime::reflector;
+use kube::runtime::reflector::store::Writer;
 use longshore_telemetry::{Endpoint, error_chain};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,6 +53,7 @@ use crate::import::users::{PATIENCE, Users};
 use crate::known::Known;
 use crate::lease::{Elector, Holder, PERIOD};
 use crate::settings::Settings;
+use crate::troubles::Troubles;
 use crate::written::Written;
 
 /// Runs all controllers for as long as the lease is ours.
@@ -81,6 +86,8 @@ pub async fn run() -> Result<()> {
     health.works(&["the cluster", "data volumes", "claims", "populated claims"]);
     let (known, following) = Known::watch(&client);
     metrics::works_with(&known);
+    let (pods, pods_shown) = reflector::store();
+    let (claims, claims_shown) = reflector::store();
     let context = Arc::new(Context {
         client: client.clone(),
         settings,
@@ -90,6 +97,9 @@ pub async fn run() -> Result<()> {
         health: Arc::clone(&health),
         line: Line::default(),
         users: Arc::new(Users::new(PATIENCE)),
+        pods,
+        claims,
+        troubles: Troubles::default(),
         written: Written::default(),
     });
     let foreign = tokio::select! {
@@ -98,7 +108,7 @@ pub async fn run() -> Result<()> {
         () = Box::pin(cdi_config::run(Arc::clone(&context))) => None,
         () = Box::pin(deployment::run(Arc::clone(&context))) => None,
         () = Box::pin(storage_profile::run(Arc::clone(&context))) => None,
-        () = Box::pin(volumes(context)) => None,
+        () = Box::pin(volumes(context, claims_shown, pods_shown)) => None,
         () = elector.keep(&health) => None,
         foreign = foreign::appears(&client) => Some(foreign),
         () = &mut told => {
@@ -171,14 +181,15 @@ pub(crate) async fn may_work(client: &Client, elector: &mut Elector, health: &He
 }
 
 /// What works on volumes begins once it is settled how.
-async fn volumes(context: Arc<Context>) {
+async fn volumes(context: Arc<Context>, claims: Writer<PersistentVolumeClaim>, pods: Writer<Pod>) {
     context.known.listed().await;
     context.health.listed("the cluster");
     context.known.configured().await;
     tokio::select! {
-        () = data_volume::run(Arc::clone(&context)) => {}
-        () = import::run(Arc::clone(&context)) => {}
-        () = populate::run(context) => {}
+        () = data_volume::run(Arc::clone(&context), claims) => {}
+        () = import::run(Arc::clone(&context), pods) => {}
+        () = populate::run(Arc::clone(&context)) => {}
+        () = context.troubles.follow(&context.client) => {}
     }
 }
 

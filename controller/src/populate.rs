@@ -23,60 +23,112 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::controller::{Action as Next, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::{reflector, watcher};
 use longshore_crds::names::annotation;
 
 use self::apply::apply;
-use self::observe::observe;
-use self::plan::{Plan, plan};
+use self::observe::{glance, observe};
+use self::plan::{Plan, may_be_late, plan};
 use crate::claim::{Claim as _, controller};
 use crate::context::Context;
 use crate::custom::VOLUME_IMPORT_SOURCE;
 use crate::error::Result;
+use crate::follow::touched;
 use crate::rounds::{after, again, bounded, drive};
+use crate::written;
 
 /// Whose events these are.
 pub(crate) const COMPONENT: &str = "import-populator";
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>) {
-    let claims: Api<PersistentVolumeClaim> = Api::all(context.client.clone());
     let sources = VOLUME_IMPORT_SOURCE.api(&context.client);
-    let rounds = Controller::new(claims.clone(), watcher::Config::default());
-    let store = rounds.store();
-    let listed = context
-        .health
-        .await_list("populated claims", rounds.store());
-    let rounds = rounds
+    let (shown, kept) = reflector::store();
+    let claims = Api::all(context.client.clone());
+    let claims = touched(claims, watcher::Config::default(), kept);
+    let (there, named) = (shown.clone(), shown.clone());
+    let claims = claims.flat_map(move |claim| {
+        let found = match claim {
+            Ok(claim) => concerned(&claim, &there).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(found)
+    });
+    let listed = context.health.await_list("populated claims", shown.clone());
+    let rounds = Controller::for_stream(claims, shown.clone())
         .with_config(bounded())
-        .owns(claims, watcher::Config::default())
         .watches_with(
             sources,
             VOLUME_IMPORT_SOURCE.resource(),
             watcher::Config::default(),
-            move |source| filled_from(&store, &source),
+            move |source| filled_from(&named, &source),
         )
         // What a claim waits for may be a class or its driver.
         .reconcile_all_on(context.known.each_change())
-        .run(reconcile, again, context);
+        .run(
+            move |claim, context| {
+                let shown = shown.clone();
+                async move { Box::pin(reconcile(claim, context, &shown)).await }
+            },
+            again,
+            context,
+        );
     futures::join!(drive("populated claim", rounds), listed);
 }
 
-/// One round for one claim.
+/// Whom it concerns that a claim was touched: itself, if it is there still, and the one in whose place it is
+/// filled. Of each only where it is.
+fn concerned(
+    claim: &PersistentVolumeClaim,
+    shown: &Store<PersistentVolumeClaim>,
+) -> Vec<PersistentVolumeClaim> {
+    let owner = controller(&claim.metadata).filter(|owner| owner.kind == "PersistentVolumeClaim");
+    let names = [Some(claim.named()), owner.map(|owner| owner.name.as_str())];
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let is_there = |name: &&str| shown.get(&ObjectRef::new(name).within(namespace)).is_some();
+    let at = |name: &str| PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..PersistentVolumeClaim::default()
+    };
+    names
+        .into_iter()
+        .flatten()
+        .filter(is_there)
+        .map(at)
+        .collect()
+}
+
+/// One round for one claim; `shown` is what the watch has shown that brought it about.
 pub(crate) async fn reconcile(
     claim: Arc<PersistentVolumeClaim>,
     context: Arc<Context>,
+    shown: &Store<PersistentVolumeClaim>,
 ) -> Result<Next> {
     if claim.populator().is_none() {
         return Ok(Next::await_change());
     }
+    if context.written.is_older(&claim.metadata) {
+        return Ok(Next::requeue(written::PAUSE));
+    }
     let now = context.now();
-    let Some(observed) = observe(&context, &claim, now).await? else {
-        return Ok(Next::await_change());
+    // Most rounds find nothing to do, or only hand on how far the prime is.
+    let glanced = glance(&context, &claim, shown, now);
+    let observed = match glanced.filter(|seen| may_be_late(&plan(seen, now).actions)) {
+        Some(seen) => seen,
+        None => match observe(&context, &claim, now).await? {
+            Some(observed) => observed,
+            None => return Ok(Next::await_change()),
+        },
     };
     let Plan { actions, again } = plan(&observed, now);
     for action in actions {

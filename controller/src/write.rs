@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
 use crate::claim::{Changes, Claim as _};
+use crate::context::Context;
 
 /// Changes of a claim.
 #[derive(Debug, Default, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) struct Marks {
 
 /// Makes them, if the claim is still as it was seen.
 pub(crate) async fn mark(
-    client: &Client,
+    context: &Context,
     claim: &PersistentVolumeClaim,
     Marks {
         annotations,
@@ -27,7 +27,7 @@ pub(crate) async fn mark(
     }: &Marks,
 ) -> Result<(), kube::Error> {
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
     let mut metadata = json!({
         "uid": claim.uid(),
         "resourceVersion": claim.metadata.resource_version,
@@ -38,8 +38,9 @@ pub(crate) async fn mark(
     }
     let patch = Patch::Merge(json!({"metadata": metadata}));
     let params = PatchParams::default();
-    let outcome = claims.patch(claim.named(), &params, &patch);
-    outcome.await.map(drop)
+    let written = claims.patch(claim.named(), &params, &patch).await?;
+    context.written.wrote(&written.metadata);
+    Ok(())
 }
 
 /// To delete the object of this uid and no other of its name.

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 /// What has not come back for so long does not: a restored cluster counts from an earlier version again.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Objects that are remembered until a watch has brought them. Beyond it all are forgotten, which costs rounds.
+/// Objects that are remembered. Beyond it all are forgotten, which costs rounds.
 const MOST: usize = 20_000;
 
 /// It, by uid.
@@ -35,13 +35,16 @@ impl Written {
             return;
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
-            known.clear();
-        }
         let now = Last {
             version,
             at: Instant::now(),
         };
+        if known.len() >= MOST {
+            known.retain(|_, last| last.counts(now.at));
+        }
+        if known.len() >= MOST {
+            known.clear();
+        }
         let last = known.entry(uid.to_owned()).or_insert(now);
         if version >= last.version {
             *last = now;
@@ -57,15 +60,16 @@ impl Written {
         let Some((uid, version)) = version(seen) else {
             return false;
         };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get(uid) {
-            Some(last) if version < last.version && now < last.at + LONGEST => true,
-            Some(_) => {
-                known.remove(uid);
-                false
-            }
-            None => false,
-        }
+        // Several watches bring the same object: that one has is no word of the others.
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = known.get(uid);
+        last.is_some_and(|last| version < last.version && last.counts(now))
+    }
+}
+
+impl Last {
+    fn counts(&self, now: Instant) -> bool {
+        now < self.at + LONGEST
     }
 }
 
@@ -88,19 +92,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_what_was_written_is_known_until_that_was_seen() {
+    fn what_is_older_than_what_was_written_is_known_for_a_while() {
         let written = Written::default();
         assert!(!written.is_older(&meta("7")));
         written.wrote(&meta("10"));
         written.wrote(&meta("9"));
         assert!(written.is_older(&meta("9")));
         assert!(!written.is_older(&meta("10")));
-        // From then on nothing is known of it, and versions that are no numbers are never compared.
-        assert!(!written.is_older(&meta("9")));
-        written.wrote(&meta("11"));
+        // Another watch may be further behind.
+        assert!(written.is_older(&meta("9")));
         let later = Instant::now() + LONGEST;
-        assert!(!written.was_older(&meta("10"), later));
-        written.wrote(&meta("11"));
+        assert!(!written.was_older(&meta("9"), later));
+        // Versions that are no numbers are never compared.
         assert!(!written.is_older(&meta("x")));
     }
 }

@@ -350,9 +350,12 @@ pub mod object {
     /// The longest name that an object can have.
     const MOST: usize = 253;
 
+    /// What the names of all importer pods begin with.
+    pub const IMPORTER_PREFIX: &str = "importer-";
+
     /// Name of the importer pod of a claim.
     pub fn importer(claim: &str) -> String {
-        shortened(&format!("importer-{claim}"), MOST)
+        shortened(&format!("{IMPORTER_PREFIX}{claim}"), MOST)
     }
 
     /// Name of the importer pod that copies one checkpoint of several.
@@ -368,7 +371,7 @@ pub mod object {
         } else {
             format!("{:016x}", fnv64a(checkpoint.as_bytes()))
         };
-        shortened(&format!("importer-{claim}-checkpoint-{part}"), MOST)
+        shortened(&format!("{IMPORTER_PREFIX}{claim}-checkpoint-{part}"), MOST)
     }
 
     /// Name of the claim that is filled in the place of the one with this uid.

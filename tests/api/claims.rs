@@ -152,16 +152,19 @@ fn what_keeps_a_pod_from_starting_is_taken_from_its_events() {
         &json!({"import.secretName": "keys"}),
     ));
     namespace.wait_for("pod/importer-secret", "create");
-    let pod = namespace.get("pod/importer-secret");
     // As a kubelet tells it.
-    namespace.apply(&json!({
-        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "mount"}, "type": "Warning",
-        "reason": "FailedMount", "message": "secret \"keys\" not found",
-        "source": {"component": "kubelet"}, "lastTimestamp": "2026-11-21T00:00:00Z",
-        "involvedObject": {"kind": "Pod", "name": "importer-secret", "namespace": namespace.name,
-            "uid": pod["metadata"]["uid"]},
-    }));
+    let message = "secret \"keys\" not found";
+    namespace.warn("pod/importer-secret", "FailedMount", message, "kubelet");
     namespace.wait("pvc/secret", REASON, "FailedMount");
+    // What was told before is known to a controller that begins, and what comes later replaces it.
+    namespace.restart_controller();
+    namespace.warn(
+        "pod/importer-secret",
+        "NetworkNotReady",
+        "no network",
+        "kubelet",
+    );
+    namespace.wait("pvc/secret", REASON, "NetworkNotReady");
 }
 
 #[test]

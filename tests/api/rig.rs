@@ -209,6 +209,20 @@ impl Namespace {
     }
 
     /// Says of a pod what a kubelet would.
+    /// A component of the cluster warns of an object.
+    pub(crate) fn warn(&self, of: &str, reason: &str, message: &str, component: &str) {
+        let about = self.get(of);
+        let name = of.replace('/', "-");
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Event", "type": "Warning",
+            "metadata": {"name": format!("{name}-{}", reason.to_lowercase())},
+            "reason": reason, "message": message, "source": {"component": component},
+            "lastTimestamp": "2026-11-22T00:00:00Z",
+            "involvedObject": {"kind": about["kind"], "namespace": self.name,
+                "name": about["metadata"]["name"], "uid": about["metadata"]["uid"]},
+        }));
+    }
+
     pub(crate) fn pod_status(&self, pod: &str, status: &Value) {
         let patch = json!({"status": status}).to_string();
         run(self.kubectl().args([

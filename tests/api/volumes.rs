@@ -49,6 +49,16 @@ fn what_is_not_done_here_waits_with_its_reason_and_makes_nothing() {
 }
 
 #[test]
+fn what_keeps_a_claim_from_its_volume_is_taken_from_its_events() {
+    let Some(namespace) = namespace() else { return };
+    // Nobody made a volume for it by hand, and there is no such class.
+    namespace.apply(&data_volume("unmade"));
+    let bound = ".status.conditions[?(@.type==\"Bound\")].message";
+    let text = "PVC unmade Pending: storageclass.storage.k8s.io \"manual\" not found";
+    namespace.wait("dv/unmade", bound, text);
+}
+
+#[test]
 fn a_filled_volume_stays_so_without_its_mark_and_an_edit_has_no_effect_but_a_warning() {
     let Some(namespace) = namespace() else { return };
     started(&namespace, "filled");

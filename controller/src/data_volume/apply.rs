@@ -54,7 +54,7 @@ pub(super) async fn apply(
                 annotations: annotations.clone(),
                 ..Marks::default()
             };
-            let outcome = write::mark(&context.client, claim, &marks).await;
+            let outcome = write::mark(context, claim, &marks).await;
             outcome.trying("annotate the claim of", &about)
         }
         Action::CreateClaim(claim) => {

@@ -1,10 +1,14 @@
-//! What a plan depends on, fetched.
+//! What a plan depends on: shown by watches, or fetched.
+//!
+//! The claim is the one that was shown last. An older one makes a status that is older, which the next one
+//! corrects, and its changes carry its version. That there is none is not believed of a watch.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
+use kube::runtime::reflector::ObjectRef;
 use longshore_crds::names::{annotation, object};
 use longshore_crds::volume_source::VolumeImportSourceSpec;
 
@@ -15,20 +19,29 @@ use crate::claim::{Claim as _, age, controller};
 use crate::context::Context;
 use crate::custom::{VOLUME_IMPORT_SOURCE, raw};
 use crate::error::{Result, Trying as _};
-use crate::event;
 
 /// A claim that is not bound by then is asked about.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Everything about `volume`.
-pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -> Result<Observed> {
+/// Everything about `volume`; `None` if the watches have yet to show what we wrote of its claim.
+pub(super) async fn observe(
+    context: &Context,
+    volume: Volume,
+    now: Timestamp,
+) -> Result<Option<Observed>> {
     let namespace = volume.meta.namespace.clone().unwrap_or_default();
     let about = about(&volume);
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
-    let claim = claims
-        .get_opt(volume.name())
-        .await
-        .trying("read the claim of", &about)?;
+    let place = ObjectRef::new(volume.name()).within(&namespace);
+    let claim = match context.claims.get(&place) {
+        Some(shown) if context.written.is_older(&shown.metadata) => return Ok(None),
+        Some(shown) => Some(PersistentVolumeClaim::clone(&shown)),
+        None => {
+            let client = context.client.clone();
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(client, &namespace);
+            let claim = claims.get_opt(volume.name()).await;
+            claim.trying("read the claim of", &about)?
+        }
+    };
     let wanted = volume.spec.as_ref().and_then(|spec| {
         let claim = spec.pvc.as_ref().or(spec.storage.as_ref())?;
         claim.storage_class_name.clone()
@@ -37,7 +50,7 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
     let installation = context.installation();
     let trouble = match &claim {
         Some(claim) if is_waited_for(claim) && age(&claim.metadata, now) >= PATIENCE => {
-            event::trouble(&context.client, &namespace, claim).await?
+            context.troubles.of(&claim.metadata)
         }
         _ => None,
     };
@@ -55,7 +68,7 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
         Some(claim) => source(context, &volume, claim).await?,
         None => Source::Unread,
     };
-    Ok(Observed {
+    Ok(Some(Observed {
         statics,
         volume,
         claim,
@@ -66,7 +79,7 @@ pub(super) async fn observe(context: &Context, volume: Volume, now: Timestamp) -
         binds_late: class.is_some_and(|class| class.binds_late)
             && installation.honors_first_consumer(),
         adoption: installation.adopts_claims(),
-    })
+    }))
 }
 
 /// What a populator fills the volume's own claim from, for as long as that matters.

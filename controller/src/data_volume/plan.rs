@@ -30,7 +30,8 @@ use super::status::{Facts, status};
 use super::validate::validate;
 use super::volume::{Status, Volume};
 use crate::claim::{Changes, Claim, controller};
-use crate::event::{Note, Trouble};
+use crate::event::Note;
+use crate::troubles::Trouble;
 
 /// How soon to look again at what waits for things that are not watched: classes, quotas, other claims.
 const WAITING_PAUSE: Duration = Duration::from_secs(10);
@@ -408,7 +409,7 @@ fn is_being_filled(volume: &Volume, claim: &PersistentVolumeClaim) -> bool {
         && volume.annotation(annotation::FILLED_CLAIM) != Some(claim.uid())
 }
 
-/// Why it is not bound is told by events, which are not watched. Why one is not that a populator is at
+/// Why it is not bound is told by events, which bring no round about. Why one is not that a populator is at
 /// work on is told by its annotations.
 pub(super) fn is_waited_for(claim: &PersistentVolumeClaim) -> bool {
     claim.is_pending() && claim.annotation(annotation::PRIME).is_none()

@@ -7,7 +7,7 @@ use longshore_crds::names::{annotation, reason};
 use super::volume::{Status, Volume};
 use crate::checkpoint;
 use crate::claim::Claim;
-use crate::event::Trouble;
+use crate::troubles::Trouble;
 
 /// What is known.
 #[derive(Debug)]

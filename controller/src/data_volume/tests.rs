@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::plan::{Action, Observed, Plan, Source, plan, refused};
 use super::render::Profile;
 use super::volume::{Status, Volume};
-use crate::event::{Note, Trouble};
+use crate::event::Note;
+use crate::troubles::Trouble;
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 

@@ -32,7 +32,7 @@ pub(super) async fn apply(
             Ok(())
         }
         Action::Mark(marks) => {
-            let outcome = write::mark(&context.client, claim, &marks).await;
+            let outcome = write::mark(context, claim, &marks).await;
             outcome.trying("annotate", &about)
         }
         Action::CreatePod(request) => Box::pin(create(context, claim, *request)).await,

@@ -1,13 +1,14 @@
-//! What a plan depends on, fetched.
+//! What a plan depends on: shown by watches, or fetched.
 //!
-//! The claim is read anew: what a watch brings may be older than what was written since, and to a claim
-//! that seems not to be filled its disk would be written once more.
+//! Where something is to be made or ended the claim and its pod are read anew: what a watch brings may be older
+//! than what was written since, and to a claim that seems not to be filled its disk would be written once more.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
+use kube::runtime::reflector::ObjectRef;
 use longshore_crds::names::{annotation, object};
 
 use super::plan::{Observed, belongs, is_kept, is_left_over};
@@ -18,12 +19,39 @@ use crate::claim::{Claim as _, about, age, controller};
 use crate::context::Context;
 use crate::custom::DATA_VOLUME;
 use crate::error::{Error, Result, Trying as _};
-use crate::event;
 
 /// A pod that has not started by then is asked about.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Everything about `seen`; `None` if it is there no more.
+/// Everything about `seen` as watches have shown it; `None` if that is not all that matters.
+pub(super) async fn glance(
+    context: &Context,
+    seen: &PersistentVolumeClaim,
+    now: Timestamp,
+) -> Option<Observed> {
+    let namespace = seen.metadata.namespace.as_deref().unwrap_or_default();
+    let names = pod_names(seen);
+    let mut shown = names.iter().filter_map(|name| {
+        let place = ObjectRef::new(name).within(namespace);
+        context.pods.get(&place)
+    });
+    let pod = shown.next().map(|pod| Pod::clone(&pod));
+    let mut observed = begun(context, seen.clone(), pod);
+    let claim = &observed.claim;
+    let is_wanted = !claim.is_filled() && !claim.is_ending();
+    if is_wanted && lacks_vddk(claim) || observed.pod.as_ref().is_some_and(is_held) {
+        return None;
+    }
+    match &observed.pod {
+        Some(_) => follow(context, &mut observed, now).await,
+        // Whether its volume remembers that it was filled is asked before a pod is made.
+        None if is_wanted => look_around(context, &mut observed, &names),
+        None => {}
+    }
+    Some(observed)
+}
+
+/// Everything about `seen` as it is; `None` if it is there no more.
 pub(super) async fn observe(
     context: &Context,
     seen: &PersistentVolumeClaim,
@@ -31,13 +59,10 @@ pub(super) async fn observe(
 ) -> Result<Option<Observed>> {
     let namespace = seen.metadata.namespace.as_deref().unwrap_or_default();
     let about = about(seen);
-    let client = || context.client.clone();
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client(), namespace);
-    let claim = claims.get_opt(seen.named()).await.trying("read", &about)?;
-    let Some(claim) = claim.filter(|claim| claim.metadata.uid == seen.metadata.uid) else {
+    let Some(claim) = context.anew(seen).await? else {
         return Ok(None);
     };
-    let pods: Api<Pod> = Api::namespaced(client(), namespace);
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     let mut pod = None;
     let names = pod_names(&claim);
     for name in &names {
@@ -47,14 +72,39 @@ pub(super) async fn observe(
             break;
         }
     }
+    let mut observed = begun(context, claim, pod);
+    let claim = &observed.claim;
+    let is_wanted = !claim.is_filled() && !claim.is_ending();
+    if is_wanted && lacks_vddk(claim) {
+        observed.vddk = vddk_image(context).await?;
+    }
+    match &observed.pod {
+        Some(pod) if is_held(pod) => {
+            observed.users = users_beside(context, claim, pod).await?;
+        }
+        Some(_) => follow(context, &mut observed, now).await,
+        // Who else is there matters only until the pod may run: afterwards it is too late to ask.
+        None if is_wanted => {
+            let Some(was_filled) = was_filled(context, claim).await? else {
+                return Ok(None);
+            };
+            observed.was_filled = was_filled;
+            look_around(context, &mut observed, &names);
+        }
+        None => {}
+    }
+    Ok(Some(observed))
+}
+
+/// What is known with the claim and its pod.
+fn begun(context: &Context, claim: PersistentVolumeClaim, pod: Option<Pod>) -> Observed {
     // One that is kept after what it did does not stand in the way of the next.
     let done = |pod: &Pod| {
         belongs(pod, &claim) && is_left_over(&claim, pod) && is_kept(&claim) && !claim.is_filled()
     };
-    let pod = pod.filter(|pod| !done(pod));
-    let mut observed = Observed {
+    Observed {
+        pod: pod.filter(|pod| !done(pod)),
         claim,
-        pod,
         trouble: None,
         heard: None,
         users: Vec::new(),
@@ -63,41 +113,36 @@ pub(super) async fn observe(
         was_filled: false,
         vddk: None,
         wait: None,
+    }
+}
+
+/// How the pod does.
+async fn follow(context: &Context, observed: &mut Observed, now: Timestamp) {
+    let Some(pod) = &observed.pod else {
+        return;
     };
+    match phase(pod) {
+        Some("Running") => {
+            let address = pod.status.as_ref().and_then(|it| it.pod_ip.as_deref());
+            if let (Some(scraper), Some(address)) = (&context.scraper, address) {
+                observed.heard = scraper.read(address).await;
+            }
+        }
+        Some("Succeeded" | "Failed") => {}
+        _ if age(&pod.metadata, now) < PATIENCE => {}
+        _ => observed.trouble = context.troubles.of(&pod.metadata),
+    }
+}
+
+/// What may keep a pod from being made.
+fn look_around(context: &Context, observed: &mut Observed, names: &[String]) {
     let claim = &observed.claim;
-    if lacks_vddk(claim) && !claim.is_filled() && !claim.is_ending() {
-        observed.vddk = vddk_image(context).await?;
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    // Those that were just looked for are not there, whatever was shown last.
+    observed.users = context.users.of(namespace, claim.named(), names);
+    if !claim.is_bound() {
+        observed.binds_late = binds_late(context, claim);
     }
-    match &observed.pod {
-        Some(pod) if is_held(pod) => {
-            observed.users = users_beside(context, claim, pod).await?;
-        }
-        Some(pod) => match phase(pod) {
-            Some("Running") => {
-                let address = pod.status.as_ref().and_then(|it| it.pod_ip.as_deref());
-                if let (Some(scraper), Some(address)) = (&context.scraper, address) {
-                    observed.heard = scraper.read(address).await;
-                }
-            }
-            Some("Succeeded" | "Failed") => {}
-            _ if age(&pod.metadata, now) < PATIENCE => {}
-            _ => observed.trouble = event::trouble(&context.client, namespace, pod).await?,
-        },
-        // Who else is there matters only until the pod may run: afterwards it is too late to ask.
-        None if !claim.is_filled() && !claim.is_ending() => {
-            // Those that were just looked for are not there, whatever was shown last.
-            observed.users = context.users.of(namespace, claim.named(), &names);
-            let Some(was_filled) = was_filled(context, claim).await? else {
-                return Ok(None);
-            };
-            observed.was_filled = was_filled;
-            if !claim.is_bound() {
-                observed.binds_late = binds_late(context, claim);
-            }
-        }
-        None => {}
-    }
-    Ok(Some(observed))
 }
 
 /// The image with VMware's library that an administrator named for all.
@@ -118,7 +163,7 @@ fn pod_names(claim: &PersistentVolumeClaim) -> Vec<String> {
         let mut bytes = name.bytes();
         // Whoever annotates a claim shall not name other things.
         *name != now
-            && name.starts_with("importer-")
+            && name.starts_with(object::IMPORTER_PREFIX)
             && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
     });
     let begun = begun.map(str::to_owned);

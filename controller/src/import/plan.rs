@@ -38,8 +38,9 @@ use super::scrape::Heard;
 use super::source::{Refusal, Request, request};
 use crate::checkpoint;
 use crate::claim::{Changes, Claim, age, missing};
-use crate::event::{Note, Trouble};
+use crate::event::Note;
 use crate::rounds;
+use crate::troubles::Trouble;
 use crate::write::Marks;
 
 /// How soon to look again at a claim that somebody else uses: what becomes of their pods starts no round.
@@ -109,6 +110,26 @@ pub(super) fn begins(plan: &Plan) -> Option<&Request> {
         Action::CreatePod(request) => Some(&**request),
         _ => None,
     })
+}
+
+/// Whether what was planned may be done though it was planned on what watches have shown, which may be less
+/// than there is: nothing, or to hand on what a pod at work says. The version that goes with each change of the
+/// claim, and what is shown next, mend what was late. A pod is made, let go and taken away, and an import
+/// ends, by what there is only.
+pub(super) fn may_be_late(shown: &Observed, actions: &[Action]) -> bool {
+    let pod = shown.pod.as_ref();
+    let is_at_work = pod.is_some_and(|pod| !has_ended(pod));
+    let hands_on = |action: &Action| match action {
+        Action::Tell(_) => true,
+        Action::Mark(marks) => !marks.annotations.contains_key(annotation::FATAL_ERROR),
+        Action::CreatePod(_) | Action::Release { .. } | Action::DeletePod { .. } => false,
+    };
+    actions.is_empty() || is_at_work && actions.iter().all(hands_on)
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Decides.
@@ -186,7 +207,7 @@ pub(super) fn is_left_over(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
     match checkpoint::of_pod(pod) {
         Some(done) if checkpoint::is_copied(claim, done) => true,
         Some(other) => phase == Some("Failed") && stage.is_none_or(|stage| stage.current != other),
-        None => stage.is_some() && matches!(phase, Some("Succeeded" | "Failed")),
+        None => stage.is_some() && has_ended(pod),
     }
 }
 

@@ -7,7 +7,7 @@ use longshore_crds::contract::{Termination, VddkInfo, variables};
 use longshore_crds::names::reason;
 
 use super::pod::IMPORTER;
-use crate::event::Trouble;
+use crate::troubles::Trouble;
 
 /// Why the kubelet cannot start a container, as it says it itself.
 const NO_IMAGE: [&str; 4] = [

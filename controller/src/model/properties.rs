@@ -214,3 +214,27 @@ proptest! {
         })?;
     }
 }
+
+/// Such rounds are the most by far.
+#[test]
+fn a_round_that_finds_nothing_to_do_asks_the_server_nothing() {
+    let settled = [
+        (Beginning::Importing, 0),
+        (Beginning::Filled, 0),
+        (Beginning::FilledClaim, 0),
+        (Beginning::Paused, 0),
+        // Whether what the claim is filled from is still there.
+        (Beginning::Populating, 1),
+    ];
+    for (beginning, expected) in settled {
+        runtime().block_on(async {
+            let mut world = World::new();
+            world.begin(beginning).await.unwrap();
+            world.settle(true).await.unwrap();
+            let before = world.server.store().requests;
+            world.round(true, 0).await;
+            let after = world.server.store().requests;
+            assert_eq!(after - before, expected, "{beginning:?}");
+        });
+    }
+}

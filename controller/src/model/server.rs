@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{Method, Request, Response};
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use kube::{Client, Resource};
 use serde_json::{Value, json};
 
 use crate::import::users::{Shown, Users};
@@ -64,13 +67,17 @@ pub(super) struct Store {
     pub(super) intrusion: Option<String>,
     /// Seconds.
     pub(super) now: i64,
+    /// What the controllers have asked so far.
+    pub(super) requests: u64,
 }
 
-/// A watch of all pods.
+/// A watch of all pods, and one of those of importers.
 #[derive(Debug, Default)]
 pub(super) struct PodWatch {
-    /// What it has shown, as the controllers know it.
+    /// What the one has shown, as the controllers know it.
     pub(super) users: Option<Arc<Users>>,
+    /// What the other has.
+    pub(super) importers: Writer<Pod>,
     /// It shows nothing now.
     pub(super) lags: bool,
 }
@@ -97,6 +104,23 @@ pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// An annotation of an object.
 pub(super) fn noted<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object["metadata"]["annotations"].get(name)?.as_str()
+}
+
+/// Whether a pod is labelled as an importer's.
+pub(super) fn is_importer(pod: &Value) -> bool {
+    text(&pod["metadata"]["labels"], "/cdi.kubevirt.io") == "importer"
+}
+
+/// A watch brings all that there is.
+pub(super) fn show<K>(watch: &mut Writer<K>, objects: impl IntoIterator<Item = K>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    watch.apply_watcher_event(&Event::Init);
+    for object in objects {
+        watch.apply_watcher_event(&Event::InitApply(object));
+    }
+    watch.apply_watcher_event(&Event::InitDone);
 }
 
 /// Names of the claims that a pod uses, unless it has ended.
@@ -163,6 +187,7 @@ impl Server {
         let path = head.uri.path().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
         let mut store = self.store();
+        store.requests += 1;
         let writes = head.method != Method::GET;
         let is_of_pods = path.contains("/pods");
         if writes {
@@ -196,18 +221,24 @@ impl Server {
 struct Dead;
 
 impl Store {
-    /// The watch of all pods brings what there is, unless it lags.
-    pub(super) fn show_pods(&self) {
-        let Some(users) = self.shown.users.as_ref().filter(|_| !self.shown.lags) else {
+    /// The watches of pods bring what there is, unless they lag.
+    pub(super) fn show_pods(&mut self) {
+        let Some(users) = self.shown.users.clone().filter(|_| !self.shown.lags) else {
             return;
         };
         let mut shown = Shown::default();
-        for ((kind, _), pod) in &self.objects {
+        let mut importers = Vec::new();
+        for ((kind, _), object) in &self.objects {
             if kind == "pods" {
-                shown.put(&serde_json::from_value(pod.clone()).unwrap());
+                let pod = serde_json::from_value(object.clone()).unwrap();
+                shown.put(&pod);
+                if is_importer(object) {
+                    importers.push(pod);
+                }
             }
         }
         users.sees_all(shown);
+        show(&mut self.shown.importers, importers);
     }
 
     fn handle(&mut self, method: &Method, path: &str, query: &str, body: &Value) -> Answer {

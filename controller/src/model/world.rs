@@ -4,13 +4,15 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use kube::runtime::reflector;
+use kube::runtime::reflector::store::Writer;
 use longshore_crds::names::{annotation, object, reason};
 use serde_json::{Value, json};
 
-use super::server::{Key, NAMESPACE, Server, Store, key, noted, text, used_by};
+use super::server::{Key, NAMESPACE, Server, Store, is_importer, key, noted, show, text, used_by};
 use crate::context::Context;
 use crate::health::Health;
 use crate::import::line::Line;
@@ -18,6 +20,7 @@ use crate::import::pod::Workload;
 use crate::import::users::Users;
 use crate::known::Known;
 use crate::settings::Settings;
+use crate::troubles::Troubles;
 use crate::written::Written;
 use crate::{data_volume, import, populate};
 
@@ -65,6 +68,9 @@ pub(super) fn context(client: Client, known: Known) -> Context {
         line: Line::default(),
         // Nobody waits here: what is not shown is not.
         users: Arc::new(Users::new(Duration::ZERO)),
+        pods: reflector::store().0,
+        claims: reflector::store().0,
+        troubles: Troubles::default(),
         written: Written::default(),
     }
 }
@@ -150,6 +156,10 @@ pub(super) struct World {
     context: Arc<Context>,
     /// What there was at each round: a watch may bring what is old.
     seen: Vec<Vec<(Key, Value)>>,
+    /// The watch of the claims of volumes, and the round that it has shown last: it may be late, and goes
+    /// forwards only.
+    claims: Writer<PersistentVolumeClaim>,
+    claims_shown: usize,
 }
 
 /// What a history begins with.
@@ -213,12 +223,17 @@ impl World {
                 .chain(more)
                 .map(|(kind, it)| (*kind, it)),
         );
-        let context = Arc::new(context(server.client(), known));
+        let mut context = context(server.client(), known);
+        let claims = Writer::default();
+        context.claims = claims.as_reader();
         server.store().shown.users = Some(Arc::clone(&context.users));
+        context.pods = server.store().shown.importers.as_reader();
         Self {
-            context,
+            context: Arc::new(context),
             server: begun(server),
             seen: Vec::new(),
+            claims,
+            claims_shown: 0,
         }
     }
 
@@ -264,6 +279,11 @@ impl World {
         self.seen.push(fresh);
         let at = self.seen.len().saturating_sub(lag + 1);
         let seen = self.seen.get(at).cloned().unwrap_or_default();
+        self.claims_shown = self.claims_shown.max(at);
+        let shown = self.seen[self.claims_shown].iter();
+        let claims = shown.filter(|((kind, _), _)| kind == CLAIMS);
+        let claims = claims.map(|(_, claim)| serde_json::from_value(claim.clone()).unwrap());
+        show(&mut self.claims, claims);
         self.context.line.sees_all(&self.importers());
         {
             let mut store = self.server.store();
@@ -287,9 +307,8 @@ impl World {
     /// What a watch of importers brings.
     fn importers(&self) -> Vec<Pod> {
         let pods = self.server.store().of("pods");
-        let role = |pod: &Value| text(&pod["metadata"]["labels"], "/cdi.kubevirt.io") == "importer";
         pods.into_iter()
-            .filter(|(_, pod)| role(pod))
+            .filter(|(_, pod)| is_importer(pod))
             .map(|(_, pod)| serde_json::from_value(pod).unwrap())
             .collect()
     }
@@ -322,7 +341,7 @@ impl World {
         if plural == CLAIMS {
             let claim = Arc::new(serde_json::from_value(object).unwrap());
             drop(Box::pin(import::reconcile(Arc::clone(&claim), Arc::clone(&context))).await);
-            drop(Box::pin(populate::reconcile(claim, context)).await);
+            drop(Box::pin(populate::reconcile(claim, context, &self.context.claims)).await);
         } else {
             let mut object = object;
             object["apiVersion"] = json!("cdi.kubevirt.io/v1beta1");

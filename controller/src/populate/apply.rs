@@ -31,7 +31,7 @@ pub(super) async fn apply(context: &Context, observed: &Observed, action: Action
             Ok(())
         }
         Action::Mark(marks) => {
-            let outcome = write::mark(&context.client, claim, &marks).await;
+            let outcome = write::mark(context, claim, &marks).await;
             outcome.trying("annotate", &about)
         }
         Action::MarkPrime(annotations) => {
@@ -42,7 +42,7 @@ pub(super) async fn apply(context: &Context, observed: &Observed, action: Action
                 annotations,
                 ..Marks::default()
             };
-            let outcome = write::mark(&context.client, prime, &marks).await;
+            let outcome = write::mark(context, prime, &marks).await;
             outcome.trying("name the next checkpoint of", &about)
         }
         Action::CreatePrime(prime) => {

@@ -8,7 +8,7 @@ use longshore_crds::names::annotation;
 use crate::checkpoint;
 use crate::claim::{Changes, Claim as _};
 use crate::data_volume::progress;
-use crate::event::Trouble;
+use crate::troubles::Trouble;
 
 /// What becomes of it is said of the claim as it is said of the prime claim. How it ends is told later.
 const MIRRORED: [&str; 9] = [

@@ -1,10 +1,11 @@
-//! What a plan depends on, fetched.
+//! What a plan depends on: shown by a watch, or fetched.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
+use kube::runtime::reflector::{ObjectRef, Store};
 use longshore_crds::names::{annotation, object};
 
 use super::plan::{Observed, Source, is_prime_of};
@@ -13,12 +14,39 @@ use crate::claim::{Claim as _, about, age};
 use crate::context::Context;
 use crate::custom::{VOLUME_IMPORT_SOURCE, raw};
 use crate::error::{Result, Trying as _};
-use crate::event;
+use crate::troubles::Trouble;
 
 /// What is not there or not bound by then is asked about, or told.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Everything about `seen`; `None` if it is there no more.
+/// Everything about `seen` as a watch has shown it; `None` unless that is all that matters: while the prime is
+/// being filled, all at once, and when everything is done.
+pub(super) fn glance(
+    context: &Context,
+    seen: &PersistentVolumeClaim,
+    shown: &Store<PersistentVolumeClaim>,
+    now: Timestamp,
+) -> Option<Observed> {
+    let namespace = seen.metadata.namespace.as_deref().unwrap_or_default();
+    let prime = shown.get(&ObjectRef::new(&object::prime(seen.uid())).within(namespace));
+    let is_done = seen.is_bound() && seen.is_filled();
+    let is_under_way = !seen.is_bound()
+        && prime.as_ref().is_some_and(|prime| {
+            is_prime_of(prime, seen)
+                && !prime.is_filled()
+                && !prime.is_lost()
+                && checkpoint::stage(prime).is_none()
+        });
+    if seen.is_ending() || !is_done && !is_under_way {
+        return None;
+    }
+    let prime = prime.map(|prime| PersistentVolumeClaim::clone(&prime));
+    let mut observed = begun(context, seen.clone(), prime);
+    observed.trouble = trouble(context, &observed, now);
+    Some(observed)
+}
+
+/// Everything about `seen` as it is; `None` if it is there no more.
 pub(super) async fn observe(
     context: &Context,
     seen: &PersistentVolumeClaim,
@@ -26,27 +54,13 @@ pub(super) async fn observe(
 ) -> Result<Option<Observed>> {
     let namespace = seen.metadata.namespace.as_deref().unwrap_or_default();
     let about = about(seen);
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-    let claim = claims.get_opt(seen.named()).await.trying("read", &about)?;
-    let Some(claim) = claim.filter(|claim| claim.metadata.uid == seen.metadata.uid) else {
+    let Some(claim) = context.anew(seen).await? else {
         return Ok(None);
     };
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
     let prime = claims.get_opt(&object::prime(claim.uid())).await;
     let prime = prime.trying("read the prime claim of", &about)?;
-    let installation = context.installation();
-    let mut observed = Observed {
-        class: claim.class().and_then(|name| context.class(Some(name))),
-        migrated_to_driver: claim
-            .annotation(annotation::MIGRATED_TO)
-            .is_some_and(|driver| context.known.has_driver(driver)),
-        honors_first_consumer: installation.honors_first_consumer(),
-        preallocates: installation.preallocates(),
-        claim,
-        prime,
-        source: Source::Unread,
-        volume: None,
-        trouble: None,
-    };
+    let mut observed = begun(context, claim, prime);
     let claim = &observed.claim;
     if claim.is_ending() {
         return Ok(Some(observed));
@@ -63,12 +77,7 @@ pub(super) async fn observe(
         let volume = volumes.get_opt(name).await;
         observed.volume = volume.trying("read the volume of", &about)?;
     }
-    if let Some(prime) = prime
-        && prime.is_pending()
-        && age(&prime.metadata, now) >= PATIENCE
-    {
-        observed.trouble = event::trouble(&context.client, namespace, prime).await?;
-    }
+    observed.trouble = trouble(context, &observed, now);
     let is_asked_for = match &observed.prime {
         None => !claim.is_bound(),
         Some(_) => prime.is_some_and(|prime| checkpoint::stage(prime).is_some()),
@@ -90,4 +99,35 @@ pub(super) async fn observe(
         };
     }
     Ok(Some(observed))
+}
+
+/// What is known with the claim and its prime.
+fn begun(
+    context: &Context,
+    claim: PersistentVolumeClaim,
+    prime: Option<PersistentVolumeClaim>,
+) -> Observed {
+    let installation = context.installation();
+    Observed {
+        class: claim.class().and_then(|name| context.class(Some(name))),
+        migrated_to_driver: claim
+            .annotation(annotation::MIGRATED_TO)
+            .is_some_and(|driver| context.known.has_driver(driver)),
+        honors_first_consumer: installation.honors_first_consumer(),
+        preallocates: installation.preallocates(),
+        claim,
+        prime,
+        source: Source::Unread,
+        volume: None,
+        trouble: None,
+    }
+}
+
+/// What keeps the prime from being bound.
+fn trouble(context: &Context, observed: &Observed, now: Timestamp) -> Option<Trouble> {
+    let prime = observed.prime.as_ref()?;
+    let waits = is_prime_of(prime, &observed.claim)
+        && prime.is_pending()
+        && age(&prime.metadata, now) >= PATIENCE;
+    waits.then(|| context.troubles.of(&prime.metadata))?
 }

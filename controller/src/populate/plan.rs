@@ -33,8 +33,9 @@ use crate::checkpoint;
 use crate::claim::{Changes, Claim, Populator, age, controller, missing};
 use crate::context::Class;
 use crate::custom::VOLUME_IMPORT_SOURCE;
-use crate::event::{Note, Trouble};
+use crate::event::Note;
 use crate::rounds;
+use crate::troubles::Trouble;
 use crate::write::Marks;
 
 /// How soon to look again at what is not watched.
@@ -93,6 +94,13 @@ pub(crate) enum Action {
     Rebind,
     /// Take the prime away.
     DeletePrime,
+}
+
+/// Whether what was planned may be done though it was planned on what a watch has shown, which may be less than
+/// there is: to tell of the prime, in a change that carries the claim's version. What is shown next mends it.
+pub(super) fn may_be_late(actions: &[Action]) -> bool {
+    let tells = |action: &Action| matches!(action, Action::Tell(_) | Action::Mark(_));
+    actions.iter().all(tells)
 }
 
 /// Decides.
@@ -325,7 +333,7 @@ fn follow(observed: &Observed, populator: Populator<'_>, prime: &PersistentVolum
     }
     Plan {
         actions,
-        // Why it is not bound is told by events, which are not watched.
+        // Why it is not bound is told by events, which bring no round about.
         again: prime.is_pending().then_some(PATIENCE),
     }
 }

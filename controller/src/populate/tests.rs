@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::plan::{self, Action, Observed, Plan, Source, refused};
 use crate::claim::{Changes, Claim as _};
 use crate::context::Class;
-use crate::event::{Note, Trouble};
+use crate::event::Note;
+use crate::troubles::Trouble;
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 const LONG_AGO: &str = "2026-11-22T09:00:00Z";

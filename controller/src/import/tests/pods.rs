@@ -6,10 +6,11 @@ use k8s_openapi::api::core::v1::Pod;
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
-use super::super::plan::{Action, Observed, refused};
+use super::super::plan::{Action, Observed, may_be_late, refused};
 use super::super::users::Users;
 use super::{claim, importer, plan, planned, seen, value, written};
-use crate::event::{Note, Trouble};
+use crate::event::Note;
+use crate::troubles::Trouble;
 use crate::write::Marks;
 
 fn container(restarts: u32, state: &Value, last: &Value) -> Value {
@@ -118,8 +119,38 @@ fn what_no_status_shows_is_taken_from_events() {
         Some("FailedMount")
     );
     assert_eq!(value(&changes, annotation::RUNNING_MESSAGE), Some(text));
-    // Events are not watched.
+    // An event brings no round about.
     assert!(plan.again.is_some());
+}
+
+#[test]
+fn only_what_a_pod_at_work_says_is_handed_on_without_a_look_at_what_there_is() {
+    let at_work = |state: &Value| json!({"phase": "Running", "containerStatuses": container(1, state, &json!({}))});
+    let stopped = ended(
+        1,
+        &json!({"message": "no route", "reason": "SourceUnreachable"}),
+    );
+    // No other attempt brings another sum.
+    let unfit = ended(0, &json!({"message": "x", "reason": "ChecksumMismatch"}));
+    let pods = [
+        (None, false),
+        (Some(json!({"phase": "Pending"})), true),
+        (Some(at_work(&json!({"running": {}}))), true),
+        (Some(at_work(&stopped)), true),
+        (Some(at_work(&unfit)), false),
+        (Some(json!({"phase": "Succeeded"})), false),
+        (Some(json!({"phase": "Failed", "reason": "Evicted"})), false),
+    ];
+    for (status, expected) in pods {
+        let pod = status.as_ref().map(importer);
+        let observed = seen(claim("Bound", &json!({})), pod);
+        let actions = plan(&observed);
+        assert!(!actions.is_empty());
+        assert_eq!(may_be_late(&observed, &actions), expected, "{status:?}");
+    }
+    // And where there is nothing to do.
+    let waits = seen(claim("Pending", &json!({})), None);
+    assert!(may_be_late(&waits, &plan(&waits)));
 }
 
 #[test]
