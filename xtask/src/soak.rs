@@ -51,11 +51,15 @@ fn chaos(args: &[String]) -> Result<()> {
     cargo::locked("build")
         .args(["--package", "longshore-soak"])
         .check()?;
-    let [store] = gotools::build(&gotools::STORES, ["versitygw"])?;
     let run = Run::new(paths::target().join("debug/longshore-soak"))
         .args(args)
-        .dir(paths::root())
-        .env("LONGSHORE_VERSITYGW", store);
+        .dir(paths::root());
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        // That takes no cluster.
+        return run.quiet().check();
+    }
+    let [store] = gotools::build(&gotools::STORES, ["versitygw"])?;
+    let run = run.env("LONGSHORE_VERSITYGW", store);
     let cluster = cluster::Running::node(&format!("chaos-{}", std::process::id()))?;
     cluster.within(&run)?.check()
 }
