@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::crowd::Crowd;
+use crate::shell::Run;
 use crate::{cargo, paths, say};
 
 /// What to measure.
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// One measurement, on a cluster of its own.
 fn one(args: &Args, programs: &Path, case: &str, size: usize) -> Result<()> {
     let crowd = Crowd::start(&args.name, args.nodes)?;
-    crate::shell::Run::new(programs.join("longshore-benches"))
+    Run::new(programs.join("longshore-benches"))
         .args(["scale", "--case", case])
         .arg(format!("--count={size}"))
         .arg(format!("--nodes={}", args.nodes))
@@ -80,7 +81,7 @@ fn one(args: &Args, programs: &Path, case: &str, size: usize) -> Result<()> {
 }
 
 fn report(programs: &Path, results: &Path) -> Result<()> {
-    crate::shell::Run::new(programs.join("longshore-benches"))
+    Run::new(programs.join("longshore-benches"))
         .args(["scale-report"])
         .arg(results)
         .dir(paths::root())
