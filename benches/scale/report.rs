@@ -9,6 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::versus::describe_machine;
+
 /// One measurement. Times are seconds, memory is KiB.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
@@ -275,21 +277,14 @@ fn kinds(text: &mut String, rows: &[Row], requests: &str) -> Result<()> {
 }
 
 fn machine() -> String {
-    let said = |program: &str, args: &[&str]| {
-        let output = Command::new(program).args(args).output();
-        let text = output.map(|output| output.stdout).unwrap_or_default();
-        String::from_utf8_lossy(&text).trim().to_owned()
-    };
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu.lines().find(|line| line.starts_with("model name"));
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let args = ["describe", "--always", "--dirty"];
+    let output = Command::new("git").args(args).output();
+    let commit = output.map(|output| output.stdout).unwrap_or_default();
     format!(
-        "commit: {}\n{}\nprocessors: {}\nkernel: {}\nload at the end: {}\nAPI server, etcd, controller manager, scheduler, kwok and the controller share it\n",
-        said("git", &["describe", "--always", "--dirty"]),
-        cpu.unwrap_or_default(),
-        said("nproc", &[]),
-        said("uname", &["-r"]),
-        load.trim(),
+        "commit: {}\n{}load at the end: {}\nAPI server, etcd, controller manager, scheduler, kwok and the controller share it\n",
+        String::from_utf8_lossy(&commit).trim(),
+        describe_machine(),
+        super::load(),
     )
 }
 
