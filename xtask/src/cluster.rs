@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
-use self::control::{Api, Control, Programs};
+use self::control::{Api, Control, More, Programs};
 use self::pki::Pki;
 use self::place::{Place, State};
 use crate::gotools::{self, COREDNS, CSI, KUBERNETES, LOCAL_PATH};
@@ -103,7 +103,7 @@ impl Running {
             place: Place::of(name)?,
             kubectl: programs.kubectl.clone(),
         };
-        begin(&running.place, &programs)?;
+        begin(&running.place, &programs, More::default())?;
         definitions(&running.place, &programs)?;
         Ok(running)
     }
@@ -152,11 +152,11 @@ impl Drop for Running {
     }
 }
 
-/// Starts the control plane on loopback.
+/// Starts an API server for people.
 fn api(place: &Place) -> Result<()> {
     let programs = Programs::build()?;
     fresh(place, "an API without nodes", &programs, || {
-        begin(place, &programs)
+        begin(place, &programs, More::default()).map(drop)
     })
 }
 
@@ -309,14 +309,17 @@ fn build() -> Result<()> {
     csi::definitions().map(drop)
 }
 
-fn begin(place: &Place, programs: &Programs) -> Result<()> {
+/// Starts the control plane on loopback, and says what others need who are let in.
+fn begin(place: &Place, programs: &Programs, more: More) -> Result<(Pki, Api)> {
     let api = Api {
         address: "127.0.0.1".to_owned(),
         port: control::free_port()?,
         advertised: "127.0.0.1".to_owned(),
     };
     let pki = Pki::make(place, &api.address, None)?;
-    Control::new(place, programs, &pki, &api)?.start().map(drop)
+    let control = Control::new(place, programs, &pki, &api)?;
+    control.with(more).start()?;
+    Ok((pki, api))
 }
 
 fn status(place: &Place) -> Result<()> {

@@ -299,14 +299,7 @@ fn api_server(program: &Path, pki: &Pki, api: &Api, etcd: &str) -> Run {
 }
 
 fn controller_manager(program: &Path, pki: &Pki, config: &Path, port: u16) -> Run {
-    let mut run = Run::new(program);
-    for flag in [
-        "kubeconfig",
-        "authentication-kubeconfig",
-        "authorization-kubeconfig",
-    ] {
-        run = run.arg(format!("--{flag}={}", config.display()));
-    }
+    let run = component(program, config);
     run.arg(format!(
         "--root-ca-file={}",
         pki.certificate("ca").display()
@@ -325,14 +318,25 @@ fn controller_manager(program: &Path, pki: &Pki, config: &Path, port: u16) -> Ru
     ))
     .arg(format!("--secure-port={port}"))
     .args([
-        "--bind-address=127.0.0.1",
         "--use-service-account-credentials=true",
         "--allocate-node-cidrs=true",
         "--cluster-cidr=10.244.0.0/16",
-        "--leader-elect=false",
         // Claims and garbage are collected as soon as tests look for it.
         "--pvclaimbinder-sync-period=2s",
     ])
     .arg(format!("--service-cluster-ip-range={SERVICES}"))
-    .quiet()
+}
+
+/// The scheduler, and what the controller manager begins with: there is one of each, so nobody is elected.
+pub(super) fn component(program: &Path, config: &Path) -> Run {
+    let mut run = Run::new(program);
+    for flag in [
+        "kubeconfig",
+        "authentication-kubeconfig",
+        "authorization-kubeconfig",
+    ] {
+        run = run.arg(format!("--{flag}={}", config.display()));
+    }
+    run.args(["--leader-elect=false", "--bind-address=127.0.0.1"])
+        .quiet()
 }

@@ -1,17 +1,17 @@
 //! A control plane on which thousands of pods seem to run: kwok says what kubelets would.
 //!
-//! All but the kubelets and the binder of volumes is real: the scheduler places pods, the controller manager looks after
-//! the rest. That binds one claim after the other, so whoever measures says which claim has which volume. Their clients' limits (20 requests a second, by default) are lifted: a cluster's own
-//! pace is not what is measured. What our controller asks of the API server is in its audit log.
+//! All but the kubelets and the binder of volumes is real: the scheduler places pods, the controller manager
+//! looks after the rest. That binds one claim after the other, so whoever measures says which claim has which
+//! volume. Their clients' limits (20 requests a second, by default) are lifted: a cluster's own pace is not
+//! what is measured. What our controller asks of the API server is in its audit log.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::control::{self, Api, Control, More, Programs, free_port, kubectl};
-use super::pki::Pki;
+use super::control::{self, More, Programs, free_port, kubectl};
 use super::place::Place;
-use super::{Running, definitions};
+use super::{Running, begin, definitions};
 use crate::gotools::{self, KUBERNETES, KWOK};
 use crate::paths;
 use crate::shell::Run;
@@ -44,15 +44,8 @@ rules:
 - level: None
 ";
 
-const SCHEDULER: &str = "apiVersion: kubescheduler.config.k8s.io/v1
-kind: KubeSchedulerConfiguration
-leaderElection:
-  leaderElect: false
-clientConnection:
-  kubeconfig: KUBECONFIG
-  qps: 5000
-  burst: 10000
-";
+/// What lifts the limits of a component's client.
+const UNLIMITED: [&str; 2] = ["--kube-api-qps=5000", "--kube-api-burst=10000"];
 
 /// Such a cluster, which goes with this.
 #[derive(Debug)]
@@ -85,35 +78,21 @@ impl Crowd {
                 format!("--audit-policy-file={}", policy.display()),
                 format!("--audit-log-path={}", crowd.audit.display()),
             ],
-            controller_manager: vec![
-                "--kube-api-qps=5000".to_owned(),
-                "--kube-api-burst=10000".to_owned(),
-                "--controllers=*,-persistentvolume-binder-controller".to_owned(),
-            ],
+            controller_manager: UNLIMITED
+                .into_iter()
+                .chain(["--controllers=*,-persistentvolume-binder-controller"])
+                .map(str::to_owned)
+                .collect(),
         };
-        let api = Api {
-            address: "127.0.0.1".to_owned(),
-            port: free_port()?,
-            advertised: "127.0.0.1".to_owned(),
-        };
-        let pki = Pki::make(place, &api.address, None)?;
-        let control = Control::new(place, &programs, &pki, &api)?;
-        control.with(more).start()?;
+        let (pki, api) = begin(place, &programs, more)?;
         definitions(place, &programs)?;
         install(place, &programs)?;
         let config = place.file("scheduler.kubeconfig");
         pki.kubeconfig("scheduler", &api.url(), &config)?;
-        let settings = place.file("scheduler.yaml");
-        let text = SCHEDULER.replace("KUBECONFIG", &config.display().to_string());
-        paths::write(&settings, text)?;
-        let mut run = Run::new(scheduler).arg(format!("--config={}", settings.display()));
-        for flag in ["authentication-kubeconfig", "authorization-kubeconfig"] {
-            run = run.arg(format!("--{flag}={}", config.display()));
-        }
-        run = run
-            .arg(format!("--secure-port={}", free_port()?))
-            .arg("--bind-address=127.0.0.1");
-        let scheduler = place.start("kube-scheduler", run.quiet())?;
+        let run = control::component(&scheduler, &config)
+            .args(UNLIMITED)
+            .arg(format!("--secure-port={}", free_port()?));
+        let scheduler = place.start("kube-scheduler", run)?;
         let stages = place.file("kwok.yaml");
         paths::write(&stages, STAGES.replace("TERMINATION", TERMINATION))?;
         let run = Run::new(kwok)

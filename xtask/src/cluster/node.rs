@@ -307,16 +307,7 @@ impl Node<'_> {
                 .arg("--cluster-cidr=10.244.0.0/16")
                 .arg(format!("--hostname-override={NAME}")),
             "kube-scheduler" => {
-                let file = config(place, "scheduler");
-                let mut run = Run::new(&self.tools.scheduler);
-                for flag in [
-                    "kubeconfig",
-                    "authentication-kubeconfig",
-                    "authorization-kubeconfig",
-                ] {
-                    run = run.arg(format!("--{flag}={}", file.display()));
-                }
-                run.args(["--leader-elect=false", "--bind-address=127.0.0.1"])
+                control::component(&self.tools.scheduler, &config(place, "scheduler"))
             }
             _ => match self.control.run(name) {
                 Some(run) => run,
