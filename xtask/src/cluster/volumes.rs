@@ -112,18 +112,47 @@ pub(super) fn detach(place: &Place) -> Result<()> {
 }
 
 /// The same of those over files in a folder.
+///
+/// A device of the kubelet's may have lost its name: it is over a device node that was mounted in the node's
+/// folders, and once that mount is gone, with the node's namespaces or before them, what is told of it is `/`.
+/// It is known by what it is over, which is one of these, and does not let go of it.
 pub(super) fn free(folder: &Path) -> Result<()> {
     // Where there are no loop devices at all there are none of ours.
-    let Ok(said) = Run::new("losetup").arg("--json").quiet().capture() else {
+    let Ok(said) = losetup(&["--json"]) else {
         return Ok(());
     };
-    for device in behind(&said, folder) {
-        Run::new("losetup")
-            .args(["--detach", &device])
-            .quiet()
-            .capture()?;
+    let below = behind(&said, folder);
+    let mut devices = Vec::new();
+    for device in &below {
+        let said = losetup(&["--noheadings", "--output=NAME", "--associated", device])?;
+        devices.extend(said.lines().map(|name| name.trim().to_owned()));
     }
-    Ok(())
+    let mut outcome = Ok(());
+    for device in topmost_first(devices, below) {
+        let detached = losetup(&["--detach", &device]).map(drop);
+        // One that was detached before goes by itself with the one over it.
+        if is_attached(&device) {
+            outcome = outcome.and(detached);
+        }
+    }
+    outcome
+}
+
+fn losetup(args: &[&str]) -> Result<String> {
+    Run::new("losetup").args(args).quiet().capture()
+}
+
+fn is_attached(device: &str) -> bool {
+    let name = device.trim_start_matches("/dev/");
+    let known = Path::new("/sys/block").join(name);
+    known.join("loop/backing_file").exists()
+}
+
+/// All of them, once.
+fn topmost_first(mut above: Vec<String>, below: Vec<String>) -> Vec<String> {
+    let below: Vec<String> = below.into_iter().filter(|it| !above.contains(it)).collect();
+    above.extend(below);
+    above
 }
 
 /// Which of the devices that losetup tells of are over files in `folder`, the topmost first: the kubelet's
@@ -162,5 +191,15 @@ mod tests {
         let found = behind(said, Path::new("/c/one"));
         assert_eq!(found, ["/dev/loop2", "/dev/loop0", "/dev/loop5"]);
         assert_eq!(behind("", Path::new("/c/one")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_lies_over_a_device_goes_before_it_and_once() {
+        let names = |all: &[&str]| -> Vec<String> { all.iter().map(|&it| it.to_owned()).collect() };
+        // The first has lost its name; the second has not.
+        let above = names(&["/dev/loop7", "/dev/loop2"]);
+        let below = names(&["/dev/loop2", "/dev/loop0", "/dev/loop5"]);
+        let expected = ["/dev/loop7", "/dev/loop2", "/dev/loop0", "/dev/loop5"];
+        assert_eq!(topmost_first(above, below), expected);
     }
 }
