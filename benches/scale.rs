@@ -7,15 +7,15 @@
 //! its begin are the API server's own, out of the log. Each adds its lines to raw.csv and requests.csv.
 
 use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use self::api::{Api, wait};
-use self::audit::Audit;
-use self::process::Controller;
+use self::audit::{Audit, Step};
+use self::process::{Controller, Usage};
 use crate::say;
 
 mod api;
@@ -73,8 +73,8 @@ impl Case {
 
 /// Hosts that images come from.
 const SOURCES: usize = 2;
-/// Longer than anything takes, even on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_mins(20);
+/// Nothing stands still for that long, even on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Between two looks at the log.
 const PAUSE: Duration = Duration::from_millis(100);
 const NAMESPACE: &str = "crowd";
@@ -83,82 +83,125 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(args.count > 0, "there is nothing to make");
     let api = Api::start(&args.kubectl, &args.kubeconfig)?;
     prepare(args, &api)?;
-    let account = api.account(&args.kubeconfig.with_extension("account"))?;
+    // The log tells by its token who asked for something.
+    let account = |name: &str| api.account(&args.kubeconfig.with_extension(name));
+    let (account, successor) = (account("account")?, account("successor")?);
     let log = args.kubeconfig.with_extension("controller.log");
-    let start = || Controller::start(&args.controller, &account, &log);
-    let mut controller = start()?;
+    let start = |account: &Path| Controller::start(&args.controller, account, &log);
+    let mut controller = start(&account)?;
+    controller.ready()?;
     let mut audit = Audit::new(&args.audit);
     // What it asks when it starts is no part of it.
     audit.read()?;
-    audit.forget();
     let idle = controller.usage()?;
-    let begun = now()?;
+    audit.begin(SystemTime::now())?;
     let started = Instant::now();
     api.make(
         &format!("/apis/cdi.kubevirt.io/v1beta1/namespaces/{NAMESPACE}/datavolumes"),
         (0..args.count).map(volume).collect(),
     )?;
     let made = started.elapsed().as_secs_f64();
-    let mut usage = process::Usage::default();
-    let mut told = Instant::now();
+    let mut usage = Usage::default();
     let mut killed = None;
+    let mut pace = Pace::new(started);
     while audit.succeeded() < args.count {
         std::thread::sleep(PAUSE);
         audit.read()?;
+        pace.look(&api, &mut audit, args.count)
+            .with_context(|| said(&log))?;
         api.bind(NAMESPACE, audit.new_claims())?;
         usage = usage.most(controller.usage().with_context(|| said(&log))?);
         if args.case == Case::Restart && killed.is_none() && audit.succeeded() * 2 >= args.count {
-            let before = controller.usage()?;
+            killed = Some(controller.usage()?);
             controller.kill();
-            killed = Some((now()?, before));
-            controller = start()?;
-        }
-        if told.elapsed() > Duration::from_secs(5) {
-            told = Instant::now();
-            say::line(&format!(
-                "{:>6.1} s  {} pods made, {} of {} succeeded",
-                started.elapsed().as_secs_f64(),
-                audit.pods(),
-                audit.succeeded(),
-                args.count
-            ));
-        }
-        if started.elapsed() > PATIENCE {
-            bail!(
-                "{} of {} have succeeded after {} s:\n{}",
-                audit.succeeded(),
-                args.count,
-                PATIENCE.as_secs(),
-                said(&log)
-            );
+            controller = start(&successor)?;
         }
     }
     // What is written after that belongs to it, too: pods are taken away.
     settle(&mut audit)?;
     let last = controller.usage()?;
-    let first = killed.as_ref().map_or(0.0, |(_, usage)| usage.processor);
-    let since = |time: f64| (time - begun).rem_euclid(audit::DAY);
     let rounds = controller.rounds()?;
     let row = report::Row {
         case: args.case.name().to_owned(),
         count: args.count,
         made,
-        pods: since(audit.last_pod().context("no pod was made")?),
-        succeeded: since(audit.last_success().context("none has succeeded")?),
+        pods: audit.last_pod().context("no pod was made")?,
+        succeeded: audit.last_success().context("none has succeeded")?,
         requests: to_f64(audit.requests()) / to_f64(args.count),
-        processor: first + last.processor - idle.processor,
+        processor: killed.map_or(0.0, |usage| usage.processor) + last.processor - idle.processor,
         idle: idle.resident,
         resident: usage.most(last).resident,
         volume_p99: rounds.quantile("datavolume", 0.99),
         import_p99: rounds.quantile("import", 0.99),
         at_work: audit.most_at_work(),
         per_source: audit.most_per(|name| source(number(name))),
-        gap: killed.and_then(|(time, _)| audit.first_write_after(time)),
+        gap: audit.gap(),
         load: load(),
     };
     say::line(&row.to_string());
     report::add(&args.results, &row, audit.counts())?;
     controller.kill();
+    Ok(())
+}
+
+/// Whether it goes on, and what is looked at more seldom than the log.
+struct Pace {
+    started: Instant,
+    told: Instant,
+    asked: Instant,
+    /// Pods and successes so far, and since when.
+    steps: (usize, Instant),
+}
+
+impl Pace {
+    fn new(started: Instant) -> Self {
+        let now = Instant::now();
+        Self {
+            started,
+            told: now,
+            asked: now,
+            steps: (0, now),
+        }
+    }
+
+    fn look(&mut self, api: &Api, audit: &mut Audit, count: usize) -> Result<()> {
+        if self.asked.elapsed() > Duration::from_secs(1) {
+            ask(api, audit)?;
+            self.asked = Instant::now();
+        }
+        let (pods, succeeded) = (audit.pods(), audit.succeeded());
+        if self.told.elapsed() > Duration::from_secs(5) {
+            self.told = Instant::now();
+            let time = self.started.elapsed().as_secs_f64();
+            say::line(&format!(
+                "{time:>6.1} s  {pods} pods made, {succeeded} of {count} succeeded"
+            ));
+        }
+        if pods + succeeded > self.steps.0 {
+            self.steps = (pods + succeeded, Instant::now());
+        }
+        ensure!(
+            self.steps.1.elapsed() < PATIENCE,
+            "{pods} pods were made and {succeeded} of {count} have succeeded, and nothing for {} s",
+            PATIENCE.as_secs()
+        );
+        Ok(())
+    }
+}
+
+/// Looks at the objects of which the log does not tell whether they have taken a step.
+fn ask(api: &Api, audit: &mut Audit) -> Result<()> {
+    for step in Step::ALL {
+        let doubts = audit.doubts(step);
+        if doubts.is_empty() {
+            continue;
+        }
+        for (name, phase) in api.phases(NAMESPACE, step.resource(), &doubts)? {
+            if step.is_done(&phase) {
+                audit.believe(step, &name);
+            }
+        }
+    }
     Ok(())
 }
 
@@ -247,20 +290,13 @@ fn disk(number: usize) -> String {
     .to_string()
 }
 
-/// The time of day, in seconds, as the audit log has it.
-fn now() -> Result<f64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.context("the clock is before its beginning")?;
-    Ok(since.as_secs_f64().rem_euclid(audit::DAY))
-}
-
 fn load() -> String {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// The end of what the controller logged.
-fn said(log: &std::path::Path) -> String {
+fn said(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let last = lines.len().saturating_sub(10);

@@ -43,6 +43,7 @@ pub(crate) use compare::{Args as CompareArgs, run as compare};
 pub(crate) use machine::describe as describe_machine;
 pub(crate) use measure::equal as compare_files;
 pub(crate) use server::configuration as nginx_configuration;
+pub(crate) use statistics::median;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]

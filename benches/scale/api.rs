@@ -81,6 +81,23 @@ impl Api {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Those of these objects that there are, and in which phase each is.
+    pub(super) fn phases(
+        &self,
+        namespace: &str,
+        resource: &str,
+        names: &[&str],
+    ) -> Result<Vec<(String, String)>> {
+        let columns = "custom-columns=NAME:.metadata.name,PHASE:.status.phase";
+        let how = ["--ignore-not-found", "--no-headers", "-o", columns];
+        let said = self.ask(&[&["get", "-n", namespace, resource], names, &how].concat())?;
+        let lines = said.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?.to_owned(), words.next()?.to_owned()))
+        });
+        Ok(lines.collect())
+    }
+
     pub(super) fn apply(&self, object: &Value) -> Result<()> {
         let mut child = self
             .kubectl()

@@ -1,22 +1,79 @@
 //! The API server's audit log: a line of JSON for each request that it has answered.
+//!
+//! A controller that is killed has requests under way. The server gives up on them (504, or 500 where the
+//! store was told so first), and may have done what they asked all the same: the object is what it shall be,
+//! nobody asks for it again, and whoever counts good answers waits for ever. Such steps are doubts until
+//! either somebody has looked at the object, or the next controller has done them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-pub(super) const DAY: f64 = 24.0 * 60.0 * 60.0;
+const DAY: f64 = 24.0 * 60.0 * 60.0;
 /// Of it we know nothing else, and what it asks has nothing to do with how many imports there are.
 const LEASES: &str = "leases";
 const OURS: &str = "system:serviceaccount:cdi:cdi-sa";
+/// Which token a request came with: each controller has one of its own.
+const TOKEN: &str = "/user/extra/authentication.kubernetes.io~1credential-id/0";
 
-/// What was asked so far.
+/// What the log is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// A claim was made.
+    Claim,
+    /// A pod was made.
+    Pod,
+    /// A data volume has succeeded.
+    Success,
+}
+
+impl Step {
+    pub(super) const ALL: [Self; 3] = [Self::Claim, Self::Pod, Self::Success];
+
+    fn of(verb: &str, resource: &str, phase: &str) -> Option<Self> {
+        match (verb, resource) {
+            ("create", "persistentvolumeclaims") => Some(Self::Claim),
+            ("create", "pods") => Some(Self::Pod),
+            (_, "datavolumes") if phase == SUCCEEDED => Some(Self::Success),
+            _ => None,
+        }
+    }
+
+    /// Of what it is a step.
+    pub(super) fn resource(self) -> &'static str {
+        match self {
+            Self::Claim => "persistentvolumeclaims",
+            Self::Pod => "pods",
+            Self::Success => "datavolumes",
+        }
+    }
+
+    /// Whether an object that is in this phase has it behind it.
+    pub(super) fn is_done(self, phase: &str) -> bool {
+        self != Self::Success || phase == SUCCEEDED
+    }
+}
+
+const SUCCEEDED: &str = "Succeeded";
+
+/// When something was done, and by which controller: the first is 0.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    time: f64,
+    controller: usize,
+}
+
+/// What was asked so far. Times are seconds from the begin on.
 #[derive(Debug)]
 pub(super) struct Audit {
     path: PathBuf,
+    /// The time of day when it began.
+    begun: f64,
     /// Bytes that were read, whole lines only.
     read: u64,
     /// By what was done, and to which resource.
@@ -24,35 +81,41 @@ pub(super) struct Audit {
     /// When the pods of these names were made, and when they had ended.
     made: Vec<(f64, String)>,
     ended: Vec<(f64, String)>,
-    succeeded: BTreeSet<String>,
+    succeeded: BTreeMap<String, Moment>,
     /// Claims that were made since somebody asked.
     claims: Vec<String>,
-    last_success: Option<f64>,
-    /// When things were written.
-    writes: Vec<f64>,
+    /// Steps that may have been done, and by whom.
+    doubts: BTreeMap<(Step, String), Moment>,
+    /// Tokens of the controllers.
+    tokens: Vec<String>,
 }
 
 impl Audit {
     pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            begun: 0.0,
             read: 0,
             counts: BTreeMap::new(),
             made: Vec::new(),
             ended: Vec::new(),
-            succeeded: BTreeSet::new(),
+            succeeded: BTreeMap::new(),
             claims: Vec::new(),
-            last_success: None,
-            writes: Vec::new(),
+            doubts: BTreeMap::new(),
+            tokens: Vec::new(),
         }
     }
 
-    /// Nothing that was asked so far counts.
-    pub(super) fn forget(&mut self) {
+    /// It begins at this time: nothing that was asked so far counts.
+    pub(super) fn begin(&mut self, now: SystemTime) -> Result<()> {
+        let since = now.duration_since(UNIX_EPOCH);
+        let since = since.context("the clock is before its beginning")?;
         *self = Self {
+            begun: since.as_secs_f64().rem_euclid(DAY),
             read: self.read,
             ..Self::new(&self.path)
         };
+        Ok(())
     }
 
     /// Reads what has come since.
@@ -80,12 +143,13 @@ impl Audit {
         let text = |pointer: &str| said.pointer(pointer).and_then(Value::as_str);
         let word = |pointer: &str| text(pointer).unwrap_or_default();
         let time = time_of_day(word("/stageTimestamp")).unwrap_or_default();
+        let time = (time - self.begun).rem_euclid(DAY);
         let (verb, resource) = (word("/verb"), word("/objectRef/resource"));
         let phase = word("/requestObject/status/phase");
         let name = word("/objectRef/name");
-        let good = said["responseStatus"]["code"].as_u64() < Some(300);
+        let code = said["responseStatus"]["code"].as_u64().unwrap_or_default();
         if word("/user/username") != OURS {
-            if good && resource == "pods" && phase == "Succeeded" {
+            if code < 300 && resource == "pods" && phase == SUCCEEDED {
                 self.ended.push((time, name.to_owned()));
             }
             return;
@@ -97,27 +161,55 @@ impl Audit {
         if let Some(part) = text("/objectRef/subresource") {
             about = format!("{about}/{part}");
         }
-        if said["responseStatus"]["code"].as_u64() == Some(409) {
+        if code == 409 {
             about += " (conflict)";
         }
         *self.counts.entry((verb.to_owned(), about)).or_default() += 1;
-        if !["get", "list"].contains(&verb) {
-            self.writes.push(time);
-        }
-        if !good {
+        let moment = Moment {
+            time,
+            controller: self.controller(word(TOKEN)),
+        };
+        let Some(step) = Step::of(verb, resource, phase) else {
             return;
+        };
+        if code < 300 {
+            self.done(step, name, moment);
+        } else if code >= 500 {
+            self.doubts.insert((step, name.to_owned()), moment);
         }
-        if (verb, resource) == ("create", "pods") {
-            self.made.push((time, name.to_owned()));
+    }
+
+    fn done(&mut self, step: Step, name: &str, moment: Moment) {
+        self.doubts.remove(&(step, name.to_owned()));
+        let name = name.to_owned();
+        match step {
+            Step::Claim => self.claims.push(name),
+            Step::Pod => self.made.push((moment.time, name)),
+            Step::Success => {
+                self.succeeded.entry(name).or_insert(moment);
+            }
         }
-        if (verb, resource) == ("create", "persistentvolumeclaims") {
-            self.claims.push(name.to_owned());
-        }
-        if resource == "datavolumes"
-            && phase == "Succeeded"
-            && self.succeeded.insert(name.to_owned())
-        {
-            self.last_success = Some(time);
+    }
+
+    /// Which of them this token is.
+    fn controller(&mut self, token: &str) -> usize {
+        let known = self.tokens.iter().position(|known| known == token);
+        known.unwrap_or_else(|| {
+            self.tokens.push(token.to_owned());
+            self.tokens.len() - 1
+        })
+    }
+
+    /// Names of the objects of which nobody knows whether they have taken this step.
+    pub(super) fn doubts(&self, step: Step) -> Vec<&str> {
+        let all = self.doubts.keys().filter(|(of, _)| *of == step);
+        all.map(|(_, name)| name.as_str()).collect()
+    }
+
+    /// Somebody has looked: it has.
+    pub(super) fn believe(&mut self, step: Step, name: &str) {
+        if let Some(moment) = self.doubts.remove(&(step, name.to_owned())) {
+            self.done(step, name, moment);
         }
     }
 
@@ -143,20 +235,29 @@ impl Audit {
     }
 
     pub(super) fn last_pod(&self) -> Option<f64> {
-        self.made.last().map(|(time, _)| *time)
+        self.made.iter().map(|(time, _)| *time).reduce(f64::max)
     }
 
     pub(super) fn last_success(&self) -> Option<f64> {
-        self.last_success
+        let times = self.succeeded.values().map(|moment| moment.time);
+        times.reduce(f64::max)
     }
 
-    /// Seconds from `time` until something was written again.
-    pub(super) fn first_write_after(&self, time: f64) -> Option<f64> {
-        let gaps = self
-            .writes
-            .iter()
-            .map(|write| (write - time).rem_euclid(DAY));
-        gaps.filter(|gap| *gap < DAY / 2.0).reduce(f64::min)
+    /// How long nothing succeeded: between the last success of a controller and the first of the next, or at
+    /// most if there was one controller.
+    pub(super) fn gap(&self) -> Option<f64> {
+        let of = |controller: usize| {
+            let all = self.succeeded.values();
+            all.filter(move |moment| moment.controller == controller)
+                .map(|moment| moment.time)
+        };
+        if self.tokens.len() > 1 {
+            return Some(of(1).reduce(f64::min)? - of(0).reduce(f64::max)?);
+        }
+        let mut times: Vec<f64> = of(0).collect();
+        times.sort_by(f64::total_cmp);
+        let between = times.windows(2).map(|pair| pair[1] - pair[0]);
+        between.reduce(f64::max)
     }
 
     /// Most pods that had been made and had not ended.
@@ -234,11 +335,19 @@ mod tests {
         assert_eq!(audit.requests(), 3);
     }
 
+    /// Said by a controller with this token, with this code.
+    fn success(name: &str, time: &str, token: &str, code: u16) -> Value {
+        let mut line = asked("patch", "datavolumes", name, time);
+        line["objectRef"]["subresource"] = json!("status");
+        line["requestObject"] = json!({"status": {"phase": "Succeeded"}});
+        line["responseStatus"]["code"] = json!(code);
+        line["user"]["extra"] = json!({"authentication.kubernetes.io/credential-id": [token]});
+        line
+    }
+
     #[test]
     fn a_data_volume_succeeds_once_and_leases_and_watches_are_no_requests() {
-        let mut done = asked("patch", "datavolumes", "dv-000000", "12:00:00.25");
-        done["objectRef"]["subresource"] = json!("status");
-        done["requestObject"] = json!({"status": {"phase": "Succeeded"}});
+        let done = success("dv-000000", "12:00:00.25", "a", 200);
         let audit = read(&[
             asked("update", "leases", "l", "12:00:00.1"),
             asked("watch", "pods", "", "12:00:00.1"),
@@ -247,9 +356,59 @@ mod tests {
         ]);
         assert_eq!((audit.succeeded(), audit.requests()), (1, 2));
         assert_eq!(audit.last_success(), Some(43200.25));
-        let gap = audit.first_write_after(43200.0);
-        assert_eq!(gap, Some(0.25));
         let about = ("patch".to_owned(), "datavolumes/status".to_owned());
         assert_eq!(audit.counts()[&about], 2);
+    }
+
+    #[test]
+    fn a_write_that_was_cut_counts_from_its_own_time_on_once_somebody_has_looked() {
+        let mut audit = read(&[
+            success("dv-000000", "00:00:01", "a", 200),
+            success("dv-000001", "00:00:02", "a", 504),
+            success("dv-000002", "00:00:02", "a", 500),
+            success("dv-000002", "00:00:05", "b", 200),
+            success("dv-000003", "00:00:06", "b", 409),
+        ]);
+        assert_eq!(audit.succeeded(), 2);
+        assert_eq!(audit.doubts(Step::Success), ["dv-000001"]);
+        assert!(audit.doubts(Step::Claim).is_empty());
+        assert_eq!(audit.gap(), Some(4.0));
+        audit.believe(Step::Success, "dv-000001");
+        audit.believe(Step::Success, "dv-000009");
+        assert_eq!(audit.succeeded(), 3);
+        assert!(audit.doubts(Step::Success).is_empty());
+        assert_eq!((audit.last_success(), audit.gap()), (Some(5.0), Some(3.0)));
+    }
+
+    #[test]
+    fn a_claim_whose_making_was_cut_is_told_when_it_is_found() {
+        let mut cut = asked("create", "persistentvolumeclaims", "dv-000000", "00:00:01");
+        cut["responseStatus"]["code"] = json!(504);
+        let mut audit = read(&[cut]);
+        assert!(audit.new_claims().is_empty());
+        audit.believe(Step::Claim, "dv-000000");
+        assert_eq!(audit.new_claims(), ["dv-000000"]);
+    }
+
+    #[test]
+    fn without_a_restart_the_longest_time_between_two_successes_is_told() {
+        let said = |name: &str, time: &str| success(name, time, "a", 200);
+        let audit = read(&[
+            said("dv-000000", "23:59:58"),
+            said("dv-000001", "23:59:59"),
+            said("dv-000002", "23:59:55.5"),
+        ]);
+        assert_eq!(audit.gap(), Some(2.5));
+    }
+
+    #[test]
+    fn midnight_is_no_end() {
+        let mut audit = Audit::new(Path::new("/nonexistent"));
+        let begun = UNIX_EPOCH + std::time::Duration::from_secs(24 * 3600 * 9 - 10);
+        audit.begin(begun).unwrap();
+        audit.take(&asked("create", "pods", "p", "23:59:59"));
+        assert_eq!(audit.last_pod(), Some(9.0));
+        audit.take(&success("dv-000000", "00:00:05", "a", 200));
+        assert_eq!(audit.last_success(), Some(15.0));
     }
 }

@@ -19,6 +19,7 @@ const TICKS: f64 = 100.0;
 /// It.
 pub(super) struct Controller {
     child: Child,
+    health: u16,
     metrics: u16,
 }
 
@@ -48,7 +49,7 @@ impl Usage {
 }
 
 impl Controller {
-    /// Starts it, and waits until it is at work.
+    /// Starts it.
     pub(super) fn start(program: &Path, account: &Path, log: &Path) -> Result<Self> {
         let (health, metrics) = (free_port()?, free_port()?);
         let log = fs::OpenOptions::new().create(true).append(true).open(log);
@@ -65,10 +66,18 @@ impl Controller {
             .stderr(log)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let mut controller = Self { child, metrics };
+        Ok(Self {
+            child,
+            health,
+            metrics,
+        })
+    }
+
+    /// Waits until it is at work.
+    pub(super) fn ready(&mut self) -> Result<()> {
         let until = Instant::now() + PATIENCE;
-        while !is_ready(health) {
-            if let Some(status) = controller.child.try_wait()? {
+        while !is_ready(self.health) {
+            if let Some(status) = self.child.try_wait()? {
                 bail!("the controller ended ({status})");
             }
             if Instant::now() > until {
@@ -76,7 +85,7 @@ impl Controller {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(controller)
+        Ok(())
     }
 
     /// Ends it without a word.

@@ -6,7 +6,7 @@ use super::random::Random;
 const RESAMPLES: usize = 10_000;
 
 /// The middle value; `None` of nothing.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
