@@ -37,10 +37,10 @@ enum Command {
     /// Many imports at once, on a cluster that `cargo xtask soak scale` starts
     #[command(hide = true)]
     Scale(scale::Args),
-    /// Write what that has measured
+    /// Write the summary of what that has measured, and print it
     #[command(hide = true)]
     ScaleReport {
-        /// The folder with raw.csv
+        /// The folder with raw.csv and requests.csv
         results: PathBuf,
     },
     /// Be a long line between a client and a server
@@ -62,7 +62,9 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => versus::compare(&args),
         Command::Line(args) => line::run(&args),
         Command::Scale(args) => scale::run(&args),
-        Command::ScaleReport { results } => scale::report::write(&results),
+        Command::ScaleReport { results } => {
+            scale::report::write(&results).map(|text| say::data(&text))
+        }
         Command::Relay(args) => line::relay::run(&args),
         Command::Gunzip { file } => versus::gunzip(&file),
     };

@@ -4,7 +4,8 @@
 //!
 //! `cargo xtask soak scale` starts the cluster, with an audit log of what the controller's account asks. A
 //! measurement makes so many data volumes at once and waits until all have succeeded; all times but that of
-//! its begin are the API server's own, out of the log. Each adds its lines to raw.csv and requests.csv.
+//! its begin are the API server's own, out of the log. Each adds its lines to raw.csv and requests.csv,
+//! and the summary of all is written anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
