@@ -32,10 +32,7 @@ pub(crate) struct Args {
     /// How many data volumes
     #[arg(long)]
     count: usize,
-    /// How many nodes there are
-    #[arg(long)]
-    nodes: usize,
-    /// Where raw.csv, requests.csv and machine.txt go
+    /// Where raw.csv, requests.csv, machine.txt and summary.md go
     #[arg(long, value_name = "DIR")]
     results: PathBuf,
     /// How to reach the cluster as its administrator

@@ -14,11 +14,17 @@ use crate::{cargo, paths, say};
 #[command(name = "scale")]
 pub(crate) struct Args {
     /// How many data volumes are made at once, one measurement after the other
-    #[arg(long, value_delimiter = ',', default_values_t = [250, 500, 1000, 2000, 5000])]
-    sizes: Vec<usize>,
-    /// With how many of them the usual limits and a restart in the middle are measured; 0: not at all
-    #[arg(long, default_value_t = 1000)]
-    cases: usize,
+    #[arg(long = "count", value_name = "N", value_delimiter = ',', default_values_t = [250, 500, 1000, 2000, 5000])]
+    counts: Vec<usize>,
+    /// With which limits, or whether the controller is killed in the middle: each with each count
+    #[arg(
+        long = "case",
+        value_name = "CASE",
+        value_delimiter = ',',
+        value_parser = ["none", "usual", "restart"],
+        default_value = "none"
+    )]
+    cases: Vec<String>,
     /// Nodes that there seem to be
     #[arg(long, default_value_t = 20)]
     nodes: usize,
@@ -28,13 +34,13 @@ pub(crate) struct Args {
     /// Measure a controller that is not optimised: for those who work on it
     #[arg(long)]
     debug: bool,
-    /// Where results go
+    /// Where results go; what is there is added to
     #[arg(long, value_name = "DIR")]
     results: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if args.nodes == 0 || args.sizes.contains(&0) {
+    if args.nodes == 0 || args.counts.contains(&0) {
         bail!("there must be nodes and DataVolumes");
     }
     let mut build = cargo::locked("build").args(["--package", "longshore-controller"]);
@@ -47,25 +53,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     benches.check()?;
     let profile = if args.debug { "debug" } else { "release" };
     let programs = paths::target().join(profile);
-    let mut cases: Vec<(&str, usize)> = args.sizes.iter().map(|size| ("none", *size)).collect();
-    if args.cases > 0 {
-        cases.extend([("usual", args.cases), ("restart", args.cases)]);
-    }
-    for (case, size) in cases {
-        say::line(&format!("\n==== {case}: {size} DataVolumes"));
-        one(args, &programs, case, size)
-            .with_context(|| format!("measuring {size} DataVolumes, {case}"))?;
+    for count in &args.counts {
+        for case in &args.cases {
+            say::line(&format!("\n==== {case}: {count} DataVolumes"));
+            one(args, &programs, case, *count)
+                .with_context(|| format!("measuring {count} DataVolumes, {case}"))?;
+        }
     }
     report(&programs, &args.results)
 }
 
 /// One measurement, on a cluster of its own.
-fn one(args: &Args, programs: &Path, case: &str, size: usize) -> Result<()> {
+fn one(args: &Args, programs: &Path, case: &str, count: usize) -> Result<()> {
     let crowd = Crowd::start(&args.name, args.nodes)?;
     Run::new(programs.join("longshore-benches"))
         .args(["scale", "--case", case])
-        .arg(format!("--count={size}"))
-        .arg(format!("--nodes={}", args.nodes))
+        .arg(format!("--count={count}"))
         .arg("--results")
         .arg(&args.results)
         .arg("--kubeconfig")
