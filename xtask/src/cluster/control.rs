@@ -69,6 +69,7 @@ pub(super) fn free_port() -> Result<u16> {
 /// Arguments that one cluster's components have and others' do not.
 #[derive(Debug, Default)]
 pub(super) struct More {
+    pub(super) etcd: Vec<String>,
     pub(super) api_server: Vec<String>,
     pub(super) controller_manager: Vec<String>,
 }
@@ -158,7 +159,7 @@ impl<'a> Control<'a> {
         Some(match name {
             ETCD => {
                 let data = self.place.file("etcd");
-                etcd(&programs.etcd, &data, &self.etcd)
+                etcd(&programs.etcd, &data, &self.etcd).args(&self.more.etcd)
             }
             API_SERVER => api_server(&programs.api_server, self.pki, self.api, &self.etcd.client)
                 .args(&self.more.api_server),

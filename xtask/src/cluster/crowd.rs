@@ -74,9 +74,13 @@ impl Crowd {
         let policy = place.file("audit.yaml");
         paths::write(&policy, AUDIT)?;
         let more = More {
+            // Every version of every object is kept for five to ten minutes; it refuses to write past 2 GiB, by default.
+            etcd: vec!["--quota-backend-bytes=8589934592".to_owned()],
             api_server: vec![
                 format!("--audit-policy-file={}", policy.display()),
                 format!("--audit-log-path={}", crowd.audit.display()),
+                // In MiB. After 100, by default, it would go on in another file.
+                "--audit-log-maxsize=1048576".to_owned(),
             ],
             controller_manager: UNLIMITED
                 .into_iter()
