@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// How to run the VM's processors
     #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"])]
     accel: String,
+    /// With what the tests have built, which is not optimised but for the code that touches every byte
+    #[arg(long)]
+    pub(crate) debug: bool,
 }
 
 impl Default for Args {
@@ -32,6 +35,7 @@ impl Default for Args {
             url: None,
             keep: false,
             accel: "auto".to_owned(),
+            debug: false,
         }
     }
 }
@@ -52,10 +56,14 @@ const ROOMY: (&str, &str) = ("20Gi", "1Gi");
 pub(crate) fn run(args: &Args) -> Result<()> {
     install::run(&install::Args::default())?;
     say::line("\nBuilding longshore; the first time takes some minutes.");
-    cargo::locked("build")
-        .args(["--release", "--package", "longshore-cli"])
-        .check()?;
-    let longshore = paths::target().join("release/longshore");
+    let build = cargo::locked("build").args(["--package", "longshore-cli"]);
+    let (build, profile) = if args.debug {
+        (build, "debug")
+    } else {
+        (build.arg("--release"), "release")
+    };
+    build.check()?;
+    let longshore = paths::target().join(profile).join("longshore");
     let state = paths::target().join("demo");
     drop(fs::remove_dir_all(&state));
     let plan = Plan {

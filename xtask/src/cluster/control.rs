@@ -1,7 +1,9 @@
 //! etcd and the control plane: their arguments, and when they are ready.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,10 +62,22 @@ impl Api {
     }
 }
 
-/// A port of the loopback that was free a moment ago.
+/// Ports that neither the kernel gives to whoever asks for any, nor a cluster to its services.
+const PORTS: Range<u16> = 20_000..30_000;
+
+/// A port of the loopback that was free a moment ago. By chance nobody takes it before who asked does, as it
+/// happened with those that the kernel chooses: each connection to somewhere has one of them.
 pub(super) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let ports = usize::from(PORTS.end - PORTS.start);
+    // Another cluster of this machine looks elsewhere first.
+    let first = std::process::id() as usize * 64;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (0..ports)
+        .map(|_| (first + NEXT.fetch_add(1, Ordering::Relaxed)) % ports)
+        .filter_map(|at| PORTS.clone().nth(at))
+        .find(is_free)
+        .with_context(|| format!("no port of {PORTS:?} is free"))
 }
 
 /// Arguments that one cluster's components have and others' do not.

@@ -125,7 +125,13 @@ pub(super) const STAGES: &[Stage] = &[
         name: "demo",
         about: "what the README shows: import an image, boot it, power off",
         quick: false,
-        run: |_| demo::run(&demo::Args::default()),
+        // Another build of everything, optimised, is minutes that show nothing new.
+        run: |_| {
+            demo::run(&demo::Args {
+                debug: true,
+                ..demo::Args::default()
+            })
+        },
     },
 ];
 
