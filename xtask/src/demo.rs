@@ -26,16 +26,17 @@ pub(crate) struct Args {
     accel: String,
     /// With what the tests have built, which is not optimised but for the code that touches every byte
     #[arg(long)]
-    pub(crate) debug: bool,
+    debug: bool,
 }
 
-impl Default for Args {
-    fn default() -> Self {
+impl Args {
+    /// With what the tests have built.
+    pub(crate) fn of_tests() -> Self {
         Self {
             url: None,
             keep: false,
             accel: "auto".to_owned(),
-            debug: false,
+            debug: true,
         }
     }
 }

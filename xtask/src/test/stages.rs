@@ -126,12 +126,7 @@ pub(super) const STAGES: &[Stage] = &[
         about: "what the README shows: import an image, boot it, power off",
         quick: false,
         // Another build of everything, optimised, is minutes that show nothing new.
-        run: |_| {
-            demo::run(&demo::Args {
-                debug: true,
-                ..demo::Args::default()
-            })
-        },
+        run: |_| demo::run(&demo::Args::of_tests()),
     },
 ];
 
