@@ -178,6 +178,18 @@ fn wanted(one: &Checkpoint, last: bool) -> Changes {
     .into()
 }
 
+/// Checkpoints of these names, each with what changed since the one before.
+#[cfg(test)]
+pub(crate) fn listed(names: &[&str]) -> Vec<Checkpoint> {
+    let before = [""].iter().chain(names);
+    let both = names.iter().zip(before);
+    both.map(|(current, previous)| Checkpoint {
+        current: (*current).to_owned(),
+        previous: (*previous).to_owned(),
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -189,16 +201,6 @@ mod tests {
             "metadata": {"name": "disk", "uid": "claim-1", "annotations": annotations},
         }))
         .unwrap()
-    }
-
-    fn list(names: &[&str]) -> Vec<Checkpoint> {
-        let before = [""].iter().chain(names);
-        let both = names.iter().zip(before);
-        both.map(|(current, previous)| Checkpoint {
-            current: (*current).to_owned(),
-            previous: (*previous).to_owned(),
-        })
-        .collect()
     }
 
     /// A claim at stage `at`, after those of `copied`.
@@ -273,7 +275,7 @@ mod tests {
             ),
         ];
         for (claim, names, end, expected) in table {
-            let changes = due(claim, &list(names), end);
+            let changes = due(claim, &listed(names), end);
             let found = value(&changes, annotation::CHECKPOINT).map(|current| {
                 (
                     current,
@@ -288,10 +290,10 @@ mod tests {
 
     #[test]
     fn a_stage_at_work_becomes_the_last_one_when_the_list_ends_with_it() {
-        let changes = due(&staged("a", "false", &[]), &list(&["a"]), true);
+        let changes = due(&staged("a", "false", &[]), &listed(&["a"]), true);
         assert_eq!(value(&changes, annotation::CHECKPOINT_FINAL), Some("true"));
         assert_eq!(changes.len(), 1);
-        let changes = due(&staged("a", "true", &[]), &list(&["a", "b"]), true);
+        let changes = due(&staged("a", "true", &[]), &listed(&["a", "b"]), true);
         assert_eq!(value(&changes, annotation::CHECKPOINT_FINAL), Some("false"));
     }
 
@@ -299,7 +301,7 @@ mod tests {
     fn the_end_leaves_one_annotation_of_all_and_needs_no_pod_where_all_was_copied() {
         let paused = staged("b", "false", &["a", "b"]);
         assert_eq!(paused_at(&paused).as_deref(), Some("b"));
-        let late = due(&paused, &list(&["a", "b"]), true);
+        let late = due(&paused, &listed(&["a", "b"]), true);
         let mut at_last = staged("b", "true", &["a"]);
         assert_eq!(paused_at(&at_last), None);
         for changes in [late, copied(&at_last, "b", "pod-2")] {
@@ -312,15 +314,15 @@ mod tests {
         all.insert(annotation::CHECKPOINTS_DONE.to_owned(), "true".to_owned());
         assert_eq!(stage(&at_last), None);
         assert_eq!(pod_name(&at_last), "importer-disk");
-        assert!(due(&at_last, &list(&["a", "b", "c"]), true).is_empty());
+        assert!(due(&at_last, &listed(&["a", "b", "c"]), true).is_empty());
     }
 
     #[test]
     fn an_import_without_stages_that_has_begun_gets_none() {
         let begun = claim(&json!({annotation::IMPORT_POD: "importer-disk"}));
-        assert!(due(&begun, &list(&["a"]), true).is_empty());
+        assert!(due(&begun, &listed(&["a"]), true).is_empty());
         let filled = claim(&json!({annotation::POD_PHASE: "Succeeded"}));
-        assert!(due(&filled, &list(&["a"]), true).is_empty());
+        assert!(due(&filled, &listed(&["a"]), true).is_empty());
         assert!(due(&claim(&json!({})), &[], true).is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use longshore_crds::names::object;
 
+use crate::checkpoint::listed;
 use crate::claim::Claim as _;
 
 use super::*;
@@ -43,9 +44,7 @@ fn the_way_is_chosen_by_the_driver_and_kept() {
     }});
     let mut named = pvc();
     named["volumeName"] = json!("volume");
-    let staged = json!({"pvc": pvc(), "checkpoints": [{"previous": "", "current": "a"}],
-        "source": {"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
-            "insecureSkipVerify": true}}});
+    let staged = stages::spec(&["a"], false);
     let direct = json!({"source": http(), "pvc": pvc()});
     for (spec, has_driver, stamp) in [
         (direct.clone(), true, "true"),
@@ -164,23 +163,11 @@ fn what_it_is_filled_from_is_there_until_it_is_filled() {
     }
 }
 
-fn warm(names: &[&str], end: bool) -> Value {
-    let before = [""].iter().chain(names);
-    let list: Vec<Value> = names
-        .iter()
-        .zip(before)
-        .map(|(current, previous)| json!({"previous": previous, "current": current}))
-        .collect();
-    json!({"pvc": pvc(), "checkpoints": list, "finalCheckpoint": end,
-        "source": {"imageio": {"url": "https://e/api", "diskId": "d", "secretRef": "s",
-            "insecureSkipVerify": true}}})
-}
-
 #[test]
 fn what_it_is_filled_from_lists_the_stages_that_the_volume_lists() {
     let volume = |names: &[&str], end| {
         volume_of(
-            &warm(names, end),
+            &stages::spec(names, end),
             &json!({annotation::USE_POPULATOR: "true"}),
         )
     };
@@ -191,13 +178,9 @@ fn what_it_is_filled_from_lists_the_stages_that_the_volume_lists() {
         None,
         "the prime has it"
     );
-    let known = |names: &[&str], end| {
-        let spec: longshore_crds::DataVolumeSpec =
-            serde_json::from_value(warm(names, end)).unwrap();
-        Source::There {
-            uid: "source-1".to_owned(),
-            stages: (spec.checkpoints, end),
-        }
+    let known = |names: &[&str], end| Source::There {
+        uid: "source-1".to_owned(),
+        stages: (listed(names), end),
     };
     let changes = |volume: Volume, source| {
         let observed = Observed {
@@ -212,7 +195,7 @@ fn what_it_is_filled_from_lists_the_stages_that_the_volume_lists() {
         _ => None,
     });
     let spec = &source.unwrap()["spec"];
-    assert_eq!(spec["checkpoints"], warm(&["a", "b"], true)["checkpoints"]);
+    assert_eq!(spec["checkpoints"], json!(listed(&["a", "b"])));
     assert_eq!(spec["finalCheckpoint"], true);
     assert_eq!(spec["targetClaim"], "disk");
     for (now, then, differs) in [
@@ -229,7 +212,7 @@ fn what_it_is_filled_from_lists_the_stages_that_the_volume_lists() {
         assert_eq!(marks.is_some(), differs, "{now:?} {then:?}: {actions:?}");
         if let Some((uid, stages)) = marks {
             assert_eq!(uid, "source-1");
-            assert_eq!(stages["checkpoints"], warm(now.0, now.1)["checkpoints"]);
+            assert_eq!(stages["checkpoints"], json!(listed(now.0)));
             assert_eq!(stages["finalCheckpoint"], now.1);
         }
         // The claim itself is the populator's.
@@ -264,7 +247,7 @@ fn a_volume_rests_while_the_prime_of_its_claim_does() {
         (&["a"], true, done, "ImportScheduled"),
     ] {
         let volume = volume_of(
-            &warm(names, end),
+            &stages::spec(names, end),
             &json!({annotation::USE_POPULATOR: "true"}),
         );
         let observed = Observed {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::plan::{Action, Plan, plan};
 use super::super::volume::Volume;
 use super::{NOW, claim, condition, created, notes, pvc, rendered, seen, volume_of};
+use crate::checkpoint::listed;
 use crate::claim::Changes;
 use crate::data_volume::render::Profile;
 
@@ -15,14 +16,10 @@ fn imageio() -> Value {
     }})
 }
 
-fn spec(names: &[&str], end: bool) -> Value {
-    let mut before = "";
-    let mut list = Vec::new();
-    for name in names {
-        list.push(json!({"previous": before, "current": name}));
-        before = name;
-    }
-    json!({"source": imageio(), "pvc": pvc(), "checkpoints": list, "finalCheckpoint": end})
+pub(super) fn spec(names: &[&str], end: bool) -> Value {
+    json!({
+        "source": imageio(), "pvc": pvc(), "checkpoints": listed(names), "finalCheckpoint": end,
+    })
 }
 
 fn warm(names: &[&str], end: bool) -> Volume {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::plan::{Action, Observed, Plan, Source};
 use super::{claim, made, marked, planned, prime, seen, source, value, volume, written};
+use crate::checkpoint;
 use crate::claim::{Changes, Claim as _};
 use crate::data_volume::progress;
 
@@ -15,14 +16,9 @@ pub(super) fn imageio() -> Value {
 }
 
 fn listed(names: &[&str], end: bool) -> Source {
-    let before = [""].iter().chain(names);
-    let list: Vec<Value> = names
-        .iter()
-        .zip(before)
-        .map(|(current, previous)| json!({"previous": previous, "current": current}))
-        .collect();
     source(&json!({
-        "source": imageio(), "checkpoints": list, "finalCheckpoint": end, "targetClaim": "disk",
+        "source": imageio(), "checkpoints": checkpoint::listed(names), "finalCheckpoint": end,
+        "targetClaim": "disk",
     }))
 }
 
