@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::images::{load, tar};
 use super::rig::{self, case, data_volume, disk, holds_sparse};
+use super::sources::fails;
 
 /// Puts an image with these files, and nothing that could run, among those that the node has.
 pub(crate) fn pulled(case: &rig::Case, reference: &str, files: &[(&str, &[u8])]) {
@@ -47,22 +48,21 @@ fn a_disk_in_an_image_that_the_node_pulled_is_imported_without_a_registry() {
 }
 
 #[test]
-fn an_image_that_the_node_cannot_pull_or_that_has_no_disk_is_told() {
+fn an_image_that_the_node_cannot_pull_is_told() {
     let Some(case) = case() else { return };
     case.folder_for("nowhere");
-    case.apply(&data_volume(
-        "nowhere",
-        &by_node("longshore.test/nowhere:1"),
-    ));
+    // Nobody listens there, and no name server has to say so first.
+    case.apply(&data_volume("nowhere", &by_node("127.0.0.1:1/nowhere:1")));
+    fails(&case, "nowhere", "ImagePullFailed", &["127.0.0.1:1/nowhere:1"]);
+}
+
+#[test]
+fn an_image_without_a_disk_is_told() {
+    let Some(case) = case() else { return };
     case.folder_for("empty");
     let reference = "longshore.test/empty:1";
     pulled(&case, reference, &[("etc/nothing", b"")]);
     case.apply(&data_volume("empty", &by_node(reference)));
-    case.condition("nowhere", "Running", "reason", "ImagePullFailed");
-    case.wait("dv/empty", ".status.restartCount", "1");
-    let pod = case.get("pod/importer-empty");
-    // What its attempts before this one ended with.
-    let statuses = pod["status"]["containerStatuses"].to_string();
     let told = "Failed to find VM disk image file in the container image";
-    assert!(statuses.contains(told), "{statuses}");
+    fails(&case, "empty", "Error", &[told]);
 }

@@ -22,7 +22,6 @@ fn an_address_that_becomes_good_is_tried_again_and_restarts_are_counted() {
     let server = case.serve(Page::status(404));
     let folder = case.folder_for("late");
     case.apply(&data_volume("late", &http(&server)));
-    case.wait("dv/late", ".status.restartCount", "1");
     fails(&case, "late", "Error", &["404"]);
     assert_eq!(condition(&case, "late", "Ready")["status"], "False");
     server.set("/disk", Page::of(disk.clone()));
