@@ -1,11 +1,12 @@
 //! Whether a claim's volume holds the disk that was imported, byte by byte, and nothing else.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use longshore_tests::data;
+use longshore_tests::node::{attached_in, folder_of};
 use longshore_tests::program::said;
 use serde_json::Value;
 
@@ -25,13 +26,11 @@ pub(crate) enum Found {
 /// Looks at the volume of a claim.
 pub(crate) fn look(node: &Node, claim: &Value, disks: &[&[u8]]) -> Result<Found> {
     let volume = node.volume(claim)?;
-    let spec = &volume["spec"];
-    if let Some(handle) = spec["csi"]["volumeHandle"].as_str() {
-        let image = node.folder.join(format!("csi/volumes/{handle}.img"));
-        if is_attached(&image) {
+    if let Some(image) = node.image_of(&volume) {
+        if !attached_in(&image).is_empty() {
             return Ok(Found::Busy);
         }
-        if spec["volumeMode"] == "Block" {
+        if volume["spec"]["volumeMode"] == "Block" {
             return compared(&image, disks);
         }
         let at = data::quick_dir();
@@ -40,34 +39,14 @@ pub(crate) fn look(node: &Node, claim: &Value, disks: &[&[u8]]) -> Result<Found>
         tool("umount", &[], &[at.path()])?;
         return found;
     }
-    let path = spec["hostPath"]["path"].as_str();
-    let path = path.or_else(|| spec["local"]["path"].as_str());
-    in_folder(
-        Path::new(path.context("a volume of a strange kind")?),
-        disks,
-    )
+    let folder = folder_of(&volume).context("a volume of a strange kind")?;
+    in_folder(&folder, disks)
 }
 
 fn tool(program: &str, options: &[&str], paths: &[&Path]) -> Result<()> {
     let output = Command::new(program).args(options).args(paths).output()?;
     ensure!(output.status.success(), "{program}: {}", said(&output));
     Ok(())
-}
-
-/// Loop devices over files of a folder: what they are over.
-pub(crate) fn attached_in(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir("/sys/block") else {
-        return Vec::new();
-    };
-    let behind = entries.flatten().filter_map(|entry| {
-        let text = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
-        Some(PathBuf::from(text.trim_end()))
-    });
-    behind.filter(|file| file.starts_with(folder)).collect()
-}
-
-fn is_attached(image: &Path) -> bool {
-    !attached_in(image).is_empty()
 }
 
 fn in_folder(folder: &Path, disks: &[&[u8]]) -> Result<Found> {

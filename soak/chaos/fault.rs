@@ -1,10 +1,11 @@
 //! What chaos does.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use longshore_tests::http::Page;
+use longshore_tests::node::{kill, processes_of};
 use serde_json::Value;
 
-use super::node::{Node, Snapshot, kill, processes_of};
+use super::node::{Node, Snapshot};
 use super::volume::{Stage, Volume};
 use super::wish::{Form, Goal, Images, Source, troubles};
 use crate::dice::Dice;
@@ -94,8 +95,9 @@ impl Fault {
     ) -> Result<Option<String>> {
         match self {
             Self::KillService(name) => {
-                let done = kill(&[node.service(name)?])?;
-                return Ok(done.then(String::new));
+                let process = node.service(name);
+                let process = process.with_context(|| format!("{name} was never started"))?;
+                return Ok(kill(&[process]).then(String::new));
             }
             Self::CutPower => {
                 node.cut_power()?;
@@ -108,7 +110,7 @@ impl Fault {
             Self::KillController => {
                 let pods = node.controllers()?;
                 let processes: Vec<u32> = pods.iter().flat_map(processes_of).collect();
-                return Ok(kill(&processes)?.then(String::new));
+                return Ok(kill(&processes).then(String::new));
             }
             _ => {}
         }
@@ -125,7 +127,7 @@ impl Fault {
             Self::KillImporter => {
                 let processes: Vec<u32> =
                     pods.iter().flat_map(|(_, pod)| processes_of(pod)).collect();
-                kill(&processes)?
+                kill(&processes)
             }
             Self::DeletePod | Self::ForcePod => {
                 let Some((pod, _)) = pods.first() else {

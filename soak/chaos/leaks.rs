@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use longshore_tests::node::attached_in;
 
-use super::disk::attached_in;
 use super::node::{NAMESPACE, Node};
 
 /// What is there without anybody's doing, or was made by us.

@@ -1,13 +1,11 @@
-//! The node, as chaos sees it: its objects, by `kubectl` that may find nobody; its processes, to kill them; and
-//! its folder.
+//! The node, as chaos sees it: its objects, by `kubectl` that may find nobody, and its power.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::ops::Deref;
 
 use anyhow::{Context, Result, bail, ensure};
-use longshore_tests::cluster::Cluster;
+use longshore_tests::node;
 use longshore_tests::program::{fed, said};
 use serde_json::Value;
 
@@ -16,11 +14,14 @@ pub(crate) const NAMESPACE: &str = "chaos";
 /// Where Longshore is.
 const INSTALLED: &str = "cdi";
 
-pub(crate) struct Node {
-    cluster: Cluster,
-    pub(crate) folder: PathBuf,
-    /// Where pods find servers.
-    pub(crate) address: String,
+pub(crate) struct Node(node::Node);
+
+impl Deref for Node {
+    type Target = node::Node;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// All objects of the namespace at one moment, by kind and name.
@@ -50,14 +51,8 @@ const KINDS: &str = "datavolumes,persistentvolumeclaims,pods,volumeimportsources
 
 impl Node {
     pub(crate) fn given() -> Result<Self> {
-        let cluster =
-            Cluster::given("node").context("`cargo xtask soak chaos` starts a cluster")?;
-        let variable = |name| std::env::var(name).with_context(|| format!("{name} is not set"));
-        Ok(Self {
-            cluster,
-            folder: variable("LONGSHORE_NODE")?.into(),
-            address: variable("LONGSHORE_NODE_ADDRESS")?,
-        })
+        let node = node::Node::given().context("`cargo xtask soak chaos` starts a cluster")?;
+        Ok(Self(node))
     }
 
     /// `kubectl` with these arguments, in no namespace.
@@ -137,17 +132,6 @@ impl Node {
         self.everywhere(&args).map(drop)
     }
 
-    /// The process of a service of the node, if it runs.
-    pub(crate) fn service(&self, name: &str) -> Result<u32> {
-        let list = fs::read_to_string(self.folder.join("processes-inside"))?;
-        // The last of a name is the one that runs.
-        let line = list
-            .lines()
-            .rfind(|line| line.ends_with(&format!(" {name}")));
-        let pid = line.and_then(|line| line.split(' ').next()?.parse().ok());
-        pid.with_context(|| format!("{name} was never started"))
-    }
-
     /// Cuts the node's power, and waits until it is back.
     pub(crate) fn cut_power(&self) -> Result<()> {
         let asked = self.folder.join("reboot");
@@ -168,33 +152,6 @@ impl Node {
         let text = self.everywhere(&["get", "pv", name, "--output=json"])?;
         Ok(serde_json::from_str(&text)?)
     }
-}
-
-/// The processes of a pod's first container.
-pub(crate) fn processes_of(pod: &Value) -> Vec<u32> {
-    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
-    let Some(id) = id.and_then(|id| id.strip_prefix("containerd://")) else {
-        return Vec::new();
-    };
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pid = |path: &Path| path.file_name()?.to_str()?.parse().ok();
-    let paths = entries.flatten().map(|entry| entry.path());
-    paths
-        .filter(|path| fs::read_to_string(path.join("cgroup")).is_ok_and(|all| all.contains(id)))
-        .filter_map(|path| pid(&path))
-        .collect()
-}
-
-/// Kills processes as the kernel does; true if there were any.
-pub(crate) fn kill(processes: &[u32]) -> Result<bool> {
-    if processes.is_empty() {
-        return Ok(false);
-    }
-    let numbers = processes.iter().map(u32::to_string);
-    let output = Command::new("kill").arg("-KILL").args(numbers).output()?;
-    Ok(output.status.success())
 }
 
 /// KiB of memory that a process has.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use longshore_tests::node::processes_of;
 use serde_json::Value;
 
 use super::fault::Fault;
-use super::node::{Node, processes_of, resident};
+use super::node::{Node, resident};
 use super::volume::Volume;
 use super::wish::{Form, Goal};
 

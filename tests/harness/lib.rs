@@ -19,6 +19,7 @@ pub mod gate;
 pub mod http;
 pub mod imageio;
 pub mod nbd;
+pub mod node;
 pub mod program;
 pub mod promtool;
 pub mod stores;

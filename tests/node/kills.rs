@@ -4,11 +4,10 @@ use std::path::Path;
 
 use longshore_tests::data;
 use longshore_tests::http::{Page, Rate, Server};
+use longshore_tests::node::processes_of;
 use serde_json::{Value, json};
 
-use super::rig::{
-    Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, kill, processes_of,
-};
+use super::rig::{Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, kill};
 
 /// A disk that takes minutes, over a line that all connections share, until the rate is lifted: its import is
 /// caught in the middle on a busy machine too.
@@ -101,7 +100,7 @@ fn deleted(name: &str, seed: u64, how: &[&str]) {
     case.ask(&[&["delete", &pod], how].concat());
     // A pod that was given no time is gone before what it runs is.
     eventually("the end of the importer", || {
-        let runs = |id: &String| Path::new("/proc").join(id).exists();
+        let runs = |process: &u32| Path::new("/proc").join(process.to_string()).exists();
         (!working.iter().any(runs)).then_some(())
     });
     rate.lift();

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use longshore_tests::data;
 use longshore_tests::http::Page;
+use longshore_tests::node::attached_in;
 use longshore_tests::program::run;
 use serde_json::{Value, json};
 
@@ -23,13 +24,10 @@ pub(crate) fn claim_spec(class: &str, mode: &str) -> Value {
 impl Case {
     /// The image of a claim's volume, once no pod uses it.
     fn image_of(&self, claim: &str) -> PathBuf {
-        let claim = self.get(&format!("pvc/{claim}"));
-        let volume = claim["spec"]["volumeName"].as_str().unwrap();
-        let volume = self.get(&format!("pv/{volume}"));
-        let handle = volume["spec"]["csi"]["volumeHandle"].as_str().unwrap();
-        let image = self.driver_folder().join(format!("volumes/{handle}.img"));
+        let volume = self.get(&self.volume_of(claim));
+        let image = self.node.image_of(&volume).unwrap();
         eventually("a volume that nobody uses", || {
-            (!is_attached(&image)).then_some(())
+            attached_in(&image).is_empty().then_some(())
         });
         image
     }
@@ -56,14 +54,6 @@ impl Case {
         run(Command::new("umount").arg(at.path()));
         looked.unwrap();
     }
-}
-
-/// Whether there is a loop device over a file.
-fn is_attached(file: &Path) -> bool {
-    std::fs::read_dir("/sys/block").unwrap().any(|entry| {
-        let backing = entry.unwrap().path().join("loop/backing_file");
-        std::fs::read_to_string(backing).is_ok_and(|text| Path::new(text.trim_end()) == file)
-    })
 }
 
 /// Who mounts the claim while it is filled.

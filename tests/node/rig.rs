@@ -7,33 +7,16 @@ use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use longshore_tests::cluster::{Cluster, Namespace};
+use longshore_tests::cluster::Namespace;
 use longshore_tests::data;
 use longshore_tests::http::{Authority, Page, Server};
+use longshore_tests::node::{self, Node, folder_of, processes_of};
 use longshore_tests::program::run;
 use serde_json::{Value, json};
 
-/// What tests are given.
-struct Node {
-    cluster: Cluster,
-    /// The folder of the cluster, with the volumes.
-    folder: PathBuf,
-    /// Where pods find servers.
-    address: String,
-}
-
 fn node() -> Option<&'static Node> {
     static NODE: OnceLock<Option<Node>> = OnceLock::new();
-    NODE.get_or_init(|| {
-        let cluster = Cluster::given("node")?;
-        let variable = |name| std::env::var(name).unwrap();
-        Some(Node {
-            cluster,
-            folder: variable("LONGSHORE_NODE").into(),
-            address: variable("LONGSHORE_NODE_ADDRESS"),
-        })
-    })
-    .as_ref()
+    NODE.get_or_init(Node::given).as_ref()
 }
 
 /// Held by every test that needs Longshore installed; taken whole by those that remove it.
@@ -48,7 +31,7 @@ enum Turn {
 /// A test's namespace on the node.
 pub(crate) struct Case {
     space: Namespace,
-    node: &'static Node,
+    pub(crate) node: &'static Node,
     _turn: Turn,
 }
 
@@ -134,8 +117,7 @@ impl Case {
     pub(crate) fn static_volume(&self, name: &str) -> PathBuf {
         let free = ["patch", "pv", name, "--type=merge", "-p"];
         self.ask(&[&free[..], &[r#"{"spec":{"claimRef":null}}"#]].concat());
-        let volume = self.get(&format!("pv/{name}"));
-        volume["spec"]["local"]["path"].as_str().unwrap().into()
+        folder_of(&self.get(&format!("pv/{name}"))).unwrap()
     }
 
     /// `ctr` on the images of the node's pods.
@@ -162,13 +144,7 @@ impl Case {
 
     /// Kills a program of the node, which is started again by whoever watches it.
     pub(crate) fn kill_service(&self, name: &str) {
-        let list = std::fs::read_to_string(self.node.folder.join("processes-inside")).unwrap();
-        // The last of a name is the one that runs.
-        let line = list
-            .lines()
-            .rfind(|line| line.ends_with(&format!(" {name}")));
-        let process = line.unwrap().split(' ').next().unwrap().to_owned();
-        kill(&[process]);
+        kill(&[self.node.service(name).unwrap()]);
     }
 
     /// Cuts the node's power: all that runs on it is gone at once. Ends when it starts again.
@@ -178,21 +154,15 @@ impl Case {
         eventually("power", || (!asked.exists()).then_some(()));
     }
 
-    /// Where the CSI driver keeps its volumes.
-    pub(crate) fn driver_folder(&self) -> PathBuf {
-        self.node.folder.join("csi")
+    /// The volume of a claim, for `kubectl`.
+    pub(crate) fn volume_of(&self, claim: &str) -> String {
+        let claim = self.get(&format!("pvc/{claim}"));
+        format!("pv/{}", claim["spec"]["volumeName"].as_str().unwrap())
     }
 
     /// The folder that a provisioner made for a claim.
     pub(crate) fn provisioned(&self, claim: &str) -> PathBuf {
-        let claim = self.get(&format!("pvc/{claim}"));
-        let volume = claim["spec"]["volumeName"].as_str().unwrap();
-        let volume = self.get(&format!("pv/{volume}"));
-        let source = &volume["spec"];
-        let path = source["hostPath"]["path"].as_str();
-        path.or_else(|| source["local"]["path"].as_str())
-            .unwrap()
-            .into()
+        folder_of(&self.get(&self.volume_of(claim))).unwrap()
     }
 
     /// Waits until a data volume is filled.
@@ -213,30 +183,11 @@ impl Case {
     }
 }
 
-/// What the containers of a pod run, by their process numbers.
-pub(crate) fn processes_of(pod: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
-    let Some(id) = id.map(|id| id.trim_start_matches("containerd://")) else {
-        return found;
-    };
-    for entry in std::fs::read_dir("/proc").unwrap() {
-        let path = entry.unwrap().path();
-        let groups = std::fs::read_to_string(path.join("cgroup")).unwrap_or_default();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if groups.contains(id) && name.parse::<u32>().is_ok() {
-            found.push(name.to_owned());
-        }
-    }
-    found
-}
-
 /// Kills processes as the kernel does when memory is short.
-pub(crate) fn kill(processes: &[String]) {
+pub(crate) fn kill(processes: &[u32]) {
     assert!(!processes.is_empty(), "there is nothing to kill");
-    let mut kill = Command::new("kill");
     // One of several may have gone with another.
-    drop(kill.arg("-KILL").args(processes).output().unwrap());
+    node::kill(processes);
 }
 
 /// Looks again and again for what nothing tells of.

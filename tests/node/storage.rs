@@ -104,11 +104,6 @@ impl Case {
             &format!("{size}Mi"),
         );
     }
-
-    fn volume_of(&self, claim: &str) -> String {
-        let claim = self.get(&format!("pvc/{claim}"));
-        claim["spec"]["volumeName"].as_str().unwrap().to_owned()
-    }
 }
 
 /// Everything that a volume has to be able to do.
@@ -155,7 +150,7 @@ fn works(class: &str, mode: &str) {
     case.apply(&pod("reader", &["restored", "cloned"], mode, &sums));
     case.wait("pod/reader", ".status.phase", "Succeeded");
     assert_eq!(case.ask(&["logs", "reader"]), format!("{first}{second}"));
-    let volume = format!("pv/{}", case.volume_of("data"));
+    let volume = case.volume_of("data");
     case.ask(&[
         "delete",
         "pod/writer",
@@ -203,7 +198,7 @@ fn a_driver_that_is_killed_is_there_again_for_those_who_use_it_and_for_others() 
     case.wait("pvc/other", ".status.phase", "Bound");
     assert_eq!(case.within(&sum("data", "Filesystem")), first);
     case.expand("data", 48);
-    let volume = format!("pv/{}", case.volume_of("data"));
+    let volume = case.volume_of("data");
     case.ask(&["delete", "pod/writer", "pvc/data"]);
     case.wait_for(&volume, "delete");
 }
