@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use longshore_tests::gate::{Asked, Gate, Passing, Reply};
+use longshore_tests::gate::{Gate, transparent};
 use longshore_tests::stores::Versity;
 
 use self::fault::Fault;
@@ -83,10 +83,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wrong = chaos.tally.wrong.len() + left.len();
     ensure!(wrong == 0, "{wrong} things were wrong");
     Ok(())
-}
-
-fn transparent(_: &Asked, _: usize) -> Reply {
-    Reply::Pass(Passing::default())
 }
 
 /// The one object of the store: its address, and which image it is.

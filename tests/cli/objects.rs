@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use longshore_tests::data;
-use longshore_tests::gate::{Gate, Passing, Reply};
+use longshore_tests::gate::{Gate, transparent};
 use longshore_tests::program::said;
 use longshore_tests::stores::{ACCESS_KEY, DOMAIN, Gcs, REGION, SECRET_KEY, Versity};
 
@@ -13,9 +13,7 @@ use super::rig::{MIB, Rig};
 fn store(disk: &[u8]) -> Option<(Versity, Gate)> {
     let versity = Versity::start()?;
     versity.put_bytes("/disks/disk.raw", disk);
-    let gate = Gate::listen(Some(versity.upstream()), None, |_, _| {
-        Reply::Pass(Passing::default())
-    });
+    let gate = Gate::listen(Some(versity.upstream()), None, transparent);
     Some((versity, gate))
 }
 
@@ -121,14 +119,14 @@ fn what_is_wrong_is_said_once_and_without_secrets() {
 fn an_object_of_google_comes_from_an_emulator_that_is_named() {
     let rig = Rig::new();
     let disk = data::disk(MIB, 3);
-    let gate = Gate::listen(None, None, |_, _| Reply::Pass(Passing::default()));
-    let host = gate.address().to_string();
-    let Some(gcs) = Gcs::start(&host) else { return };
-    gate.put_before(gcs.upstream());
+    let gate = Gate::listen(None, None, transparent);
+    let Some(gcs) = Gcs::behind(&gate) else {
+        return;
+    };
     gcs.put("disk.raw", &disk);
     let mut command = rig.command(&["import", "gs://disks/disk.raw", "out.raw"]);
     let output = command
-        .env("STORAGE_EMULATOR_HOST", &host)
+        .env("STORAGE_EMULATOR_HOST", gate.address().to_string())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", said(&output));

@@ -76,6 +76,31 @@ pub struct Passing {
     pub hide: &'static [&'static str],
 }
 
+/// Passes everything on.
+pub fn transparent(_: &Asked, _: usize) -> Reply {
+    Reply::Pass(Passing::default())
+}
+
+/// Passes everything on; of the first answers, so many `times`, only the first `bytes`.
+pub fn cutting(times: usize, bytes: u64) -> impl Fn(&Asked, usize) -> Reply {
+    move |_, number| {
+        Reply::Pass(Passing {
+            cut: (number < times).then_some(bytes),
+            ..Passing::default()
+        })
+    }
+}
+
+/// Passes everything on, at about so many bytes a second.
+pub fn slow(rate: u64) -> impl Fn(&Asked, usize) -> Reply {
+    move |_, _| {
+        Reply::Pass(Passing {
+            rate: Some(rate),
+            ..Passing::default()
+        })
+    }
+}
+
 /// A request and its body.
 #[derive(Debug, Clone)]
 pub struct Asked {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::gate::Upstream;
+use crate::gate::{Gate, Upstream};
 use crate::program::run;
 
 /// Far longer than a server takes to start.
@@ -191,8 +191,8 @@ pub struct Gcs {
 }
 
 impl Gcs {
-    /// `None` if it is not installed. `public` is the host, with its port, by which clients know it.
-    pub fn start(public: &str) -> Option<Self> {
+    /// One that is asked through `gate`, and has to know it by its address. `None` if it is not installed.
+    pub fn behind(gate: &Gate) -> Option<Self> {
         let program = find("LONGSHORE_FAKE_GCS_SERVER", "fake-gcs-server")?;
         // It cannot be given a port that is bound already: somebody may be faster.
         for _ in 0..10 {
@@ -204,7 +204,7 @@ impl Gcs {
                 "-host=127.0.0.1",
                 "-backend=memory",
                 &format!("-port={}", address.port()),
-                &format!("-public-host={public}"),
+                &format!("-public-host={}", gate.address()),
             ]));
             if server.wait(|| request(address, "GET", "/_internal/healthcheck", b"").is_some()) {
                 let gcs = Self {
@@ -212,15 +212,11 @@ impl Gcs {
                     _server: server,
                 };
                 gcs.post("/storage/v1/b", br#"{"name":"disks"}"#);
+                gate.put_before(Upstream::Tcp(address));
                 return Some(gcs);
             }
         }
         panic!("no port is free for long enough");
-    }
-
-    /// Where it listens.
-    pub fn upstream(&self) -> Upstream {
-        Upstream::Tcp(self.address)
     }
 
     /// Puts bytes at a name, which is encoded as in a URL.

@@ -9,16 +9,12 @@ use longshore_importer::{
     Ambient, HttpError, ObjectOptions, Retry, SourceOptions, gcs_source, source_from,
 };
 use longshore_tests::data::disk;
-use longshore_tests::gate::{Asked, Gate, Passing, Reply};
+use longshore_tests::gate::{Asked, Gate, Passing, Reply, cutting, slow, transparent};
 use longshore_tests::program::{have, run};
 use longshore_tests::stores::Gcs;
 
 use super::qcow2::{Images, assert_same};
 use super::{Import, chain, open, options, refused};
-
-fn transparent(_: &Asked, _: usize) -> Reply {
-    Reply::Pass(Passing::default())
-}
 
 struct Store {
     gcs: Gcs,
@@ -27,10 +23,8 @@ struct Store {
 
 impl Store {
     fn with(decide: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Option<Self> {
-        // The store has to know by which name it is asked.
         let gate = Gate::listen(None, None, decide);
-        let gcs = Gcs::start(&gate.address().to_string())?;
-        gate.put_before(gcs.upstream());
+        let gcs = Gcs::behind(&gate)?;
         Some(Self { gcs, gate })
     }
 
@@ -103,13 +97,7 @@ fn key_file(directory: &Path, token_uri: &str) -> Option<String> {
 
 #[test]
 fn an_object_is_one_request_and_later_ones_are_for_its_generation() {
-    let cut = |_: &Asked, number: usize| {
-        Reply::Pass(Passing {
-            cut: (number == 0).then_some(1_000_000),
-            ..Passing::default()
-        })
-    };
-    let Some(store) = Store::with(cut) else {
+    let Some(store) = Store::with(cutting(1, 1_000_000)) else {
         return;
     };
     let expected = disk(3_000_000, 1);
@@ -202,13 +190,7 @@ fn tokens_are_renewed_before_they_run_out() {
     let Some(file) = key_file(directory.path(), &tokens.url("/token")) else {
         return;
     };
-    let cut = |_: &Asked, number: usize| {
-        Reply::Pass(Passing {
-            cut: (number < 2).then_some(1_000_000),
-            ..Passing::default()
-        })
-    };
-    let Some(store) = Store::with(cut) else {
+    let Some(store) = Store::with(cutting(2, 1_000_000)) else {
         return;
     };
     let expected = disk(3_000_000, 5);
@@ -340,10 +322,9 @@ fn an_object_that_is_replaced_leaves_no_disk() {
                 ..Passing::default()
             })
         });
-        let Some(gcs) = Gcs::start(&gate.address().to_string()) else {
+        let Some(gcs) = Gcs::behind(&gate) else {
             return;
         };
-        gate.put_before(gcs.upstream());
         gcs.put("disk.raw", &expected);
         replaced.set(gcs).unwrap();
         let mut options = options();
@@ -398,13 +379,7 @@ fn a_generation_that_is_gone_is_the_end_at_once() {
 
 #[test]
 fn a_slow_store_is_asked_for_several_parts_at_once() {
-    let slow = |_: &Asked, _: usize| {
-        Reply::Pass(Passing {
-            rate: Some(6_000_000),
-            ..Passing::default()
-        })
-    };
-    let Some(store) = Store::with(slow) else {
+    let Some(store) = Store::with(slow(6_000_000)) else {
         return;
     };
     let expected = disk(20_000_000, 9);

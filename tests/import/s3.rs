@@ -10,17 +10,12 @@ use longshore_importer::{
     Ambient, HttpError, ObjectOptions, Retry, S3Keys, SourceOptions, s3_source,
 };
 use longshore_tests::data::disk;
-use longshore_tests::gate::{Asked, Gate, Passing, Reply};
+use longshore_tests::gate::{Asked, Gate, Passing, Reply, transparent};
 use longshore_tests::http::Authority;
 use longshore_tests::program::{have, run};
 use longshore_tests::stores::{ACCESS_KEY, REGION, SECRET_KEY, Versity};
 
 use super::{Import, chain, open, options, refused};
-
-/// Passes everything on.
-fn transparent(_: &Asked, _: usize) -> Reply {
-    Reply::Pass(Passing::default())
-}
 
 /// A store and a gate in front of it.
 struct Store {

@@ -1,7 +1,7 @@
 //! Objects of S3 and Google Cloud Storage, with what a Secret has for them.
 
 use longshore_tests::data::disk;
-use longshore_tests::gate::{Gate, Passing, Reply};
+use longshore_tests::gate::{Gate, transparent};
 use longshore_tests::stores::{ACCESS_KEY, Gcs, SECRET_KEY, Versity};
 
 use super::Pod;
@@ -20,9 +20,7 @@ fn an_object_is_imported_with_the_keys_of_its_secret() {
     };
     let expected = disk(1_048_576, 1);
     versity.put_bytes("/disks/a%20disk.raw", &expected);
-    let gate = Gate::listen(Some(versity.upstream()), None, |_, _| {
-        Reply::Pass(Passing::default())
-    });
+    let gate = Gate::listen(Some(versity.upstream()), None, transparent);
     let s3 = || pod("s3", &gate.url("/disks/a%20disk.raw"));
     let by_variables = s3()
         .set("IMPORTER_ACCESS_KEY_ID", ACCESS_KEY)
@@ -49,11 +47,10 @@ fn an_object_is_imported_with_the_keys_of_its_secret() {
 
 #[test]
 fn a_public_object_of_google_is_imported_by_its_url() {
-    let gate = Gate::listen(None, None, |_, _| Reply::Pass(Passing::default()));
-    let Some(gcs) = Gcs::start(&gate.address().to_string()) else {
+    let gate = Gate::listen(None, None, transparent);
+    let Some(gcs) = Gcs::behind(&gate) else {
         return;
     };
-    gate.put_before(gcs.upstream());
     let expected = disk(1_048_576, 2);
     gcs.put("disk.raw", &expected);
     let anonymous = pod("gcs", &gate.url("/disks/disk.raw"));

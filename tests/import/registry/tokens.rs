@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use longshore_importer::SourceOptions;
 use longshore_tests::data::disk;
-use longshore_tests::gate::{Gate, Passing, Reply, Upstream};
+use longshore_tests::gate::{Gate, Reply, Upstream, transparent};
 use longshore_tests::program::{have, run};
 use longshore_tests::stores::find;
 use serde_json::Value;
@@ -92,7 +92,7 @@ fn an_identity_token_becomes_a_token_for_the_repository() {
     let Some((_server, upstream)) = TokenServer::start(directory.path()) else {
         return;
     };
-    let gate = Gate::listen(Some(upstream), None, |_, _| Reply::Pass(Passing::default()));
+    let gate = Gate::listen(Some(upstream), None, transparent);
     let expected = disk(700_000, 71);
     let open = Registry::start();
     let images = Images::of_disk("t", &expected, Packing::Gzip);

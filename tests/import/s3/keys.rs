@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longshore_importer::{Ambient, HttpError, Retry, SourceOptions};
 use longshore_tests::data::disk;
-use longshore_tests::gate::{Asked, Gate, Passing, Reply};
+use longshore_tests::gate::{Asked, Gate, Passing, Reply, transparent};
 use longshore_tests::stores::{ACCESS_KEY, SECRET_KEY};
 
-use super::{Import, SIGNATURE, Store, chain, is_signed, open, refused, transparent, trusting};
+use super::{Import, SIGNATURE, Store, chain, is_signed, open, refused, trusting};
 
 const FAR: &str = "2099-01-01T00:00:00Z";
 
@@ -264,9 +264,7 @@ fn the_role_of_an_instance_is_asked_for_when_the_store_wants_keys() {
 
 #[test]
 fn an_instance_without_a_role_and_no_instance_at_all_change_nothing() {
-    let Some(store) = Store::with(transparent) else {
-        return;
-    };
+    let Some(store) = Store::new() else { return };
     store.versity.put_bytes("/disks/disk.raw", b"x");
     let instance = fake_instance(false);
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")

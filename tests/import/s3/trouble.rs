@@ -4,23 +4,16 @@ use std::sync::Arc;
 
 use longshore_importer::{Ambient, HttpError, ObjectOptions, SourceOptions};
 use longshore_tests::data::disk;
-use longshore_tests::gate::{Asked, Gate, Passing, Reply};
+use longshore_tests::gate::{Asked, Gate, Passing, Reply, cutting, slow, transparent};
 use longshore_tests::stores::{REGION, Versity};
 
-use super::{Store, chain, is_signed, transparent};
+use super::{Store, chain, is_signed};
 use crate::qcow2::{Images, assert_same};
 use crate::{Import, open, options};
 
-const SLOW: Passing = Passing {
-    rate: Some(6_000_000),
-    cut: None,
-    without: &[],
-    hide: &[],
-};
-
 #[test]
 fn a_slow_store_is_asked_for_several_parts_at_once() {
-    let Some(store) = Store::with(|_, _| Reply::Pass(SLOW)) else {
+    let Some(store) = Store::with(slow(6_000_000)) else {
         return;
     };
     let expected = disk(20_000_000, 1);
@@ -42,13 +35,7 @@ fn a_slow_store_is_asked_for_several_parts_at_once() {
 
 #[test]
 fn an_object_that_came_in_parts_is_resumed_like_any_other() {
-    let cut = |_: &Asked, number: usize| {
-        Reply::Pass(Passing {
-            cut: (number < 2).then_some(2_000_000),
-            ..Passing::default()
-        })
-    };
-    let Some(store) = Store::with(cut) else {
+    let Some(store) = Store::with(cutting(2, 2_000_000)) else {
         return;
     };
     let expected = disk(6_000_000, 2);

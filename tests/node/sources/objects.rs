@@ -1,15 +1,11 @@
 //! Objects in stores: versitygw for S3, fake-gcs-server for Google's.
 
-use longshore_tests::gate::{Asked, Gate, Passing, Reply};
+use longshore_tests::gate::{Gate, transparent};
 use longshore_tests::stores::{ACCESS_KEY, Gcs, SECRET_KEY, Versity};
 use serde_json::json;
 
 use super::super::rig::{case, disk, holds_sparse, image};
 use super::{annotated, fails, secret, volume};
-
-fn transparent(_: &Asked, _: usize) -> Reply {
-    Reply::Pass(Passing::default())
-}
 
 #[test]
 fn objects_of_s3_are_imported_with_the_keys_of_a_secret() {
@@ -63,10 +59,9 @@ fn objects_of_s3_are_imported_with_the_keys_of_a_secret() {
 fn objects_of_google_are_imported() {
     let Some(case) = case() else { return };
     let gate = Gate::listen_on(case.address(), None, None, transparent);
-    let Some(store) = Gcs::start(&gate.address().to_string()) else {
+    let Some(store) = Gcs::behind(&gate) else {
         return;
     };
-    gate.put_before(store.upstream());
     let disk = disk(33);
     store.put("disk.raw", &disk);
     let (one, other) = (case.folder_for("volume"), case.folder_for("claim"));

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::path::Path;
 
 use longshore_tests::data;
-use longshore_tests::gate::{Asked, Gate, Passing, Reply, Upstream};
+use longshore_tests::gate::{Gate, Upstream, transparent};
 use longshore_tests::http::Page;
 use longshore_tests::nbd::Server;
 use longshore_tests::program::have;
@@ -72,10 +72,6 @@ impl Way {
     }
 }
 
-fn transparent(_: &Asked, _: usize) -> Reply {
-    Reply::Pass(Passing::default())
-}
-
 fn qcow2(disk: &[u8]) -> Vec<u8> {
     let args = [
         "convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "image",
@@ -99,8 +95,7 @@ fn s3(case: &Case, mode: &'static str) -> Option<Way> {
 
 fn gcs(case: &Case, mode: &'static str) -> Option<Way> {
     let gate = Gate::listen_on(case.address(), None, None, transparent);
-    let store = Gcs::start(&gate.address().to_string())?;
-    gate.put_before(store.upstream());
+    let store = Gcs::behind(&gate)?;
     let disk = disk(72);
     store.put("disk.raw", &disk);
     let source = json!({"gcs": {"url": gate.url("/disks/disk.raw")}});

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use longshore_tests::gate::{Asked, Gate, Passing, Reply, Upstream};
+use longshore_tests::gate::{Gate, Upstream, transparent};
 use longshore_tests::http::Authority;
 use longshore_tests::program::{have, run};
 use serde_json::json;
@@ -115,10 +115,6 @@ fn tar(folder: &Path, archive: &str, names: &[&str]) {
     tar.current_dir(folder)
         .args(["--create", "--file", archive]);
     run(tar.args(names));
-}
-
-fn transparent(_: &Asked, _: usize) -> Reply {
-    Reply::Pass(Passing::default())
 }
 
 #[test]
