@@ -42,19 +42,19 @@ fn operator(namespace: &Namespace) -> Value {
     })
 }
 
+/// `kubectl` that says who has the lease.
+fn lease_to(namespace: &Namespace, holder: &str) -> Command {
+    let holder = json!({"spec": {"holderIdentity": holder}}).to_string();
+    let mut patch = namespace.kubectl();
+    patch.args(["patch", LEASE, "--namespace=cdi", "--type=merge", "-p"]);
+    patch.arg(holder);
+    patch
+}
+
 /// Whoever had the lease before was killed and does not come back.
 fn free_the_lease(namespace: &Namespace) {
-    let free = json!({"spec": {"holderIdentity": ""}}).to_string();
-    let patch = [
-        "patch",
-        LEASE,
-        "--namespace=cdi",
-        "--type=merge",
-        "-p",
-        &free,
-    ];
     // There is none before the first controller.
-    drop(namespace.kubectl().args(patch).output());
+    drop(lease_to(namespace, "").output());
 }
 
 #[test]
@@ -98,16 +98,7 @@ fn beside_somebody_who_holds_the_lease_nothing_is_done_and_it_is_said_so() {
     let controller = namespace.controller(&[]);
     namespace.wait("cdi/cdi", ".status.phase", "Deployed");
     drop(controller);
-    let foreign = json!({"spec": {"holderIdentity": "cdi-deployment-1_upstream"}}).to_string();
-    let patch = [
-        "patch",
-        LEASE,
-        "--namespace=cdi",
-        "--type=merge",
-        "-p",
-        &foreign,
-    ];
-    run(namespace.kubectl().args(patch));
+    run(&mut lease_to(&namespace, "cdi-deployment-1_upstream"));
     let controller = namespace.controller(&[]);
     namespace.wait("cdi/cdi", PASSIVE, "ForeignLease");
     free_the_lease(&namespace);
@@ -198,16 +189,7 @@ fn a_controller_is_ready_at_work_as_well_as_standing_by() {
     let standing_by = namespace.controller(&other);
     // One of ours is nothing to tell anybody.
     drop(working);
-    let taken = json!({"spec": {"holderIdentity": ""}}).to_string();
-    let patch = [
-        "patch",
-        LEASE,
-        "--namespace=cdi",
-        "--type=merge",
-        "-p",
-        &taken,
-    ];
-    run(namespace.kubectl().args(patch));
+    run(&mut lease_to(&namespace, ""));
     let wait = ["wait", "--timeout=60s", "--namespace=cdi", LEASE];
     let holder = "--for=jsonpath={.spec.holderIdentity}=another";
     run(namespace.kubectl().args(wait).arg(holder));

@@ -180,11 +180,6 @@ impl Namespace {
         self.cluster.cluster.kubectl()
     }
 
-    /// Merges a change into an object.
-    pub(crate) fn patch(&self, what: &str, change: &Value) {
-        self.ask(&["patch", what, "--type=merge", "-p", &change.to_string()]);
-    }
-
     /// A volume that the claim `name` is bound to, as a provisioner would have made it.
     pub(crate) fn volume_for(&self, name: &str) {
         self.block_or_file_volume_for(name, "Filesystem");

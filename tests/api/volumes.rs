@@ -73,10 +73,8 @@ fn a_filled_volume_stays_so_without_its_mark_and_an_edit_has_no_effect_but_a_war
     namespace.wait("pvc/filled", phase, "Succeeded");
     assert!(!namespace.exists("pod/importer-filled"));
 
-    let edit = "{\"spec\":{\"priorityClassName\":\"high\"}}";
-    run(namespace
-        .kubectl()
-        .args(["patch", "dv", "filled", "--type=merge", "-p", edit]));
+    let edit = json!({"spec": {"priorityClassName": "high"}});
+    namespace.patch("dv/filled", &edit);
     let told = ".metadata.annotations.longshore\\.dev/spec-ignored";
     let condition = format!("--for=jsonpath={{{told}}}");
     run(namespace

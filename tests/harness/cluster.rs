@@ -112,6 +112,11 @@ impl Namespace {
         serde_json::from_slice(&text).unwrap()
     }
 
+    /// Merges a change into an object, which need be in no namespace.
+    pub fn patch(&self, what: &str, change: &Value) {
+        self.ask(&["patch", what, "--type=merge", "-p", &change.to_string()]);
+    }
+
     /// Whether there is such an object.
     pub fn exists(&self, what: &str) -> bool {
         let args = ["get", what, "-o", "name", "--ignore-not-found"];

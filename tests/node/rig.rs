@@ -115,9 +115,9 @@ impl Case {
 
     /// Where one of the volumes is that every node of ours has. It can be used again if a run before has.
     pub(crate) fn static_volume(&self, name: &str) -> PathBuf {
-        let free = ["patch", "pv", name, "--type=merge", "-p"];
-        self.ask(&[&free[..], &[r#"{"spec":{"claimRef":null}}"#]].concat());
-        folder_of(&self.get(&format!("pv/{name}"))).unwrap()
+        let volume = format!("pv/{name}");
+        self.patch(&volume, &json!({"spec": {"claimRef": null}}));
+        folder_of(&self.get(&volume)).unwrap()
     }
 
     /// `ctr` on the images of the node's pods.

@@ -20,15 +20,38 @@ fn volume(case: &Case, name: &str, source: &Value) {
     case.apply(&data_volume(name, source));
 }
 
-/// A claim with these annotations, which are of `cdi.kubevirt.io/storage.`.
+/// Two stages of a copy: all of a disk, and what changed.
+fn checkpoints(first: &str, second: &str) -> [Value; 2] {
+    [("", first), (first, second)]
+        .map(|(previous, current)| json!({"previous": previous, "current": current}))
+}
+
+/// A data volume that waits for more once the first of them is copied.
+fn warm(source: &Value, [first, _]: &[Value; 2]) -> Value {
+    let mut volume = data_volume("warm", source);
+    volume["spec"]["checkpoints"] = json!([first]);
+    volume["spec"]["finalCheckpoint"] = json!(false);
+    volume
+}
+
+/// Has the second follow, which is the last.
+fn go_on(case: &Case, checkpoints: &[Value; 2]) {
+    let all = json!({"spec": {"checkpoints": checkpoints, "finalCheckpoint": true}});
+    case.patch("dv/warm", &all);
+}
+
+/// Annotations of `cdi.kubevirt.io/storage.`.
+fn storage(annotations: &[(&str, &str)]) -> Value {
+    let all = annotations.iter();
+    all.map(|(name, value)| (format!("cdi.kubevirt.io/storage.{name}"), *value))
+        .collect()
+}
+
+/// A claim with such annotations.
 fn annotated(case: &Case, name: &str, annotations: &[(&str, &str)]) {
-    let mut all = json!({});
-    for (name, value) in annotations {
-        all[format!("cdi.kubevirt.io/storage.{name}")] = json!(value);
-    }
     case.apply(&json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "annotations": all},
+        "metadata": {"name": name, "annotations": storage(annotations)},
         "spec": claim_spec("local"),
     }));
 }

@@ -95,14 +95,10 @@ impl Case {
 
     /// Asks for a claim to be so many MiB large, and waits until its user has them.
     fn expand(&self, claim: &str, size: u32) {
-        let patch =
-            format!(r#"{{"spec":{{"resources":{{"requests":{{"storage":"{size}Mi"}}}}}}}}"#);
-        self.ask(&["patch", "pvc", claim, "--type=merge", "-p", &patch]);
-        self.wait(
-            &format!("pvc/{claim}"),
-            ".status.capacity.storage",
-            &format!("{size}Mi"),
-        );
+        let (claim, size) = (format!("pvc/{claim}"), format!("{size}Mi"));
+        let more = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        self.patch(&claim, &more);
+        self.wait(&claim, ".status.capacity.storage", &size);
     }
 }
 

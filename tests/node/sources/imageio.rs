@@ -10,8 +10,8 @@ use longshore_tests::program::{have, run};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::rig::{Case, case, data_volume, disk, holds, holds_sparse};
-use super::{annotated, fails, secret, volume};
+use super::super::rig::{Case, case, disk, holds, holds_sparse};
+use super::{annotated, checkpoints, fails, go_on, secret, volume, warm};
 
 /// A folder with `base.raw`, and `top.qcow2` with changes on top of it.
 pub(super) struct Disks {
@@ -163,26 +163,14 @@ fn a_disk_in_use_is_copied_checkpoint_by_checkpoint() {
     };
     keys(&case);
     let folder = case.folder_for("warm");
-    let mut warm = data_volume("warm", &source(&engine, "keys"));
-    let first = json!({"previous": "", "current": "image-1"});
-    warm["spec"]["checkpoints"] = json!([first]);
-    warm["spec"]["finalCheckpoint"] = json!(false);
-    case.apply(&warm);
+    let stages = checkpoints("image-1", "image-2");
+    case.apply(&warm(&source(&engine, "keys"), &stages));
     case.wait("dv/warm", ".status.phase", "Paused");
     holds(&folder.join("disk.img"), &disks.base, 0);
     // The machine went on: there is another layer now.
     let top = disks.top();
     engine.put(&nbd(&top));
-    let second = json!({"previous": "image-1", "current": "image-2"});
-    let more = json!({"spec": {"checkpoints": [first, second], "finalCheckpoint": true}});
-    case.ask(&[
-        "patch",
-        "dv",
-        "warm",
-        "--type=merge",
-        "-p",
-        &more.to_string(),
-    ]);
+    go_on(&case, &stages);
     case.succeeded("warm");
     let now = std::fs::read(disks.path("now.raw")).unwrap();
     holds(&folder.join("disk.img"), &now, 0);

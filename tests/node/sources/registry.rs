@@ -144,14 +144,7 @@ fn images_come_from_registries_that_are_believed_or_named_as_insecure() {
     let insecure = json!({"spec": {"config": {
         "insecureRegistries": [plain.address().to_string()],
     }}});
-    case.everywhere(&[
-        "patch",
-        "cdi",
-        "cdi",
-        "--type=merge",
-        "-p",
-        &insecure.to_string(),
-    ]);
+    case.patch("cdi/cdi", &insecure);
     let path = "--for=jsonpath={.spec.insecureRegistries[0]}";
     let wanted = format!("{path}={}", plain.address());
     case.everywhere(&["wait", "cdiconfig/config", &wanted, "--timeout=60s"]);
@@ -194,6 +187,6 @@ fn images_come_from_registries_that_are_believed_or_named_as_insecure() {
     fails(&case, "missing", "ImagePullFailed", &["disk:2"]);
     fails(&case, "closed", "ImagePullFailed", &["401"]);
     fails(&case, "stranger", "Error", &["certificate"]);
-    let nothing = r#"{"spec":{"config":{"insecureRegistries":null}}}"#;
-    case.everywhere(&["patch", "cdi", "cdi", "--type=merge", "-p", nothing]);
+    let nothing = json!({"spec": {"config": {"insecureRegistries": null}}});
+    case.patch("cdi/cdi", &nothing);
 }

@@ -32,9 +32,8 @@ impl<'a> Settings<'a> {
     }
 
     fn patch(&self, config: &Value) {
-        let change = json!({"spec": {"config": config}}).to_string();
-        let patch = ["patch", "cdi", "cdi", "--type=merge", "-p", &change];
-        self.case.everywhere(&patch);
+        let change = json!({"spec": {"config": config}});
+        self.case.patch("cdi/cdi", &change);
     }
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::super::images::load;
 use super::super::provisioned;
 use super::super::rig::{Case, case, case_alone, data_volume, disk, holds, holds_sparse};
-use super::{annotated, secret, volume};
+use super::{annotated, checkpoints, go_on, secret, storage, volume, warm};
 
 /// A machine whose disk has two snapshots, and an image with a library that can read them.
 pub(super) struct Farm {
@@ -113,11 +113,7 @@ impl Farm {
 
     /// The two stages of a copy.
     fn checkpoints(&self) -> [Value; 2] {
-        let (first, second) = (self.simulator.snapshot(1), self.simulator.snapshot(2));
-        [
-            json!({"previous": "", "current": first}),
-            json!({"previous": first, "current": second}),
-        ]
+        checkpoints(self.simulator.snapshot(1), self.simulator.snapshot(2))
     }
 
     /// Every session was ended.
@@ -163,11 +159,7 @@ fn a_disk_of_vmware_in_use_is_copied_in_two_stages_of_which_the_second_has_what_
         return;
     };
     let (one, other) = (case.folder_for("warm"), case.folder_for("claim"));
-    let [first, second] = farm.checkpoints();
-    let mut warm = data_volume("warm", &farm.source());
-    warm["spec"]["checkpoints"] = json!([first]);
-    warm["spec"]["finalCheckpoint"] = json!(false);
-    case.apply(&warm);
+    case.apply(&warm(&farm.source(), &farm.checkpoints()));
     let (before, after) = (farm.simulator.snapshot(1), farm.simulator.snapshot(2));
     let stage = |current, previous, last| {
         [
@@ -189,21 +181,9 @@ fn a_disk_of_vmware_in_use_is_copied_in_two_stages_of_which_the_second_has_what_
     case.wait_for("pvc/claim", &format!("jsonpath={copied}"));
     holds(&other.join("disk.img"), &farm.states[0], 0);
     assert_eq!(farm.simulator.calls("QueryChangedDiskAreas"), 0);
-    let more = json!({"spec": {"checkpoints": [first, second], "finalCheckpoint": true}});
-    case.ask(&[
-        "patch",
-        "dv",
-        "warm",
-        "--type=merge",
-        "-p",
-        &more.to_string(),
-    ]);
-    let mut next = vec!["annotate".to_owned(), "--overwrite".to_owned()];
-    next.push("pvc/claim".to_owned());
-    for (name, value) in stage(after, before, "true") {
-        next.push(format!("cdi.kubevirt.io/storage.{name}={value}"));
-    }
-    case.ask(&next.iter().map(String::as_str).collect::<Vec<_>>());
+    go_on(&case, &farm.checkpoints());
+    let next = storage(&stage(after, before, "true"));
+    case.patch("pvc/claim", &json!({"metadata": {"annotations": next}}));
     case.succeeded("warm");
     holds(&one.join("disk.img"), &farm.states[1], 0);
     case.filled("claim");
@@ -218,26 +198,15 @@ fn a_claim_whose_prime_is_filled_in_two_stages_gets_its_volume_after_the_second(
     let Some(farm) = Farm::new(&case, 95) else {
         return;
     };
-    let [first, second] = farm.checkpoints();
-    let mut warm = data_volume("warm", &farm.source());
-    warm["spec"]["pvc"] = provisioned::claim_spec("csi", "Block");
-    warm["spec"]["checkpoints"] = json!([first]);
-    warm["spec"]["finalCheckpoint"] = json!(false);
-    case.apply(&warm);
+    let mut volume = warm(&farm.source(), &farm.checkpoints());
+    volume["spec"]["pvc"] = provisioned::claim_spec("csi", "Block");
+    case.apply(&volume);
     case.wait("dv/warm", ".status.phase", "Paused");
     let claim = case.get("pvc/warm");
     assert_eq!(claim["status"]["phase"], "Pending", "{claim}");
     let prime = format!("prime-{}", claim["metadata"]["uid"].as_str().unwrap());
     case.claim_holds(&prime, "Block", &farm.states[0]);
-    let more = json!({"spec": {"checkpoints": [first, second], "finalCheckpoint": true}});
-    case.ask(&[
-        "patch",
-        "dv",
-        "warm",
-        "--type=merge",
-        "-p",
-        &more.to_string(),
-    ]);
+    go_on(&case, &farm.checkpoints());
     case.succeeded("warm");
     case.claim_holds("warm", "Block", &farm.states[1]);
     case.wait_for(&format!("pvc/{prime}"), "delete");
