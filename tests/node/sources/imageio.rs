@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::super::rig::{Case, case, disk, holds, holds_sparse};
-use super::{annotated, checkpoints, fails, go_on, secret, volume, warm};
+use super::{annotated, checkpoints, fails, go_on, volume, warm};
 
 /// A folder with `base.raw`, and `top.qcow2` with changes on top of it.
 pub(super) struct Disks {
@@ -101,8 +101,7 @@ pub(super) fn source(engine: &FakeEngine, keys: &str) -> Value {
 
 /// What opens the engine, as the Secret `keys`.
 pub(super) fn keys(case: &Case) {
-    let keys = json!({"accessKeyId": USER, "secretKey": PASSWORD});
-    secret(case, "keys", &keys);
+    super::keys(case, "keys", USER, PASSWORD);
 }
 
 pub(super) fn have_all() -> bool {
@@ -121,11 +120,7 @@ fn a_disk_of_ovirt_is_imported_by_a_claim_and_wrong_passwords_are_told() {
         return;
     };
     keys(&case);
-    secret(
-        &case,
-        "wrong",
-        &json!({"accessKeyId": USER, "secretKey": "not-this-one"}),
-    );
+    super::keys(&case, "wrong", USER, "not-this-one");
     let folder = case.folder_for("claim");
     case.folder_for("refused");
     volume(&case, "refused", &source(&engine, "wrong"));

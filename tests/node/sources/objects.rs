@@ -5,7 +5,7 @@ use longshore_tests::stores::{ACCESS_KEY, Gcs, SECRET_KEY, Versity};
 use serde_json::json;
 
 use super::super::rig::{case, disk, holds_sparse, image};
-use super::{annotated, fails, secret, volume};
+use super::{annotated, fails, keys, volume};
 
 #[test]
 fn objects_of_s3_are_imported_with_the_keys_of_a_secret() {
@@ -19,9 +19,8 @@ fn objects_of_s3_are_imported_with_the_keys_of_a_secret() {
         "convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "image",
     ];
     store.put_bytes("/disks/disk.qcow2", &image(&disk, "qemu-img", &args));
-    let keys = |secret: &str| json!({"accessKeyId": ACCESS_KEY, "secretKey": secret});
-    secret(&case, "keys", &keys(SECRET_KEY));
-    secret(&case, "wrong", &keys("never-this-one"));
+    keys(&case, "keys", ACCESS_KEY, SECRET_KEY);
+    keys(&case, "wrong", ACCESS_KEY, "never-this-one");
     let (one, other) = (case.folder_for("volume"), case.folder_for("claim"));
     for name in ["missing", "refused"] {
         case.folder_for(name);

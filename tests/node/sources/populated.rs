@@ -19,7 +19,7 @@ use super::super::rig::{Case, case, disk, image};
 use super::imageio::Disks;
 use super::registry::Registry;
 use super::vddk::Farm;
-use super::{archives, imageio, secret};
+use super::{archives, imageio, keys};
 
 /// One of them: what it is, and what comes of it.
 struct Way {
@@ -84,11 +84,7 @@ fn s3(case: &Case, mode: &'static str) -> Option<Way> {
     let disk = disk(71);
     store.put_bytes("/disks/disk.qcow2", &qcow2(&disk));
     let gate = Gate::listen_on(case.address(), Some(store.upstream()), None, transparent);
-    secret(
-        case,
-        "s3",
-        &json!({"accessKeyId": ACCESS_KEY, "secretKey": SECRET_KEY}),
-    );
+    keys(case, "s3", ACCESS_KEY, SECRET_KEY);
     let source = json!({"s3": {"url": gate.url("/disks/disk.qcow2"), "secretRef": "s3"}});
     Some(Way::new("s3", mode, &source, disk, (store, gate)))
 }
@@ -112,11 +108,7 @@ fn pulled_by_pod(case: &Case, mode: &'static str) -> Option<Way> {
     let authority = longshore_tests::http::Authority::new();
     let upstream = Some(Upstream::Tcp(registry.address()));
     let gate = Gate::listen_on(case.address(), upstream, Some(&authority), transparent);
-    secret(
-        case,
-        "ann",
-        &json!({"accessKeyId": "ann", "secretKey": "s3cret"}),
-    );
+    keys(case, "ann", "ann", "s3cret");
     super::authorities(case, "registry", &authority);
     let source = json!({"registry": {
         "url": format!("docker://{}/disks/disk:1", gate.address()), "secretRef": "ann",

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::super::rig::{case, disk, holds_sparse, image};
-use super::{annotated, authorities, fails, secret, volume};
+use super::{annotated, authorities, fails, keys, volume};
 
 /// One that wants the user `ann` and the password `s3cret`.
 pub(super) struct Registry {
@@ -134,11 +134,7 @@ fn images_come_from_registries_that_are_believed_or_named_as_insecure() {
     };
     let (secure, plain) = (gate(Some(&authority)), gate(None));
     let at = |gate: &Gate, image: &str| format!("docker://{}/disks/{image}", gate.address());
-    secret(
-        &case,
-        "keys",
-        &json!({"accessKeyId": "ann", "secretKey": "s3cret"}),
-    );
+    keys(&case, "keys", "ann", "s3cret");
     authorities(&case, "authorities", &authority);
     // Nobody else has a registry of that name.
     let insecure = json!({"spec": {"config": {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::super::images::load;
 use super::super::provisioned;
 use super::super::rig::{Case, case, case_alone, data_volume, disk, holds, holds_sparse};
-use super::{annotated, checkpoints, go_on, secret, storage, volume, warm};
+use super::{annotated, checkpoints, go_on, keys, storage, volume, warm};
 
 /// A machine whose disk has two snapshots, and an image with a library that can read them.
 pub(super) struct Farm {
@@ -66,11 +66,7 @@ impl Farm {
         });
         let reference = format!("longshore.test/vddk-stand-in:{seed}");
         load(case, &reference, &layer.into_inner().unwrap(), &config);
-        secret(
-            case,
-            "vmware",
-            &json!({"accessKeyId": USER, "secretKey": PASSWORD}),
-        );
+        keys(case, "vmware", USER, PASSWORD);
         Some(Self {
             address: simulator.at(case.address()),
             simulator,
