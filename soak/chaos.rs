@@ -115,7 +115,7 @@ impl<'a> Chaos<'a> {
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE},
         }))?;
         node.apply(&wish::keys())?;
-        let images = Images::make()?;
+        let images = Images::make();
         let store = Versity::start().context("versitygw is missing")?;
         let gate = Gate::listen_on(&node.address, Some(store.upstream()), None, transparent);
         let which = 1;

@@ -1,13 +1,10 @@
 //! What is asked for: sources, the disks they hold, and the volumes they are to fill.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::Result;
 use longshore_tests::data;
 use longshore_tests::http::{Fault, Page, Ranges, Rate, Server};
-use longshore_tests::program::run;
+use longshore_tests::program::digest;
 use longshore_tests::stores::{ACCESS_KEY, SECRET_KEY};
 use serde_json::{Value, json};
 
@@ -18,7 +15,7 @@ pub(crate) struct Image {
     pub(crate) name: &'static str,
     pub(crate) file: Arc<[u8]>,
     pub(crate) disk: Arc<[u8]>,
-    pub(crate) sha256: String,
+    pub(crate) digest: String,
 }
 
 /// How images are made of `disk.raw`: what they are called, and what a shell runs.
@@ -51,19 +48,17 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) fn make() -> Result<Self> {
-        let folder = data::quick_dir();
-        let at = folder.path();
+    pub(crate) fn make() -> Self {
         let mut all = Vec::new();
         for (seed, size) in SIZES.into_iter().enumerate() {
             let disk = data::disk(size << 20, 900 + seed as u64);
             for (name, script) in FORMATS {
-                all.push(image(at, name, script, &disk)?);
+                all.push(image(name, script, &disk));
             }
         }
         let script = "qemu-img create -q -f qcow2 image 96M";
-        let large = image(at, "an image that is too large", script, &[])?;
-        Ok(Self { all, large })
+        let large = image("an image that is too large", script, &[]);
+        Self { all, large }
     }
 
     pub(crate) fn pick(&self, dice: &mut Dice) -> &Image {
@@ -77,17 +72,14 @@ impl Images {
     }
 }
 
-fn image(at: &Path, name: &'static str, script: &str, disk: &[u8]) -> Result<Image> {
-    std::fs::write(at.join("disk.raw"), disk)?;
-    run(Command::new("sh").current_dir(at).args(["-ec", script]));
-    let sum = run(Command::new("sha256sum").current_dir(at).arg("image"));
-    let sum = String::from_utf8(sum)?;
-    Ok(Image {
+fn image(name: &'static str, script: &str, disk: &[u8]) -> Image {
+    let file = data::image(disk, script);
+    Image {
         name,
-        file: std::fs::read(at.join("image"))?.into(),
+        digest: digest("sha256", &file),
+        file: file.into(),
         disk: disk.into(),
-        sha256: sum.split(' ').next().unwrap_or_default().to_owned(),
-    })
+    }
 }
 
 /// What has to become of it.
@@ -243,7 +235,7 @@ impl Wish {
                 return wish;
             }
             2..=4 if goal == Goal::Filled && form.has_volume() => {
-                wish.checksum = Some(format!("sha256:{}", image.sha256));
+                wish.checksum = Some(image.digest.clone());
             }
             _ => {}
         }
@@ -251,7 +243,7 @@ impl Wish {
             wish.checksum = Some(format!("sha256:{}", "0".repeat(64)));
         }
         let rate = Rate::of_all((256 << dice.roll(5)) << 10);
-        let mut page = page(&image.file, &image.sha256, &rate);
+        let mut page = page(&image.file, &image.digest, &rate);
         if dice.roll(5) == 0 {
             page = page.ranges(Ranges::None);
         }
@@ -286,7 +278,7 @@ impl Wish {
         else {
             return false;
         };
-        **best = page(&other.file, &other.sha256, rate);
+        **best = page(&other.file, &other.digest, rate);
         server.set("/disk", Page::clone(best));
         self.disks.push(Arc::clone(&other.disk));
         true

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use longshore_tests::data;
 use longshore_tests::http::{Authority, Page, Server};
-use longshore_tests::program::{longshore, run as run_tool, said};
+use longshore_tests::program::{digest, longshore, run as run_tool, said};
 
 use crate::dice::Dice;
 
@@ -141,22 +141,15 @@ fn registry(dir: &Path) -> Result<(Server, u64)> {
     let mut tar = Command::new("tar");
     tar.current_dir(dir.join("image"));
     run_tool(tar.arg("-czf").arg(&layer).arg("disk"));
-    let digest = |path: &Path| {
-        let said = run_tool(Command::new("sha256sum").arg(path));
-        let text = String::from_utf8_lossy(&said).into_owned();
-        format!("sha256:{}", text.split_whitespace().next().unwrap())
-    };
-    let config = dir.join("config.json");
-    std::fs::write(
-        &config,
-        r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#,
-    )?;
-    let (of_config, of_layer) = (digest(&config), digest(&layer));
+    let config =
+        r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let of_config = digest("sha256", config.as_bytes());
+    let of_layer = digest("sha256", &std::fs::read(&layer)?);
     let len = std::fs::metadata(&layer)?.len();
     let kind = "application/vnd.oci.image";
     let manifest = format!(
         r#"{{"schemaVersion":2,"mediaType":"{kind}.manifest.v1+json","config":{{"mediaType":"{kind}.config.v1+json","digest":"{of_config}","size":{}}},"layers":[{{"mediaType":"{kind}.layer.v1.tar+gzip","digest":"{of_layer}","size":{len}}}]}}"#,
-        std::fs::metadata(&config)?.len()
+        config.len()
     );
     let named = |page: Page, kind: &str| page.header("Content-Type", kind);
     let manifest = named(
@@ -165,7 +158,10 @@ fn registry(dir: &Path) -> Result<(Server, u64)> {
     );
     let server = Server::start([("/v2/", Page::of(*b"{}"))]);
     server.set("/v2/r/manifests/v1", manifest);
-    server.set(&format!("/v2/r/blobs/{of_config}"), Page::file(&config));
+    server.set(
+        &format!("/v2/r/blobs/{of_config}"),
+        Page::of(config.as_bytes()),
+    );
     let blob = Page::file(&layer)
         .etag(Some(&format!("\"{of_layer}\"")))
         .throttle(LINE);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use longshore_importer::{NbdError, SourceOptions, source_from};
 use longshore_tests::nbd::{Line, Server};
-use longshore_tests::program::{have, longshore, run, said};
+use longshore_tests::program::{digest, have, longshore, run, said};
 
 use super::{MIB, Place, chain, fails, imports, options};
 
@@ -330,9 +330,7 @@ fn the_command_imports_shows_and_maps_a_disk_over_tcp() {
         .map(|extent| extent["length"].as_u64().unwrap())
         .sum();
     assert!((6 * MIB..8 * MIB).contains(&data), "{data}");
-    let sum = run(Command::new("sha256sum").arg(&disk));
-    let sum = String::from_utf8(sum).unwrap();
-    let sum = format!("sha256:{}", sum.split_whitespace().next().unwrap());
+    let sum = digest("sha256", &std::fs::read(&disk).unwrap());
     let out = place.path("out.raw");
     run(longshore()
         .args(["import", "--checksum", &sum, &url])

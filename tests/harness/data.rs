@@ -1,6 +1,10 @@
 //! Bytes to import, and where to.
 
+use std::process::Command;
+
 use tempfile::TempDir;
+
+use crate::program::run;
 
 /// A disk of `len` bytes: noise, zeros and text in turns, with turns that are aligned to nothing.
 /// Different seeds give disks that differ everywhere but in the zeros.
@@ -28,6 +32,20 @@ pub fn disk(len: usize, seed: u64) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// A disk as the image that a shell's script makes of the file `disk.raw`, as the file `image`.
+pub fn image(disk: &[u8], script: &str) -> Vec<u8> {
+    let folder = quick_dir();
+    std::fs::write(folder.path().join("disk.raw"), disk).unwrap();
+    let mut shell = Command::new("sh");
+    run(shell.current_dir(folder.path()).args(["-ec", script]));
+    std::fs::read(folder.path().join("image")).unwrap()
+}
+
+/// It as a compressed qcow2 image.
+pub fn qcow2(disk: &[u8]) -> Vec<u8> {
+    image(disk, "qemu-img convert -c -f raw -O qcow2 disk.raw image")
 }
 
 /// A directory in memory, where there is one: what is made durable there waits for no disk, on which others

@@ -97,6 +97,14 @@ pub fn fed(command: &mut Command, input: &[u8]) -> Output {
     })
 }
 
+/// `ALGORITHM:HEX` of `bytes`, as coreutils see it.
+pub fn digest(algorithm: &str, bytes: &[u8]) -> String {
+    let output = fed(&mut Command::new(format!("{algorithm}sum")), bytes);
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    format!("{algorithm}:{}", text.split(' ').next().unwrap())
+}
+
 /// What a command said on standard error, and how it ended.
 pub fn said(output: &Output) -> String {
     format!(

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use longshore_importer::{ArchiveError, Error};
-use longshore_tests::data::disk;
+use longshore_tests::data::{disk, image, qcow2};
 use longshore_tests::http::{Page, Ranges};
 use longshore_tests::program::{fed, have, longshore, run};
 use longshore_transfer::{Algorithm, Error as TransferError, Hasher};
@@ -243,25 +243,9 @@ fn images_and_compressed_streams_inside_are_converted_on_the_way() {
         return;
     }
     let expected = disk(3 << 20, 6);
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("disk.raw"), &expected).unwrap();
-    let convert = |args: &[&str]| {
-        run(Command::new("qemu-img")
-            .current_dir(dir.path())
-            .arg("convert")
-            .args(args));
-        std::fs::read(dir.path().join("disk.img")).unwrap()
-    };
-    let stream = convert(&[
-        "-Ovmdk",
-        "-osubformat=streamOptimized",
-        "disk.raw",
-        "disk.img",
-    ]);
-    let qcow2 = convert(&["-Oqcow2", "-c", "disk.raw", "disk.img"]);
-    let packed = run(Command::new("gzip")
-        .arg("-c")
-        .arg(dir.path().join("disk.img")));
+    let stream = "qemu-img convert -O vmdk -o subformat=streamOptimized disk.raw image";
+    let (stream, qcow2) = (image(&expected, stream), qcow2(&expected));
+    let packed = packed("gzip", &qcow2);
     let appliance = Appliance::new()
         .disk("so", "so.vmdk", &stream, "")
         .disk("q", "q.qcow2", &qcow2, "")
@@ -590,24 +574,12 @@ fn images_and_streams_inside_a_compressed_tar_are_converted_and_layers_are_count
     let expected = disk(2 << 20, 26);
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    std::fs::write(at("disk.raw"), &expected).unwrap();
-    run(Command::new("qemu-img").current_dir(dir.path()).args([
-        "convert",
-        "-Oqcow2",
-        "disk.raw",
-        "disk.qcow2",
-    ]));
     // The tables go behind the data: an archive in a file is read twice.
-    for size in ["4G", "2M"] {
-        run(Command::new("qemu-img").current_dir(dir.path()).args([
-            "resize",
-            "-q",
-            "--shrink",
-            "disk.qcow2",
-            size,
-        ]));
-    }
-    let qcow2 = std::fs::read(at("disk.qcow2")).unwrap();
+    let script = "qemu-img convert -O qcow2 disk.raw image
+        qemu-img resize -q image 4G
+        qemu-img resize -q --shrink image 2M";
+    let qcow2 = image(&expected, script);
+    std::fs::write(at("disk.qcow2"), &qcow2).unwrap();
     std::fs::write(at("disk.qcow2.xz"), packed("xz", &qcow2)).unwrap();
     for member in ["disk.qcow2", "disk.qcow2.xz"] {
         let archive = packed("gzip", &tar(dir.path(), &[member.to_owned()]));

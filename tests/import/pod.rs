@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use longshore_crds::contract::Termination;
-use longshore_tests::data::{disk, quick_dir};
+use longshore_tests::data::{disk, image, quick_dir};
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::{have, importer, run, said};
+use longshore_tests::program::{digest, have, importer, said};
 use tempfile::TempDir;
 
 use super::serving;
@@ -147,8 +147,7 @@ impl Pod {
 fn an_import_makes_the_disk_and_says_all_about_it() {
     let bytes = disk(5_000_000, 1);
     let (_server, url) = serving("/disk.raw", Page::of(bytes.clone()));
-    let sum = run(Command::new("sha256sum").stdin(write_out(&bytes)));
-    let sum = format!("sha256:{}", String::from_utf8_lossy(&sum[..64]));
+    let sum = digest("sha256", &bytes);
     let pod = Pod::http(&url)
         .set("IMPORTER_IMAGE_SIZE", "20Mi")
         .set("FILESYSTEM_OVERHEAD", "0.06")
@@ -183,15 +182,6 @@ fn an_import_makes_the_disk_and_says_all_about_it() {
         serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(last["event"], "done");
     assert_eq!(last["virtualSize"], 5_000_000);
-}
-
-/// A file with these bytes, open at its beginning.
-fn write_out(bytes: &[u8]) -> std::fs::File {
-    use std::io::{Seek, Write};
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(bytes).unwrap();
-    file.rewind().unwrap();
-    file
 }
 
 #[test]
@@ -387,13 +377,8 @@ fn an_image_larger_than_the_volume_is_refused_before_anything_is_written() {
     if !have("qemu-img") {
         return;
     }
-    let images = tempfile::tempdir().unwrap();
-    let image = images.path().join("disk.qcow2");
-    run(Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2"])
-        .arg(&image)
-        .arg("64M"));
-    let (_server, url) = serving("/disk.qcow2", Page::file(&image));
+    let image = image(&[], "qemu-img create -q -f qcow2 image 64M");
+    let (_server, url) = serving("/disk.qcow2", Page::of(image));
     let pod = Pod::http(&url).set("IMPORTER_IMAGE_SIZE", "64M");
     let ended = pod.run();
     let message = ended.failed(1, "TargetTooSmall");

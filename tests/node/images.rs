@@ -1,9 +1,7 @@
 //! Container images of a test's own, put among those that the node has.
 
-use std::process::Command;
-
 use longshore_tests::data;
-use longshore_tests::program::run;
+use longshore_tests::program::{digest, run};
 use serde_json::{Value, json};
 
 use super::rig::Case;
@@ -24,19 +22,15 @@ pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// Puts an image of this one layer there, with this configuration of what it runs.
 pub(crate) fn load(case: &Case, reference: &str, layer: &[u8], config: &Value) {
-    let folder = data::quick_dir();
-    let path = folder.path().join("layer.tar");
-    std::fs::write(&path, layer).unwrap();
-    let said = run(Command::new("sha256sum").arg(&path));
-    let digest = String::from_utf8_lossy(&said[..64]).into_owned();
     let config = json!({
         "architecture": "amd64", "os": "linux",
         "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "rootfs": {"type": "layers", "diff_ids": [digest("sha256", layer)]},
     });
     let manifest = json!([{
         "Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"],
     }]);
+    let folder = data::quick_dir();
     let archive = folder.path().join("image.tar");
     let bytes = tar(&[
         ("config.json", config.to_string().as_bytes()),

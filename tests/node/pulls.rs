@@ -1,5 +1,6 @@
 //! Disks in container images that the node pulls.
 
+use longshore_tests::data::qcow2;
 use serde_json::{Value, json};
 
 use super::images::{load, tar};
@@ -20,16 +21,9 @@ pub(crate) fn by_node(reference: &str) -> Value {
 fn a_disk_in_an_image_that_the_node_pulled_is_imported_without_a_registry() {
     let Some(case) = case() else { return };
     let disk = disk(81);
-    let qcow2 = rig::image(
-        &disk,
-        "qemu-img",
-        &[
-            "convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "image",
-        ],
-    );
     // No registry has this name: only the node can have it.
     let reference = "longshore.test/pulled:1";
-    pulled(&case, reference, &[("disk/disk.qcow2", &qcow2)]);
+    pulled(&case, reference, &[("disk/disk.qcow2", &qcow2(&disk))]);
     let folder = case.folder_for("pulled");
     let mut volume = data_volume("pulled", &by_node(reference));
     volume["metadata"]["annotations"] =

@@ -243,14 +243,6 @@ pub(crate) fn disk(seed: u64) -> Vec<u8> {
     disk
 }
 
-/// It as an image that a program makes of the file `disk.raw`, as the file `image`.
-pub(crate) fn image(disk: &[u8], program: &str, args: &[&str]) -> Vec<u8> {
-    let folder = data::quick_dir();
-    std::fs::write(folder.path().join("disk.raw"), disk).unwrap();
-    run(Command::new(program).current_dir(folder.path()).args(args));
-    std::fs::read(folder.path().join("image")).unwrap()
-}
-
 /// Demands that a file or a device begins with this disk, and goes on with one and the same byte.
 pub(crate) fn holds(path: &Path, disk: &[u8], then: u8) {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -3,26 +3,17 @@
 use std::process::Command;
 
 use longshore_tests::http::{Fault, Page, Ranges, Server};
-use longshore_tests::program::{have, run, said};
+use longshore_tests::program::{digest, have, run, said};
 
 use super::{COST, Import, SLOW, disk, image, last_event, resumed};
 use crate::rig::{MIB, Rig};
-
-/// `ALGO:HEX` of `bytes`, as coreutils see it.
-fn digest(rig: &Rig, algorithm: &str, bytes: &[u8]) -> String {
-    rig.write("summed", bytes);
-    let sum = run(Command::new(format!("{algorithm}sum")).arg(rig.path("summed")));
-    std::fs::remove_file(rig.path("summed")).unwrap();
-    let hex = String::from_utf8(sum).unwrap();
-    format!("{algorithm}:{}", hex.split_whitespace().next().unwrap())
-}
 
 #[test]
 fn a_digest_goes_on_where_it_was() {
     let bytes = disk(16 * MIB);
     for algorithm in ["md5", "sha1", "sha256", "sha512"] {
         let rig = Rig::quick();
-        let sum = digest(&rig, algorithm, &bytes);
+        let sum = digest(algorithm, &bytes);
         let server = Server::start([("/disk", Page::of(bytes.clone()).throttle_all(SLOW))]);
         let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
         let mut kills = 0;
@@ -53,7 +44,7 @@ fn a_digest_of_a_stream_that_is_read_again_is_that_of_all_of_it() {
         (&packed, Ranges::None),
         (&bytes, Ranges::None),
     ] {
-        let sum = digest(&rig, "sha256", content);
+        let sum = digest("sha256", content);
         let page = Page::of(content.clone()).ranges(ranges);
         let server = Server::start([("/disk", page.throttle_all(SLOW))]);
         let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
@@ -104,7 +95,7 @@ fn bytes_of_a_run_that_was_cut_short_do_not_hide_behind_the_digest_of_others() {
             packed
         };
         let (good_content, evil_content) = (content(&good), content(&evil));
-        let sum = digest(&rig, "sha256", &good_content);
+        let sum = digest("sha256", &good_content);
         // Both are as long, so that only the digest tells them apart.
         let len = good_content.len().max(evil_content.len());
         let padded = |mut bytes: Vec<u8>| {

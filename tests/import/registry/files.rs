@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use longshore_tests::data::disk;
+use longshore_tests::data::{disk, qcow2};
 use longshore_tests::program::{have, run};
 use longshore_transfer::{Options, inspect};
 use serde_json::json;
@@ -55,7 +55,7 @@ fn an_unpacked_layer_is_looked_at_without_reading_it() {
         return;
     }
     let expected = disk(3 << 20, 5);
-    let image = super::real::qcow2(&expected);
+    let image = qcow2(&expected);
     for packing in [Packing::Plain, Packing::Zstd] {
         let images = Images::of_disk("t", &image, packing);
         let (server, mut options) = super::fake(&images);

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use longshore_importer::{BasicAuth, SourceOptions};
-use longshore_tests::data::disk;
+use longshore_tests::data::{disk, qcow2};
 use longshore_tests::http::{Authority, Page, Server};
 use longshore_tests::program::{have, run};
 use serde_json::json;
@@ -12,20 +12,6 @@ use super::image::{EVERY_PACKING, Images, Packing, layer_with};
 use super::server::{Access, Registry, have_all, shown};
 use super::{gives, insecure, pulled, refusal};
 use crate::Import;
-
-/// `disk` as a compressed qcow2.
-pub(super) fn qcow2(disk: &[u8]) -> Vec<u8> {
-    let directory = tempfile::tempdir().unwrap();
-    let (raw, packed) = (
-        directory.path().join("d.raw"),
-        directory.path().join("d.qcow2"),
-    );
-    std::fs::write(&raw, disk).unwrap();
-    run(Command::new("qemu-img")
-        .args(["convert", "-c", "-f", "raw", "-O", "qcow2"])
-        .args([&raw, &packed]));
-    std::fs::read(packed).unwrap()
-}
 
 #[test]
 fn raw_and_qcow2_disks_come_out_of_layers_of_every_compression() {

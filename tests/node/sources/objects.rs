@@ -1,10 +1,11 @@
 //! Objects in stores: versitygw for S3, fake-gcs-server for Google's.
 
+use longshore_tests::data::qcow2;
 use longshore_tests::gate::{Gate, transparent};
 use longshore_tests::stores::{ACCESS_KEY, Gcs, SECRET_KEY, Versity};
 use serde_json::json;
 
-use super::super::rig::{case, disk, holds_sparse, image};
+use super::super::rig::{case, disk, holds_sparse};
 use super::{annotated, fails, keys, volume};
 
 #[test]
@@ -15,10 +16,7 @@ fn objects_of_s3_are_imported_with_the_keys_of_a_secret() {
     };
     let gate = Gate::listen_on(case.address(), Some(store.upstream()), None, transparent);
     let disk = disk(31);
-    let args = [
-        "convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "image",
-    ];
-    store.put_bytes("/disks/disk.qcow2", &image(&disk, "qemu-img", &args));
+    store.put_bytes("/disks/disk.qcow2", &qcow2(&disk));
     keys(&case, "keys", ACCESS_KEY, SECRET_KEY);
     keys(&case, "wrong", ACCESS_KEY, "never-this-one");
     let (one, other) = (case.folder_for("volume"), case.folder_for("claim"));

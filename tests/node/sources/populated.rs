@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::path::Path;
 
-use longshore_tests::data;
+use longshore_tests::data::{self, qcow2};
 use longshore_tests::gate::{Gate, Upstream, transparent};
 use longshore_tests::http::Page;
 use longshore_tests::nbd::Server;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::super::images::{load, tar};
 use super::super::provisioned::claim_spec;
 use super::super::pulls::by_node;
-use super::super::rig::{Case, case, disk, image};
+use super::super::rig::{Case, case, disk};
 use super::imageio::Disks;
 use super::registry::Registry;
 use super::vddk::Farm;
@@ -70,13 +70,6 @@ impl Way {
         let phase = &case.get(&format!("pvc/{}", self.name))["status"]["phase"];
         assert_eq!(*phase, "Bound", "{}", self.name);
     }
-}
-
-fn qcow2(disk: &[u8]) -> Vec<u8> {
-    let args = [
-        "convert", "-c", "-f", "raw", "-O", "qcow2", "disk.raw", "image",
-    ];
-    image(disk, "qemu-img", &args)
 }
 
 fn s3(case: &Case, mode: &'static str) -> Option<Way> {

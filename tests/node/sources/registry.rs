@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use longshore_tests::data::image;
 use longshore_tests::gate::{Gate, Upstream, transparent};
 use longshore_tests::http::Authority;
 use longshore_tests::program::{have, run};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::super::rig::{case, disk, holds_sparse, image};
+use super::super::rig::{case, disk, holds_sparse};
 use super::{annotated, authorities, fails, keys, volume};
 
 /// One that wants the user `ann` and the password `s3cret`.
@@ -125,8 +126,8 @@ fn images_come_from_registries_that_are_believed_or_named_as_insecure() {
     }
     let registry = Registry::start();
     let disk = disk(41);
-    let args = ["convert", "-f", "raw", "-O", "qcow2", "disk.raw", "image"];
-    registry.push(&image(&disk, "qemu-img", &args), "disks/disk:1");
+    let qcow2 = image(&disk, "qemu-img convert -f raw -O qcow2 disk.raw image");
+    registry.push(&qcow2, "disks/disk:1");
     let authority = Authority::new();
     let gate = |authority| {
         let upstream = Upstream::Tcp(registry.address);

@@ -1,6 +1,7 @@
 //! Web servers that want headers, and what is told of those that do not answer.
 
 use longshore_tests::http::{Authority, Page};
+use longshore_tests::program::digest;
 use serde_json::json;
 
 use super::super::rig::{case, disk, holds_sparse, http};
@@ -77,14 +78,12 @@ fn a_right_checksum_is_no_obstacle() {
     let disk = disk(37);
     let server = case.serve(Page::of(disk.clone()));
     let folder = case.folder_for("claim");
-    let mut hash = longshore_transfer::Hasher::new(longshore_transfer::Algorithm::Sha256);
-    hash.update(&disk);
     annotated(
         &case,
         "claim",
         &[
             ("import.endpoint", &server.url("/disk")),
-            ("import.checksum", &format!("sha256:{}", hash.hex())),
+            ("import.checksum", &digest("sha256", &disk)),
         ],
     );
     case.filled("claim");
