@@ -7,7 +7,9 @@ use longshore_tests::http::{Page, Rate, Server};
 use longshore_tests::node::processes_of;
 use serde_json::{Value, json};
 
-use super::rig::{Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, kill};
+use super::rig::{
+    Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, kept, kill,
+};
 
 /// A disk that takes minutes, over a line that all connections share, until the rate is lifted: its import is
 /// caught in the middle on a busy machine too.
@@ -29,14 +31,6 @@ pub(crate) fn noted(folder: &Path) {
             Some(len()).filter(|&len| len > last)
         });
     }
-}
-
-/// A data volume whose pod stays when it is done, for what it says.
-fn kept(name: &str, server: &Server) -> Value {
-    let mut volume = data_volume(name, &http(server));
-    volume["metadata"]["annotations"] =
-        json!({"cdi.kubevirt.io/storage.pod.retainAfterCompletion": "true"});
-    volume
 }
 
 /// What of an image is read again at the most: its beginning, and what was under way when the container ended.
@@ -73,7 +67,7 @@ fn an_importer_that_is_killed_goes_on_in_the_same_pod() {
     let (disk, page, rate) = slow(31);
     let server = case.serve(page);
     let folder = case.folder_for("killed");
-    case.apply(&kept("killed", &server));
+    case.apply(&kept("killed", &http(&server)));
     case.wait("dv/killed", ".status.phase", "ImportInProgress");
     let pod = case.get("pod/importer-killed");
     noted(&folder);
@@ -91,7 +85,7 @@ fn deleted(name: &str, seed: u64, how: &[&str]) {
     let (disk, page, rate) = slow(seed);
     let server = case.serve(page);
     let folder = case.folder_for(name);
-    case.apply(&kept(name, &server));
+    case.apply(&kept(name, &http(&server)));
     case.wait(&format!("dv/{name}"), ".status.phase", "ImportInProgress");
     let pod = format!("pod/importer-{name}");
     let before = case.get(&pod);
@@ -175,7 +169,7 @@ fn a_node_that_loses_its_power_goes_on_with_what_it_has_of_a_disk() {
     let (disk, page, rate) = slow(37);
     let server = case.serve(page);
     let folder = case.folder_for("cut");
-    case.apply(&kept("cut", &server));
+    case.apply(&kept("cut", &http(&server)));
     case.wait("dv/cut", ".status.phase", "ImportInProgress");
     let pod = case.get("pod/importer-cut");
     noted(&folder);

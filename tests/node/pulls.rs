@@ -4,7 +4,7 @@ use longshore_tests::data::qcow2;
 use serde_json::{Value, json};
 
 use super::images::{load, tar};
-use super::rig::{self, case, data_volume, disk, holds_sparse};
+use super::rig::{self, case, data_volume, disk, holds_sparse, kept};
 use super::sources::fails;
 
 /// Puts an image with these files, and nothing that could run, among those that the node has.
@@ -25,10 +25,7 @@ fn a_disk_in_an_image_that_the_node_pulled_is_imported_without_a_registry() {
     let reference = "longshore.test/pulled:1";
     pulled(&case, reference, &[("disk/disk.qcow2", &qcow2(&disk))]);
     let folder = case.folder_for("pulled");
-    let mut volume = data_volume("pulled", &by_node(reference));
-    volume["metadata"]["annotations"] =
-        json!({"cdi.kubevirt.io/storage.pod.retainAfterCompletion": "true"});
-    case.apply(&volume);
+    case.apply(&kept("pulled", &by_node(reference)));
     case.succeeded("pulled");
     holds_sparse(&folder, &disk);
     let pod = case.get("pod/importer-pulled");

@@ -3,8 +3,8 @@
 use longshore_tests::http::{Authority, Page};
 use serde_json::{Value, json};
 
-use super::rig::{Case, case, data_volume, disk, holds_sparse, http};
-use super::sources::fails;
+use super::rig::{Case, case, data_volume, disk, holds_sparse, http, kept};
+use super::sources::{authorities, fails, keys};
 
 fn condition(case: &Case, volume: &str, kind: &str) -> Value {
     let volume = case.get(&format!("dv/{volume}"));
@@ -67,21 +67,12 @@ fn a_secret_and_an_authority_open_a_server_and_show_nowhere() {
     let page = Page::of(disk.clone()).auth("Basic cG9ydGVyOnMzY3JldC1vZi10aGUtdGVzdA==");
     let server = case.serve_tls(&authority, page);
     let folder = case.folder_for("closed");
-    case.apply(&json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
-        "stringData": {"accessKeyId": "porter", "secretKey": "s3cret-of-the-test"},
-    }));
-    case.apply(&json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "authorities"},
-        "data": {"ca.pem": authority.pem()},
-    }));
+    keys(&case, "keys", "porter", "s3cret-of-the-test");
+    authorities(&case, "authorities", &authority);
     let mut source = http(&server);
     source["http"]["secretRef"] = json!("keys");
     source["http"]["certConfigMap"] = json!("authorities");
-    let mut volume = data_volume("closed", &source);
-    volume["metadata"]["annotations"] =
-        json!({"cdi.kubevirt.io/storage.pod.retainAfterCompletion": "true"});
-    case.apply(&volume);
+    case.apply(&kept("closed", &source));
     case.succeeded("closed");
     holds_sparse(&folder, &disk);
     let seen = [

@@ -211,6 +211,14 @@ pub(crate) fn data_volume(name: &str, source: &Value) -> Value {
     })
 }
 
+/// The same whose pod stays when it is done, for what it says.
+pub(crate) fn kept(name: &str, source: &Value) -> Value {
+    let mut volume = data_volume(name, source);
+    volume["metadata"]["annotations"] =
+        json!({"cdi.kubevirt.io/storage.pod.retainAfterCompletion": "true"});
+    volume
+}
+
 /// From a web server.
 pub(crate) fn http(server: &Server) -> Value {
     json!({"http": {"url": server.url("/disk")}})

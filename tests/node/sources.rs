@@ -63,11 +63,11 @@ fn secret(case: &Case, name: &str, data: &Value) {
 }
 
 /// A Secret with what opens a source.
-fn keys(case: &Case, name: &str, id: &str, key: &str) {
+pub(crate) fn keys(case: &Case, name: &str, id: &str, key: &str) {
     secret(case, name, &json!({"accessKeyId": id, "secretKey": key}));
 }
 
-fn authorities(case: &Case, name: &str, authority: &Authority) {
+pub(crate) fn authorities(case: &Case, name: &str, authority: &Authority) {
     case.apply(&json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
         "data": {"ca.pem": authority.pem()},

@@ -7,7 +7,7 @@ use longshore_tests::http::Page;
 use serde_json::json;
 
 use super::kills::{noted, slow};
-use super::rig::{Case, case, data_volume, disk, holds, holds_sparse, http};
+use super::rig::{Case, case, data_volume, disk, holds, holds_sparse, http, kept};
 
 #[test]
 fn a_volume_that_runs_full_is_told_and_gone_on_with_once_there_is_room() {
@@ -52,11 +52,9 @@ fn a_device_is_filled_by_a_user_who_is_not_root() {
     let device = case.static_volume("block-1");
     // What somebody else had on it.
     std::fs::write(&device, vec![0xaa; 64 << 20]).unwrap();
-    let mut volume = data_volume("device", &http(&server));
+    let mut volume = kept("device", &http(&server));
     volume["spec"]["pvc"]["volumeName"] = json!("block-1");
     volume["spec"]["pvc"]["volumeMode"] = json!("Block");
-    volume["metadata"]["annotations"] =
-        json!({"cdi.kubevirt.io/storage.pod.retainAfterCompletion": "true"});
     case.apply(&volume);
     case.succeeded("device");
     // What lies beyond the disk is as it was.
