@@ -6,8 +6,9 @@ mod targets;
 
 use std::process::{Command, Output, Stdio};
 
+use longshore_tests::data::{self, packed};
 use longshore_tests::http::{Length, Page, Ranges, Server};
-use longshore_tests::program::{have, run, said};
+use longshore_tests::program::{have, said};
 
 use crate::rig::{MIB, Rig, eventually};
 
@@ -126,16 +127,12 @@ fn resumed(event: &serde_json::Value) -> u64 {
 }
 
 /// `bytes` as an image that qemu-img makes with these options.
-fn image(rig: &Rig, bytes: &[u8], options: &[&str]) -> Vec<u8> {
-    rig.write("in.raw", bytes);
-    let mut qemu = Command::new("qemu-img");
-    qemu.current_dir(rig.dir()).arg("convert").args(options);
-    run(qemu.args(["in.raw", "in.image"]));
-    rig.read("in.image")
+fn image(bytes: &[u8], options: &str) -> Vec<u8> {
+    data::image(bytes, &format!("qemu-img convert {options} disk.raw image"))
 }
 
 fn disk(len: usize) -> Vec<u8> {
-    longshore_tests::data::disk(len, 11)
+    data::disk(len, 11)
 }
 
 /// Kills an import of `page` `kills` times, and lets it end. The bytes that the server sent.
@@ -173,24 +170,24 @@ fn kills_cost_small_parts_of_images_with_tables() {
     }
     let bytes = disk(16 * MIB);
     for options in [
-        &["-O", "qcow2"][..],
-        &["-O", "qcow2", "-c"],
-        &["-O", "vmdk"],
-        &["-O", "vpc", "-o", "force_size=on"],
-        &["-O", "vhdx"],
+        "-O qcow2",
+        "-O qcow2 -c",
+        "-O vmdk",
+        "-O vpc -o force_size=on",
+        "-O vhdx",
     ] {
         let rig = Rig::quick();
-        let image = image(&rig, &bytes, options);
+        let image = image(&bytes, options);
         let len = image.len() as u64;
         let (killed, sent) = with_kills(&rig, Page::of(image), "/disk", 4, &bytes);
-        eprintln!("{options:?}: {killed} kills, {sent} of {len} bytes sent");
-        assert!(killed >= 2, "{options:?}: {killed}");
+        eprintln!("{options}: {killed} kills, {sent} of {len} bytes sent");
+        assert!(killed >= 2, "{options}: {killed}");
         // The tables of a VHDX are a few MiB, and each run looks at them.
-        let tables = if options[1] == "vhdx" { len / 2 } else { 0 };
+        let tables = if options == "-O vhdx" { len / 2 } else { 0 };
         let most = len + killed as u64 * (COST + tables);
         assert!(
             sent <= most,
-            "{options:?}: {sent} bytes were sent, {most} at the most"
+            "{options}: {sent} bytes were sent, {most} at the most"
         );
     }
 }
@@ -220,7 +217,6 @@ fn what_only_streams_is_read_again_and_not_written_again() {
 fn a_compressed_disk_survives_kills() {
     let rig = Rig::quick();
     let bytes = disk(24 * MIB);
-    rig.write("disk.raw", &bytes);
     for (tool, suffix) in [
         ("gzip", "gz"),
         ("xz", "xz"),
@@ -231,9 +227,7 @@ fn a_compressed_disk_survives_kills() {
             continue;
         }
         let rig = &rig;
-        let packed = run(Command::new(tool)
-            .args(["-1", "-c"])
-            .arg(rig.path("disk.raw")));
+        let packed = packed(&format!("{tool} -1"), &bytes);
         let name = format!("/disk.raw.{suffix}");
         let (killed, _) = with_kills(rig, Page::of(packed), &name, 3, &bytes);
         assert!(killed > 0, "{tool}");
@@ -248,11 +242,7 @@ fn a_stream_of_grains_survives_kills() {
     }
     let rig = Rig::quick();
     let bytes = disk(32 * MIB);
-    let image = image(
-        &rig,
-        &bytes,
-        &["-O", "vmdk", "-o", "subformat=streamOptimized"],
-    );
+    let image = image(&bytes, "-O vmdk -o subformat=streamOptimized");
     let len = image.len() as u64;
     let (killed, sent) = with_kills(&rig, Page::of(image), "/disk.vmdk", 4, &bytes);
     eprintln!("{killed} kills, {sent} of {len} bytes sent");

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::program::run;
+use crate::program::{fed, run, said};
 
 /// A disk of `len` bytes: noise, zeros and text in turns, with turns that are aligned to nothing.
 /// Different seeds give disks that differ everywhere but in the zeros.
@@ -46,6 +46,15 @@ pub fn image(disk: &[u8], script: &str) -> Vec<u8> {
 /// It as a compressed qcow2 image.
 pub fn qcow2(disk: &[u8]) -> Vec<u8> {
     image(disk, "qemu-img convert -c -f raw -O qcow2 disk.raw image")
+}
+
+/// What a compressor makes of bytes; with options, if there are words behind its name.
+pub fn packed(tool: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut words = tool.split(' ');
+    let mut tool = Command::new(words.next().unwrap());
+    let output = fed(tool.args(words).arg("-c"), bytes);
+    assert!(output.status.success(), "{}", said(&output));
+    output.stdout
 }
 
 /// A directory in memory, where there is one: what is made durable there waits for no disk, on which others

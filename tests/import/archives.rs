@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use longshore_importer::{ArchiveError, Error};
-use longshore_tests::data::{disk, image, qcow2};
+use longshore_tests::data::{disk, image, packed, qcow2};
 use longshore_tests::http::{Page, Ranges};
 use longshore_tests::program::{fed, have, longshore, run};
 use longshore_transfer::{Algorithm, Error as TransferError, Hasher};
@@ -461,14 +461,6 @@ fn the_reason_of_a_refusal_is_the_archives() {
         }
     ));
     assert_eq!((error.reason(), error.exit_code()), ("DiskNotChosen", 2));
-}
-
-/// What `tool` makes of `bytes`.
-fn packed(tool: &str, bytes: &[u8]) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("in");
-    std::fs::write(&path, bytes).unwrap();
-    run(Command::new(tool).arg("-c").arg(path))
 }
 
 const PACKERS: [(&str, &str); 4] = [

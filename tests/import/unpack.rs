@@ -1,14 +1,14 @@
 //! Archives of files: what comes out, and everything that must not.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use longshore_importer::{
     ArchiveError, Destination, Error, Existing, SourceOptions, Unpacked, source_of_files, unpack,
 };
-use longshore_tests::data::{disk, quick_dir};
+use longshore_tests::data::{self, disk, quick_dir};
 use longshore_tests::program::{have, run};
 use longshore_transfer::{Cancel, Error as TransferError, Options, Progress};
 use tar::{Builder, EntryType, Header};
@@ -35,17 +35,7 @@ pub(crate) fn packed(name: &str, bytes: &[u8]) -> Vec<u8> {
         "bz2" => "bzip2",
         _ => return bytes.to_vec(),
     };
-    let mut child = Command::new(tool)
-        .arg("-c")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || stdin.write_all(bytes).unwrap());
-        child.wait_with_output().unwrap().stdout
-    })
+    data::packed(tool, bytes)
 }
 
 /// A place to unpack to, beside which something could be hit.

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use longshore_tests::data::{self, packed};
 use longshore_tests::http::{Fault, Page, Server};
 use longshore_tests::program::said;
 
@@ -19,7 +20,7 @@ fn begun(page: Page) -> (Rig, Server) {
 #[test]
 fn whatever_differs_is_named_and_the_import_starts_over() {
     let old = disk(12 * MIB);
-    let new = longshore_tests::data::disk(12 * MIB, 12);
+    let new = data::disk(12 * MIB, 12);
     let longer = disk(13 * MIB);
     let page = |bytes: &[u8]| Page::of(bytes.to_vec());
     for (next, path, words, expected, says) in [
@@ -173,7 +174,7 @@ fn a_partial_file_that_was_put_there_since_is_not_believed() {
 #[test]
 fn a_copy_without_a_journal_ends_what_there_was_of_one() {
     let bytes = disk(12 * MIB);
-    let other = longshore_tests::data::disk(12 * MIB, 12);
+    let other = data::disk(12 * MIB, 12);
     let (rig, server) = begun(Page::of(bytes.clone()));
     rig.write("other.raw", &other);
     // It is killed too, and leaves its bytes in the same partial file.
@@ -248,7 +249,7 @@ fn a_signal_keeps_what_is_done_and_says_how_to_go_on() {
 #[test]
 fn a_server_that_fails_is_gone_on_with_and_one_that_changes_is_not() {
     let bytes = disk(8 * MIB);
-    let new = longshore_tests::data::disk(8 * MIB, 12);
+    let new = data::disk(8 * MIB, 12);
     let changed = Page::of(new.clone()).etag(Some("\"v2\""));
     let cut = Page::of(bytes.clone()).fault(Fault::Cut(6 << 20));
     let rig = Rig::quick();
@@ -268,14 +269,9 @@ fn a_server_that_fails_is_gone_on_with_and_one_that_changes_is_not() {
 
 #[test]
 fn an_image_that_is_refused_leaves_nothing() {
-    let mut bytes = disk(8 * MIB);
     let rig = Rig::quick();
     // A gzip whose last bytes say that it is another.
-    bytes = longshore_tests::program::run(std::process::Command::new("gzip").arg("-1c").arg({
-        rig.write("in.raw", &bytes);
-        rig.path("in.raw")
-    }));
-    std::fs::remove_file(rig.path("in.raw")).unwrap();
+    let mut bytes = packed("gzip -1", &disk(8 * MIB));
     let last = bytes.len() - 6;
     bytes[last] ^= 1;
     let server = Server::start([("/disk.gz", Page::of(bytes))]);
@@ -338,12 +334,7 @@ fn of_two_imports_to_one_target_the_second_is_refused() {
 fn what_is_read_again_is_said() {
     let bytes = disk(12 * MIB);
     let rig = Rig::quick();
-    let packed =
-        longshore_tests::program::run(std::process::Command::new("gzip").arg("-1c").arg({
-            rig.write("in.raw", &bytes);
-            rig.path("in.raw")
-        }));
-    std::fs::remove_file(rig.path("in.raw")).unwrap();
+    let packed = packed("gzip -1", &bytes);
     for (name, page, again) in [
         ("/disk.gz", Page::of(packed), true),
         ("/disk", Page::of(bytes.clone()), false),

@@ -1,9 +1,8 @@
 //! Digests that go on, and what they prove of what was there before.
 
-use std::process::Command;
-
+use longshore_tests::data::packed;
 use longshore_tests::http::{Fault, Page, Ranges, Server};
-use longshore_tests::program::{digest, have, run, said};
+use longshore_tests::program::{digest, have, said};
 
 use super::{COST, Import, SLOW, disk, image, last_event, resumed};
 use crate::rig::{MIB, Rig};
@@ -37,8 +36,8 @@ fn a_digest_of_a_stream_that_is_read_again_is_that_of_all_of_it() {
     }
     let bytes = disk(16 * MIB);
     let rig = Rig::quick();
-    let packed = image(&rig, &bytes, &["-O", "qcow2", "-c"]);
-    let plain = image(&rig, &bytes, &["-O", "qcow2"]);
+    let packed = image(&bytes, "-O qcow2 -c");
+    let plain = image(&bytes, "-O qcow2");
     for (content, ranges) in [
         (&plain, Ranges::Work),
         (&packed, Ranges::None),
@@ -89,10 +88,7 @@ fn bytes_of_a_run_that_was_cut_short_do_not_hide_behind_the_digest_of_others() {
             if !name.ends_with("gz") {
                 return bytes.to_vec();
             }
-            rig.write("packed", bytes);
-            let packed = run(Command::new("gzip").arg("-1c").arg(rig.path("packed")));
-            std::fs::remove_file(rig.path("packed")).unwrap();
-            packed
+            packed("gzip -1", bytes)
         };
         let (good_content, evil_content) = (content(&good), content(&evil));
         let sum = digest("sha256", &good_content);

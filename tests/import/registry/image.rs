@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
+use longshore_tests::data::packed;
 use longshore_tests::http::Page;
-use longshore_tests::program::{fed, said};
 use longshore_transfer::{Algorithm, Hasher};
 use serde_json::{Value, json};
 
@@ -23,12 +22,10 @@ impl Packing {
     pub(super) fn pack(self, bytes: &[u8]) -> Vec<u8> {
         let tool = match self {
             Self::Plain => return bytes.to_vec(),
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
+            Self::Gzip => "gzip -1",
+            Self::Zstd => "zstd -1",
         };
-        let output = fed(Command::new(tool).args(["-1", "-c"]), bytes);
-        assert!(output.status.success(), "{}", said(&output));
-        output.stdout
+        packed(tool, bytes)
     }
 
     pub(super) fn media_type(self) -> String {
