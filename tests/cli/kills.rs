@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use longshore_tests::http::{Fault, Page, Server};
 use longshore_tests::program::said;
 
-use crate::rig::{DEADLINE, MIB, Rig, eventually, signal};
+use crate::rig::{DEADLINE, MIB, Rig, eventually, signal, silent};
 
 #[test]
 fn a_kill_at_any_moment_leaves_the_whole_disk_or_none() {
@@ -20,12 +20,7 @@ fn a_kill_at_any_moment_leaves_the_whole_disk_or_none() {
     std::fs::remove_file(rig.path("out.raw")).unwrap();
     let (mut killed, mut finished) = (0, 0);
     for step in 0..20_u32 {
-        let mut child = rig
-            .command(&["import", "in.raw", "out.raw"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = silent(&mut rig.command(&["import", "in.raw", "out.raw"]));
         // Not a wait for anything: the moments are spread over the run's length.
         std::thread::sleep(whole * step / 18);
         let _ = child.kill();
@@ -65,12 +60,7 @@ fn a_kill_at_any_moment_leaves_a_whole_qcow2_image_or_none() {
     std::fs::remove_file(rig.path("out.qcow2")).unwrap();
     let mut killed = 0;
     for step in 0..12_u32 {
-        let mut child = rig
-            .command(&words)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = silent(&mut rig.command(&words));
         // Not a wait for anything: the moments are spread over the run's length.
         std::thread::sleep(whole * step / 10);
         let _ = child.kill();

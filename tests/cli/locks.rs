@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use longshore_tests::program::have;
 
-use crate::rig::{MIB, Rig, error_of};
+use crate::rig::{MIB, Rig, error_of, eventually, silent};
 
 /// A `qemu-io` that has an image open for writing until it is dropped.
 struct Holder(Child);
@@ -81,19 +81,14 @@ fn a_target_that_qemu_uses_is_not_replaced() {
 fn two_copies_to_one_target_do_not_mix() {
     let rig = Rig::new();
     let bytes = rig.image("in.raw", MIB);
-    let mut first = rig
-        .command(&["convert", "-", "out.raw"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut first = rig.command(&["convert", "-", "out.raw"]);
+    let mut first = silent(first.stdin(Stdio::piped()));
     let mut stdin = first.stdin.take().unwrap();
-    crate::rig::eventually("the first copy", || {
+    eventually("the first copy", || {
         rig.path(".out.raw.partial").exists().then_some(())
     });
     // The first one's name is there before its lock.
-    crate::rig::eventually("the refusal of the second", || {
+    eventually("the refusal of the second", || {
         let output = rig.longshore(&["convert", "in.raw", "out.raw"]);
         (output.status.code() == Some(1)).then_some(())
     });

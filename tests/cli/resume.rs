@@ -4,13 +4,13 @@ mod decisions;
 mod digests;
 mod targets;
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use longshore_tests::data::{self, packed};
 use longshore_tests::http::{Length, Page, Ranges, Server};
 use longshore_tests::program::{have, said};
 
-use crate::rig::{MIB, Rig, eventually};
+use crate::rig::{MIB, Rig, eventually, silent};
 
 /// What an import is interrupted in costs: what is under way, what was settled and not written down, and
 /// what the server sends before it hears that nobody wants it. In bytes.
@@ -71,12 +71,7 @@ impl<'a> Import<'a> {
     /// Runs it until more was written down, and kills it then. False if it was done before.
     fn killed(&self) -> bool {
         let mut steps = Steps::after(&self.journal());
-        let mut child = self
-            .command()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = silent(&mut self.command());
         let ended = eventually("a step of the journal", || {
             if let Some(status) = child.try_wait().unwrap() {
                 return Some(Some(status));

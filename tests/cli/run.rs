@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use longshore_tests::http::{Page, Server};
 use longshore_tests::program::{have, said};
 
-use crate::rig::{MIB, Rig, error_of, eventually, signal};
+use crate::rig::{MIB, Rig, error_of, eventually, signal, silent};
 
 /// A boot sector that prints a line on the serial console and powers off through ACPI.
 const GREETING: &[u8] = b"hello from the disk\r\n\0";
@@ -223,13 +223,7 @@ fn a_kill_while_importing_or_running_is_continued_by_the_next_run() {
     ];
     for (what, path) in moments {
         let _ = std::fs::remove_dir_all(bench.rig.path("state"));
-        let mut child = bench
-            .rig
-            .command(&Bench::RUN)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = silent(&mut bench.rig.command(&Bench::RUN));
         eventually(what, || path.exists().then_some(()));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -248,13 +242,7 @@ fn an_import_that_was_killed_is_gone_on_with() {
     let manifest = MANIFEST.replace("URL", &bench.server.url("/disk"));
     let manifest = manifest.replace("storage: 4Mi", "storage: 16Mi");
     bench.rig.write("vm.yaml", manifest.as_bytes());
-    let mut child = bench
-        .rig
-        .command(&Bench::RUN)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = silent(&mut bench.rig.command(&Bench::RUN));
     let journal = bench.rig.path("state/disks/.root.img.longshore-journal");
     let mut begun = 0;
     eventually("a step of the journal", || {

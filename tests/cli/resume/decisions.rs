@@ -7,7 +7,7 @@ use longshore_tests::http::{Fault, Page, Server};
 use longshore_tests::program::said;
 
 use super::{Import, SLOW, Steps, disk, last_event, resumed};
-use crate::rig::{MIB, Rig, eventually, signal};
+use crate::rig::{MIB, Rig, eventually, signal, silent};
 
 /// A rig in which an import of `/disk` was killed.
 fn begun(page: Page) -> (Rig, Server) {
@@ -97,12 +97,7 @@ fn a_source_that_has_no_name_for_its_state_starts_over() {
         .fault(Fault::Stall(6 << 20));
     let server = Server::start([("/disk", page)]);
     let import = Import::of(&rig, server.url("/disk"));
-    let mut child = import
-        .command()
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = silent(&mut import.command());
     server.wait_until(|log| log.sent >= 6 << 20);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -178,13 +173,8 @@ fn a_copy_without_a_journal_ends_what_there_was_of_one() {
     let (rig, server) = begun(Page::of(bytes.clone()));
     rig.write("other.raw", &other);
     // It is killed too, and leaves its bytes in the same partial file.
-    let mut child = rig
-        .command(&["convert", "-", "out.raw"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut copy = rig.command(&["convert", "-", "out.raw"]);
+    let mut child = silent(copy.stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, &other[..8 * MIB]).unwrap();
     eventually("bytes of the other disk", || {
@@ -232,12 +222,7 @@ fn a_signal_keeps_what_is_done_and_says_how_to_go_on() {
     server.set("/disk", Page::of(bytes).fault(Fault::Stall(6 << 20)));
     std::fs::remove_file(rig.path("out.raw")).unwrap();
     let child = import.with(&["--no-resume"]);
-    let child = child
-        .command()
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let child = silent(&mut child.command());
     eventually("the partial file", || {
         rig.path(".out.raw.partial").exists().then_some(())
     });

@@ -1,7 +1,7 @@
 //! Devices, and filesystems that are full. These take root and loop devices.
 
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use longshore_tests::device::Loop;
 use longshore_tests::http::{Fault, Page, Server};
@@ -9,7 +9,7 @@ use longshore_tests::program::{run, said};
 
 use super::{SLOW, Steps, disk, last_event, resumed};
 use crate::mount::Mount;
-use crate::rig::{MIB, Rig, eventually};
+use crate::rig::{MIB, Rig, eventually, silent};
 
 /// The one journal in `journals`.
 fn journal(rig: &Rig) -> Vec<u8> {
@@ -52,12 +52,7 @@ fn a_device_goes_on_and_only_if_it_is_as_it_was_left() {
         let before = journal(&rig).len();
         let first = if before == 0 { MIB } else { 0 };
         let mut steps = Steps::after(&journal(&rig));
-        let mut child = rig
-            .command(&words)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = silent(&mut rig.command(&words));
         eventually("a step of the journal", || {
             let now = journal(&rig);
             (steps.one_more(&now) && now.len() > steps.0 + first + first / MIB * 45).then_some(())
