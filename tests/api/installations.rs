@@ -1,10 +1,10 @@
 //! The whole installation: created, deleted, beside somebody else's, and asked how it goes.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 
-use longshore_tests::program::{longshore, run, said};
+use longshore_tests::program::{free_address, longshore, run, said};
 use longshore_tests::promtool::check_metrics;
 use serde_json::{Value, json};
 
@@ -156,11 +156,7 @@ fn ask(address: &str, path: &str) -> String {
 fn a_controller_is_ready_at_work_as_well_as_standing_by() {
     let Some(namespace) = alone() else { return };
     free_the_lease(&namespace);
-    let free = || {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
-    let (first, second, metrics) = (free(), free(), free());
+    let [first, second, metrics] = [(); 3].map(|()| free_address().to_string());
     let working = namespace.controller(&[
         ("HEALTH_ADDRESS", first.as_str()),
         ("METRICS_ADDRESS", metrics.as_str()),

@@ -2,13 +2,13 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
 use longshore_tests::cluster::{self, Cluster};
-use longshore_tests::program::{controller, run};
+use longshore_tests::program::{Running, controller, run};
 use serde_json::{Value, json};
 
 /// The API server that tests are given, with what a user installs.
@@ -75,16 +75,6 @@ struct Shared {
 
 fn shared() -> MutexGuard<'static, Shared> {
     CONTROLLER.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(crate) struct Running(pub(crate) Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 fn start_controller(cluster: &Installed, variables: &[(&str, &str)]) -> Running {

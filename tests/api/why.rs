@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use longshore_tests::program::{longshore, run, said};
+use longshore_tests::program::{Running, free_address, longshore, run, said};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::imports::{data_volume, running, started};
-use super::rig::{Namespace, Running, namespace};
+use super::rig::{Namespace, namespace};
 
 /// A user who has the role `view` in a namespace and nothing else.
 struct User {
@@ -184,10 +184,7 @@ fn why_tells_what_cannot_be_read_at_all() {
 
     let config = std::fs::read_to_string(user.config()).unwrap();
     let mut config: Value = serde_json::from_str(&config).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = port.local_addr().unwrap();
-    drop(port);
-    config["clusters"][0]["cluster"]["server"] = json!(format!("https://{address}"));
+    config["clusters"][0]["cluster"]["server"] = json!(format!("https://{}", free_address()));
     std::fs::write(user.config(), config.to_string()).unwrap();
     let verdict = user.why("dv", "disk");
     assert_eq!(verdict["causes"][0]["reason"], "Unreachable", "{verdict:#}");

@@ -6,9 +6,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::said;
+use longshore_tests::program::{said, silent};
 
-use crate::rig::{DEADLINE, MIB, Rig, eventually, signal, silent};
+use crate::rig::{DEADLINE, MIB, Rig, eventually, signal};
 
 #[test]
 fn a_kill_at_any_moment_leaves_the_whole_disk_or_none() {

@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 
 use longshore_tests::data::{self, packed};
 use longshore_tests::http::{Length, Page, Ranges, Server};
-use longshore_tests::program::{have, said};
+use longshore_tests::program::{have, said, silent};
 
-use crate::rig::{MIB, Rig, eventually, silent};
+use crate::rig::{MIB, Rig, eventually};
 
 /// What an import is interrupted in costs: what is under way, what was settled and not written down, and
 /// what the server sends before it hears that nobody wants it. In bytes.

@@ -100,12 +100,6 @@ pub(crate) fn json_of(output: &Output) -> serde_json::Value {
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Starts it, and takes nothing of what it says.
-pub(crate) fn silent(command: &mut Command) -> Child {
-    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().unwrap()
-}
-
 /// Sends a signal by its name.
 pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill")

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
 use longshore_tests::http::{Page, Server};
-use longshore_tests::program::{have, said};
+use longshore_tests::program::{have, said, silent};
 
-use crate::rig::{MIB, Rig, error_of, eventually, signal, silent};
+use crate::rig::{MIB, Rig, error_of, eventually, signal};
 
 /// A boot sector that prints a line on the serial console and powers off through ACPI.
 const GREETING: &[u8] = b"hello from the disk\r\n\0";

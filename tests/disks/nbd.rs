@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use longshore_importer::{NbdError, SourceOptions, source_from};
 use longshore_tests::nbd::{Line, Server};
-use longshore_tests::program::{digest, have, longshore, run, said};
+use longshore_tests::program::{digest, free_address, have, longshore, run, said};
 
 use super::{MIB, Place, chain, fails, imports, options};
 
@@ -309,15 +309,12 @@ fn the_command_imports_shows_and_maps_a_disk_over_tcp() {
     }
     let place = Place::new();
     let disk = place.disk("in.raw", 12);
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let address = free_address();
     let pid = place.path("pid");
     let mut nbdkit = Command::new("nbdkit");
-    nbdkit.args(["-i", "127.0.0.1", "-p", &port.to_string(), "-P"]);
+    nbdkit.args(["-i", "127.0.0.1", "-p", &address.port().to_string(), "-P"]);
     run(nbdkit.arg(&pid).arg("file").arg(&disk));
-    let url = format!("nbd://127.0.0.1:{port}/");
+    let url = format!("nbd://{address}/");
     let shown = run(longshore().args(["info", "--json", &url]));
     let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
     assert_eq!(shown["format"], "raw");

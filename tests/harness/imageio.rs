@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::program::{Running, free_address};
 
 /// The version that `cargo xtask install` installs.
 const VERSION: &str = "2.5.1";
@@ -16,7 +18,7 @@ const VERSION: &str = "2.5.1";
 /// The real server; it is ended when dropped.
 #[derive(Debug)]
 pub struct Imageio {
-    process: Child,
+    _process: Running,
     ports: Ports,
     _directory: TempDir,
 }
@@ -37,11 +39,6 @@ fn program() -> Option<PathBuf> {
         .then(|| home.join("bin/ovirt-imageio"))
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 impl Imageio {
     /// Starts one. `None`, with the reason, where it is not installed; in CI that is a failure.
     pub fn start() -> Option<Self> {
@@ -60,7 +57,10 @@ impl Imageio {
 
     fn of(program: &Path, host: IpAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (remote, control) = (SocketAddr::new(host, free_port()), free_port());
+        let (remote, control) = (
+            SocketAddr::new(host, free_address().port()),
+            free_address().port(),
+        );
         let folder = directory.path().join("conf.d");
         std::fs::create_dir(&folder).unwrap();
         let configuration = format!(
@@ -88,7 +88,7 @@ impl Imageio {
         }
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         Self {
-            process,
+            _process: Running(process),
             ports: Ports { control, remote },
             _directory: directory,
         }
@@ -118,13 +118,6 @@ impl Ports {
     /// What the server knows of a ticket.
     fn knows(self, id: &str) -> bool {
         self.ticket("GET", id, &json!({})) == 200
-    }
-}
-
-impl Drop for Imageio {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -441,7 +434,10 @@ impl Fake {
                     None => "transferring",
                 };
                 let url = format!("http://{}/images/transfer-1", self.imageio.remote);
-                let nowhere = format!("http://127.0.0.1:{}/images/transfer-1", free_port());
+                let nowhere = format!(
+                    "http://127.0.0.1:{}/images/transfer-1",
+                    free_address().port()
+                );
                 let direct = if self.behaviour.only_proxy {
                     &nowhere
                 } else {

@@ -1,9 +1,14 @@
 //! The `longshore` program as tests run it, and the tools they compare it with.
 
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Far longer than a server takes to start.
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A command of the [`program`]. It heeds every signal that asks it to end: whoever started the tests may
 /// ignore some (nohup does, and so does a script's `&`), and children inherit that.
@@ -103,6 +108,45 @@ pub fn digest(algorithm: &str, bytes: &[u8]) -> String {
     assert!(output.status.success(), "{}", said(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     format!("{algorithm}:{}", text.split(' ').next().unwrap())
+}
+
+/// Starts a command, and takes nothing of what it says.
+pub fn silent(command: &mut Command) -> Child {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// A program that runs until this is dropped.
+#[derive(Debug)]
+pub struct Running(pub Child);
+
+impl Running {
+    /// Waits until `ready`, which nothing tells of; false if it ended before.
+    pub fn gets_ready(&mut self, ready: impl Fn() -> bool) -> bool {
+        let until = Instant::now() + DEADLINE;
+        while !ready() {
+            if self.0.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(Instant::now() < until, "{:?} does not get ready", self.0);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An address of this host at which nobody listens, for a server that takes none that is bound already.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// What a command said on standard error, and how it ended.

@@ -1,19 +1,15 @@
 //! Object stores: real ones, started for a test and filled by curl, whose signatures are its own.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::gate::{Gate, Upstream};
-use crate::program::run;
-
-/// Far longer than a server takes to start.
-const DEADLINE: Duration = Duration::from_mins(1);
+use crate::program::{Running, free_address, run, silent};
 
 /// What versitygw is told, and what opens it.
 pub const ACCESS_KEY: &str = "LONGSHORETESTKEY";
@@ -44,42 +40,15 @@ pub fn find(variable: &str, name: &str) -> Option<PathBuf> {
     found
 }
 
-#[derive(Debug)]
-struct Server(Child);
-
-impl Server {
-    fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        Self(command.stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    /// Waits until `ready`; false if it ended before.
-    fn wait(&mut self, ready: impl Fn() -> bool) -> bool {
-        let until = Instant::now() + DEADLINE;
-        while !ready() {
-            if self.0.try_wait().unwrap().is_some() {
-                return false;
-            }
-            assert!(Instant::now() < until, "the server does not get ready");
-            // Nothing tells when it does.
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        true
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(command: &mut Command) -> Running {
+    Running(silent(command.stdin(Stdio::null())))
 }
 
 /// versitygw over a directory, on a socket: <https://github.com/versity/versitygw>.
 #[derive(Debug)]
 pub struct Versity {
     directory: TempDir,
-    _server: Server,
+    _server: Running,
 }
 
 impl Versity {
@@ -90,7 +59,7 @@ impl Versity {
         let root = directory.path().join("root");
         std::fs::create_dir(&root).unwrap();
         let socket = directory.path().join("socket");
-        let mut server = Server::start(
+        let mut server = start(
             Command::new(program)
                 .env("ROOT_ACCESS_KEY", ACCESS_KEY)
                 .env("ROOT_SECRET_KEY", SECRET_KEY)
@@ -100,7 +69,7 @@ impl Versity {
                 .arg("posix")
                 .arg(&root),
         );
-        assert!(server.wait(|| UnixStream::connect(&socket).is_ok()));
+        assert!(server.gets_ready(|| UnixStream::connect(&socket).is_ok()));
         let versity = Self {
             directory,
             _server: server,
@@ -187,7 +156,7 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
 #[derive(Debug)]
 pub struct Gcs {
     address: SocketAddr,
-    _server: Server,
+    _server: Running,
 }
 
 impl Gcs {
@@ -196,17 +165,17 @@ impl Gcs {
         let program = find("LONGSHORE_FAKE_GCS_SERVER", "fake-gcs-server")?;
         // It cannot be given a port that is bound already: somebody may be faster.
         for _ in 0..10 {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = free.local_addr().unwrap();
-            drop(free);
-            let mut server = Server::start(Command::new(&program).args([
+            let address = free_address();
+            let mut server = start(Command::new(&program).args([
                 "-scheme=http",
                 "-host=127.0.0.1",
                 "-backend=memory",
                 &format!("-port={}", address.port()),
                 &format!("-public-host={}", gate.address()),
             ]));
-            if server.wait(|| request(address, "GET", "/_internal/healthcheck", b"").is_some()) {
+            if server
+                .gets_ready(|| request(address, "GET", "/_internal/healthcheck", b"").is_some())
+            {
                 let gcs = Self {
                     address,
                     _server: server,

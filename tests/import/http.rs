@@ -5,6 +5,7 @@ use std::io::Read;
 use longshore_importer::{Error, HttpError, SourceOptions, parse_header};
 use longshore_tests::data::disk;
 use longshore_tests::http::{Fault, Length, Page, Ranges};
+use longshore_tests::program::free_address;
 use longshore_transfer::{Cancel, Options};
 
 use super::{Import, chain, of_io, open, options, read_all, refused, serving};
@@ -165,10 +166,7 @@ fn a_name_shows_neither_user_nor_query_and_errors_neither() {
 
 #[test]
 fn a_server_that_is_not_there_is_named() {
-    let address = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let address = free_address();
     let error = refused(&format!("http://{address}/x"), &options());
     let HttpError::GaveUp {
         attempts, source, ..

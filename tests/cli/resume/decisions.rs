@@ -4,10 +4,10 @@ use std::process::Stdio;
 
 use longshore_tests::data::{self, packed};
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::said;
+use longshore_tests::program::{said, silent};
 
 use super::{Import, SLOW, Steps, disk, last_event, resumed};
-use crate::rig::{MIB, Rig, eventually, signal, silent};
+use crate::rig::{MIB, Rig, eventually, signal};
 
 /// A rig in which an import of `/disk` was killed.
 fn begun(page: Page) -> (Rig, Server) {

@@ -5,11 +5,11 @@ use std::process::Command;
 
 use longshore_tests::device::Loop;
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::{run, said};
+use longshore_tests::program::{run, said, silent};
 
 use super::{SLOW, Steps, disk, last_event, resumed};
 use crate::mount::Mount;
-use crate::rig::{MIB, Rig, eventually, silent};
+use crate::rig::{MIB, Rig, eventually};
 
 /// The one journal in `journals`.
 fn journal(rig: &Rig) -> Vec<u8> {

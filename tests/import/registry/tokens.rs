@@ -1,15 +1,14 @@
 //! Identity tokens, exchanged with the token server of the registry's own project, which a gate in front of it
 //! watches, and shown to Debian's docker-registry.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use longshore_importer::SourceOptions;
 use longshore_tests::data::disk;
 use longshore_tests::gate::{Gate, Reply, Upstream, transparent};
-use longshore_tests::program::{have, run};
+use longshore_tests::program::{Running, free_address, have, run, silent};
 use longshore_tests::stores::find;
 use serde_json::Value;
 
@@ -18,60 +17,34 @@ use super::server::{Access, Registry, have_all, shown};
 use super::{gives, insecure, pulled, refusal};
 use crate::Import;
 
-/// The server, ended when dropped.
-struct TokenServer(Child);
-
-impl Drop for TokenServer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl TokenServer {
-    /// Starts it with a key of its own; its certificate is `cert.pem`. `None` if it is not there.
-    fn start(directory: &Path) -> Option<(Self, Upstream)> {
-        let program = find("LONGSHORE_TOKEN_SERVER", "token-server")?;
-        Some(Self::run(&program, directory))
-    }
-
-    fn run(program: &Path, directory: &Path) -> (Self, Upstream) {
-        let at = |name: &str| directory.join(name);
-        run(Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj"])
-            .args(["/CN=tokens", "-keyout", shown(&at("key.pem")), "-out"])
-            .arg(at("cert.pem"))
-            .stderr(Stdio::null()));
-        // It reads keys of this form only.
-        run(Command::new("openssl")
-            .args(["rsa", "-traditional", "-in", shown(&at("key.pem")), "-out"])
-            .arg(at("old.pem"))
-            .stderr(Stdio::null()));
-        // bcrypt of s3cret, with the least work there is.
-        let line = "ann:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
-        std::fs::write(at("htpasswd"), line).unwrap();
-        // It takes no port of its own choice.
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let child = Command::new(program)
-            .args(["-issuer", "longshore-issuer", "-realm", "r"])
-            .args(["-addr", &address.to_string()])
-            .args(["-key", shown(&at("old.pem"))])
-            .args(["-passwd", shown(&at("htpasswd"))])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut server = Self(child);
-        let until = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(address).is_err() {
-            assert!(server.0.try_wait().unwrap().is_none(), "it ended");
-            assert!(Instant::now() < until, "it does not listen");
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        (server, Upstream::Tcp(address))
-    }
+/// The server, with a key of its own; its certificate is `cert.pem`. `None` if it is not there.
+fn token_server(directory: &Path) -> Option<(Running, Upstream)> {
+    let program = find("LONGSHORE_TOKEN_SERVER", "token-server")?;
+    let at = |name: &str| directory.join(name);
+    run(Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj"])
+        .args(["/CN=tokens", "-keyout", shown(&at("key.pem")), "-out"])
+        .arg(at("cert.pem"))
+        .stderr(Stdio::null()));
+    // It reads keys of this form only.
+    run(Command::new("openssl")
+        .args(["rsa", "-traditional", "-in", shown(&at("key.pem")), "-out"])
+        .arg(at("old.pem"))
+        .stderr(Stdio::null()));
+    // bcrypt of s3cret, with the least work there is.
+    let line = "ann:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
+    std::fs::write(at("htpasswd"), line).unwrap();
+    // It takes no port of its own choice.
+    let address = free_address();
+    let mut server = Command::new(program);
+    server
+        .args(["-issuer", "longshore-issuer", "-realm", "r"])
+        .args(["-addr", &address.to_string()])
+        .args(["-key", shown(&at("old.pem"))])
+        .args(["-passwd", shown(&at("htpasswd"))]);
+    let mut server = Running(silent(&mut server));
+    assert!(server.gets_ready(|| TcpStream::connect(address).is_ok()));
+    Some((server, Upstream::Tcp(address)))
 }
 
 fn with_identity(registry: &Registry, file: &Path, token: &str) -> SourceOptions {
@@ -89,7 +62,7 @@ fn an_identity_token_becomes_a_token_for_the_repository() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let Some((_server, upstream)) = TokenServer::start(directory.path()) else {
+    let Some((_server, upstream)) = token_server(directory.path()) else {
         return;
     };
     let gate = Gate::listen(Some(upstream), None, transparent);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use longshore_importer::{Ambient, HttpError, Retry, SourceOptions};
 use longshore_tests::data::disk;
 use longshore_tests::gate::{Asked, Gate, Passing, Reply, transparent};
+use longshore_tests::program::free_address;
 use longshore_tests::stores::{ACCESS_KEY, SECRET_KEY};
 
 use super::{Import, SIGNATURE, Store, chain, is_signed, open, refused, trusting};
@@ -267,10 +268,7 @@ fn an_instance_without_a_role_and_no_instance_at_all_change_nothing() {
     let Some(store) = Store::new() else { return };
     store.versity.put_bytes("/disks/disk.raw", b"x");
     let instance = fake_instance(false);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr();
-    let addresses = [instance.url(""), format!("http://{}", nobody.unwrap())];
+    let addresses = [instance.url(""), format!("http://{}", free_address())];
     for address in &addresses {
         let variables = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", address.as_str())];
         let options = with_ambient(store.anonymous(), &variables);
