@@ -22,6 +22,7 @@ pub mod nbd;
 pub mod node;
 pub mod program;
 pub mod promtool;
+pub mod registry;
 pub mod stores;
 pub mod vddk;
 pub mod vsphere;

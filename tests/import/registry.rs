@@ -11,15 +11,28 @@ mod papers;
 mod pod;
 mod real;
 mod resume;
-mod server;
 mod tokens;
+
+use std::path::Path;
 
 use longshore_importer::{Error, RegistryError, RegistryImage, SourceOptions, registry_image};
 use longshore_tests::http::{Page, Server};
+use longshore_tests::program::have;
+use longshore_tests::registry;
 use longshore_transfer::Options;
 
 use self::image::Images;
 use super::{Import, chain, options};
+
+/// The tools are there.
+fn have_all() -> bool {
+    registry::have_all() && ["gzip", "zstd"].into_iter().all(have)
+}
+
+/// A file in a temporary directory, for a command.
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
 
 /// Options for registries on this machine, which speak plain HTTP.
 fn insecure(hosts: &[&str]) -> SourceOptions {

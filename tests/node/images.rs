@@ -20,23 +20,28 @@ pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Puts an image of this one layer there, with this configuration of what it runs.
-pub(crate) fn load(case: &Case, reference: &str, layer: &[u8], config: &Value) {
+/// An image of this one layer, with this configuration of what it runs, as Docker archives it.
+pub(crate) fn archive(reference: Option<&str>, layer: &[u8], config: &Value) -> Vec<u8> {
     let config = json!({
         "architecture": "amd64", "os": "linux",
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [digest("sha256", layer)]},
     });
     let manifest = json!([{
-        "Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"],
+        "Config": "config.json", "RepoTags": reference.map(|name| [name]),
+        "Layers": ["layer.tar"],
     }]);
-    let folder = data::quick_dir();
-    let archive = folder.path().join("image.tar");
-    let bytes = tar(&[
+    tar(&[
         ("config.json", config.to_string().as_bytes()),
         ("layer.tar", layer),
         ("manifest.json", manifest.to_string().as_bytes()),
-    ]);
-    std::fs::write(&archive, bytes).unwrap();
-    run(case.ctr().args(["images", "import"]).arg(&archive));
+    ])
+}
+
+/// Puts such an image there.
+pub(crate) fn load(case: &Case, reference: &str, layer: &[u8], config: &Value) {
+    let folder = data::quick_dir();
+    let file = folder.path().join("image.tar");
+    std::fs::write(&file, archive(Some(reference), layer, config)).unwrap();
+    run(case.ctr().args(["images", "import"]).arg(&file));
 }

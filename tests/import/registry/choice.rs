@@ -1,11 +1,11 @@
 //! Which image, and which layer of it.
 
 use longshore_tests::data::disk;
+use longshore_tests::registry::Registry;
 use serde_json::{Value, json};
 
 use super::image::{Images, Packing, Tar, layer_with};
-use super::server::{Registry, have_all};
-use super::{fake, gives, insecure, name, pulled, refusal};
+use super::{fake, gives, have_all, insecure, name, pulled, refusal};
 
 #[test]
 fn the_image_of_the_platform_is_taken() {
@@ -23,7 +23,7 @@ fn the_image_of_the_platform_is_taken() {
         (&c, "linux/arm/v7"),
     ]);
     images.tag("t", index);
-    registry.push(&images, "t", "multi:t");
+    images.push(&registry, "t", "multi:t");
     let name = registry.name("multi:t");
     let on = |platform: &str| {
         let mut options = insecure(&[registry.address()]);

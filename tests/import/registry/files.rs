@@ -5,12 +5,12 @@ use std::process::Command;
 
 use longshore_tests::data::{disk, qcow2};
 use longshore_tests::program::{have, run};
+use longshore_tests::registry::skopeo;
 use longshore_transfer::{Options, inspect};
 use serde_json::json;
 
 use super::image::{EVERY_PACKING, Images, Packing, layer_with};
-use super::server::{have_all, shown, skopeo};
-use super::{gives, refusal};
+use super::{gives, have_all, refusal, shown};
 use crate::options;
 
 /// Writes a layout, and the tars that skopeo makes of it.

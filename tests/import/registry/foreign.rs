@@ -1,15 +1,16 @@
 //! Images as other tools write them: attestations beside them, layers that are made to be read in pieces,
 //! layers that are elsewhere, and manifests of long ago.
 
-use longshore_tests::data::disk;
-use longshore_tests::http::{Page, Server};
-use serde_json::{Value, json};
 use std::process::Command;
 
-use super::image::{Images, Packing, Tar, layer_with};
-use super::server::{Registry, have_all, shown, skopeo};
-use super::{fake, gives, insecure, name, refusal};
+use longshore_tests::data::disk;
+use longshore_tests::http::{Page, Server};
 use longshore_tests::program::run;
+use longshore_tests::registry::Registry;
+use serde_json::{Value, json};
+
+use super::image::{Images, Packing, Tar, layer_with};
+use super::{fake, gives, have_all, insecure, name, refusal, shown};
 
 #[test]
 fn attestations_are_not_taken_for_images() {
@@ -111,11 +112,9 @@ fn what_skopeo_makes_of_an_image_as_chunked_zstd_is_read() {
     Images::of_disk("t", &expected, Packing::Plain).write(layout.path());
     let registry = Registry::start();
     let name = registry.name("chunked:t");
-    run(skopeo()
-        .args(["--dest-compress-format", "zstd:chunked", "--format", "oci"])
-        .arg("--dest-tls-verify=false")
-        .arg(format!("oci:{}:t", shown(layout.path())))
-        .arg(&name));
+    let chunked = ["--dest-compress-format", "zstd:chunked", "--format", "oci"];
+    let from = format!("oci:{}:t", shown(layout.path()));
+    registry.copy(&chunked, &from, "chunked:t");
     let manifest = run(Command::new("skopeo")
         .args(["inspect", "--raw", "--tls-verify=false"])
         .arg(&name));

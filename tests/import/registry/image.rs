@@ -5,6 +5,7 @@ use std::path::Path;
 
 use longshore_tests::data::packed;
 use longshore_tests::http::Page;
+use longshore_tests::registry::Registry;
 use longshore_transfer::{Algorithm, Hasher};
 use serde_json::{Value, json};
 
@@ -231,6 +232,14 @@ impl Images {
         std::fs::write(directory.join("index.json"), index.to_string()).unwrap();
         let layout = r#"{"imageLayoutVersion":"1.0.0"}"#;
         std::fs::write(directory.join("oci-layout"), layout).unwrap();
+    }
+
+    /// Copies what is under a tag to `image` of a registry.
+    pub(super) fn push(&self, registry: &Registry, tag: &str, image: &str) {
+        let layout = tempfile::tempdir().unwrap();
+        self.write(layout.path());
+        let from = format!("oci:{}:{tag}", layout.path().display());
+        registry.copy(&["--all", "--preserve-digests"], &from, image);
     }
 
     /// What a registry serves of it.

@@ -7,8 +7,7 @@ use longshore_tests::program::{have, program, said};
 use serde_json::json;
 
 use super::image::{Images, Packing, Tar, layer_with};
-use super::server::shown;
-use super::{fake, name};
+use super::{fake, name, shown};
 
 /// Runs `longshore import SPEC` within `limit` MiB of memory, and gives its peak in MiB.
 fn peak(spec: &str, host: &str, succeeds: bool) -> u64 {

@@ -1,11 +1,11 @@
 //! The importer pod's program with container images.
 
 use longshore_tests::data::disk;
+use longshore_tests::registry::{Access, Registry};
 use serde_json::json;
 
-use super::fake;
 use super::image::{EVERY_PACKING, Images, Packing, layer_with};
-use super::server::{Access, Registry, have_all, shown};
+use super::{fake, have_all, shown};
 use crate::pod::Pod;
 
 #[test]
@@ -64,9 +64,8 @@ fn a_pod_pulls_with_its_mounted_secret_and_tells_labels_and_digest() {
     );
     let index = images.index(&[(&arm64, "linux/arm64"), (&amd64, "linux/amd64")]);
     images.tag("t", index);
-    let open = Registry::start();
-    open.push(&images, "t", "team/a:t");
-    let registry = Registry::over(open.stop(), &Access::Password, None);
+    let registry = Registry::with(&Access::Password, None);
+    images.push(&registry, "t", "team/a:t");
     let pod = |architecture: &str| {
         Pod::new("registry")
             .set("IMPORTER_ENDPOINT", &registry.name("team/a:t"))

@@ -6,11 +6,11 @@ use longshore_importer::{BasicAuth, SourceOptions};
 use longshore_tests::data::{disk, qcow2};
 use longshore_tests::http::{Authority, Page, Server};
 use longshore_tests::program::{have, run};
+use longshore_tests::registry::{Access, Registry};
 use serde_json::json;
 
 use super::image::{EVERY_PACKING, Images, Packing, layer_with};
-use super::server::{Access, Registry, have_all, shown};
-use super::{gives, insecure, pulled, refusal};
+use super::{gives, have_all, insecure, pulled, refusal, shown};
 use crate::Import;
 
 #[test]
@@ -26,7 +26,7 @@ fn raw_and_qcow2_disks_come_out_of_layers_of_every_compression() {
             println!("{packing:?} {kind}");
             let images = Images::of_disk("t", &image, packing);
             let name = format!("a/b-c:{kind}-{}", format!("{packing:?}").to_lowercase());
-            registry.push(&images, "t", &name);
+            images.push(&registry, "t", &name);
             gives(&registry.name(&name), &options, &expected);
         }
     }
@@ -40,7 +40,7 @@ fn a_large_layer_comes_whole_and_is_named_by_its_digest() {
     let registry = Registry::start();
     let expected = disk(40 << 20, 2);
     let images = Images::of_disk("t", &expected, Packing::Gzip);
-    registry.push(&images, "t", "big:latest");
+    images.push(&registry, "t", "big:latest");
     let options = insecure(&[registry.address()]);
     let image = pulled(&registry.name("big"), &options);
     let by_digest = registry.name(&format!("big@{}", image.digest));
@@ -59,7 +59,7 @@ fn plain_http_is_for_hosts_that_were_named() {
         return;
     }
     let registry = Registry::start();
-    registry.push(&Images::of_disk("t", b"x", Packing::Gzip), "t", "a:t");
+    Images::of_disk("t", b"x", Packing::Gzip).push(&registry, "t", "a:t");
     refusal(&registry.name("a:t"), &crate::options()).says("safely");
     refusal(&registry.name("a:t"), &insecure(&["127.0.0.1:1"])).says("safely");
 }
@@ -80,7 +80,7 @@ fn labels_come_from_environment_and_annotations() {
     manifest["annotations"] = json!({ "instancetype.kubevirt.io/default-preference": "fedora" });
     let image = images.document(&manifest);
     images.tag("t", image);
-    registry.push(&images, "t", "a:t");
+    images.push(&registry, "t", "a:t");
     let found = pulled(&registry.name("a:t"), &insecure(&[registry.address()]));
     let labels: Vec<_> = found
         .labels
@@ -110,13 +110,8 @@ fn a_password_is_given_by_the_user_or_by_a_file() {
         return;
     }
     let expected = disk(500_000, 3);
-    let open = Registry::start();
-    open.push(
-        &Images::of_disk("t", &expected, Packing::Zstd),
-        "t",
-        "team/a:t",
-    );
-    let registry = Registry::over(open.stop(), &Access::Password, None);
+    let registry = Registry::with(&Access::Password, None);
+    Images::of_disk("t", &expected, Packing::Zstd).push(&registry, "t", "team/a:t");
     let name = registry.name("team/a:t");
     let plain = insecure(&[registry.address()]);
     gives(&name, &with_password(plain.clone(), "s3cret"), &expected);
@@ -156,7 +151,7 @@ fn certificates_are_checked_unless_the_host_is_named() {
     let authority = Authority::new();
     let registry = Registry::with(&Access::Everybody, Some(&authority));
     let expected = disk(300_000, 4);
-    registry.push(&Images::of_disk("t", &expected, Packing::Gzip), "t", "a:t");
+    Images::of_disk("t", &expected, Packing::Gzip).push(&registry, "t", "a:t");
     let name = registry.name("a:t");
     let file = tempfile::NamedTempFile::new().unwrap();
     authority.write(file.path());
@@ -177,17 +172,9 @@ fn mirrors_are_asked_first_and_need_not_have_it() {
     }
     let (original, mirror) = (Registry::start(), Registry::start());
     let (here, there) = (disk(200_000, 5), disk(200_000, 6));
-    original.push(&Images::of_disk("t", &here, Packing::Gzip), "t", "a:t");
-    original.push(
-        &Images::of_disk("t", &here, Packing::Gzip),
-        "t",
-        "only-here:t",
-    );
-    mirror.push(
-        &Images::of_disk("t", &there, Packing::Gzip),
-        "t",
-        "of/them/a:t",
-    );
+    Images::of_disk("t", &here, Packing::Gzip).push(&original, "t", "a:t");
+    Images::of_disk("t", &here, Packing::Gzip).push(&original, "t", "only-here:t");
+    Images::of_disk("t", &there, Packing::Gzip).push(&mirror, "t", "of/them/a:t");
     let mut options = insecure(&[original.address(), mirror.address(), "127.0.0.1:1"]);
     options.registry.mirrors = [
         "127.0.0.1:1".to_owned(),
@@ -261,7 +248,7 @@ fn tokens_are_fetched_with_the_password_and_shown_to_the_registry() {
     }
     let expected = disk(700_000, 7);
     let open = Registry::start();
-    open.push(&Images::of_disk("t", &expected, Packing::Gzip), "t", "a:t");
+    Images::of_disk("t", &expected, Packing::Gzip).push(&open, "t", "a:t");
     let directory = tempfile::tempdir().unwrap();
     let (giver, certificate) = giver_of_tokens(directory.path(), &["pull"]);
     let access = Access::Token(giver.url("/token"), certificate);

@@ -9,12 +9,12 @@ use longshore_importer::SourceOptions;
 use longshore_tests::data::disk;
 use longshore_tests::gate::{Gate, Reply, Upstream, transparent};
 use longshore_tests::program::{Running, free_address, have, run, silent};
+use longshore_tests::registry::{ANN, Access, Registry};
 use longshore_tests::stores::find;
 use serde_json::Value;
 
 use super::image::{Images, Packing};
-use super::server::{Access, Registry, have_all, shown};
-use super::{gives, insecure, pulled, refusal};
+use super::{gives, have_all, insecure, pulled, refusal, shown};
 use crate::Import;
 
 /// The server, with a key of its own; its certificate is `cert.pem`. `None` if it is not there.
@@ -31,9 +31,7 @@ fn token_server(directory: &Path) -> Option<(Running, Upstream)> {
         .args(["rsa", "-traditional", "-in", shown(&at("key.pem")), "-out"])
         .arg(at("old.pem"))
         .stderr(Stdio::null()));
-    // bcrypt of s3cret, with the least work there is.
-    let line = "ann:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
-    std::fs::write(at("htpasswd"), line).unwrap();
+    std::fs::write(at("htpasswd"), ANN).unwrap();
     // It takes no port of its own choice.
     let address = free_address();
     let mut server = Command::new(program);
@@ -70,8 +68,8 @@ fn an_identity_token_becomes_a_token_for_the_repository() {
     let open = Registry::start();
     let images = Images::of_disk("t", &expected, Packing::Gzip);
     // This server lets people have what is below their names.
-    open.push(&images, "t", "ann/a:t");
-    open.push(&images, "t", "bob/a:t");
+    images.push(&open, "t", "ann/a:t");
+    images.push(&open, "t", "bob/a:t");
     let access = Access::Token(gate.url("/token/"), directory.path().join("cert.pem"));
     let registry = Registry::over(open.stop(), &access, None);
     // `docker login`: for the password there is a token that lasts.

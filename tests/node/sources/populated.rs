@@ -5,10 +5,9 @@ use std::any::Any;
 use std::path::Path;
 
 use longshore_tests::data::{self, qcow2};
-use longshore_tests::gate::{Gate, Upstream, transparent};
+use longshore_tests::gate::{Gate, transparent};
 use longshore_tests::http::Page;
 use longshore_tests::nbd::Server;
-use longshore_tests::program::have;
 use longshore_tests::stores::{ACCESS_KEY, Gcs, SECRET_KEY, Versity};
 use serde_json::{Value, json};
 
@@ -17,7 +16,7 @@ use super::super::provisioned::claim_spec;
 use super::super::pulls::by_node;
 use super::super::rig::{Case, case, disk};
 use super::imageio::Disks;
-use super::registry::Registry;
+use super::registry::registry_with;
 use super::vddk::Farm;
 use super::{archives, imageio, keys};
 
@@ -92,14 +91,10 @@ fn gcs(case: &Case, mode: &'static str) -> Option<Way> {
 }
 
 fn pulled_by_pod(case: &Case, mode: &'static str) -> Option<Way> {
-    if !["docker-registry", "skopeo"].into_iter().all(have) {
-        return None;
-    }
-    let registry = Registry::start();
     let disk = disk(73);
-    registry.push(&qcow2(&disk), "disks/disk:1");
+    let registry = registry_with(&qcow2(&disk))?;
     let authority = longshore_tests::http::Authority::new();
-    let upstream = Some(Upstream::Tcp(registry.address()));
+    let upstream = Some(registry.upstream());
     let gate = Gate::listen_on(case.address(), upstream, Some(&authority), transparent);
     keys(case, "ann", "ann", "s3cret");
     super::authorities(case, "registry", &authority);

@@ -2,28 +2,30 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use longshore_tests::http::Authority;
-use longshore_tests::program::{have, run};
 use tempfile::TempDir;
 
-use super::image::Images;
+use crate::gate::Upstream;
+use crate::http::Authority;
+use crate::program::{Running, have, run};
+
+/// A line for a file of accounts: `ann` with the password `s3cret`, by bcrypt with the least work there is.
+pub const ANN: &str = "ann:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
 
 /// The tools are there.
-pub(super) fn have_all() -> bool {
-    ["docker-registry", "skopeo", "gzip", "zstd"]
-        .iter()
-        .all(|tool| have(tool))
+pub fn have_all() -> bool {
+    ["docker-registry", "skopeo"].into_iter().all(have)
 }
 
 /// Who may pull.
 #[derive(Debug, Clone, Default)]
-pub(super) enum Access {
+pub enum Access {
+    /// No questions asked.
     #[default]
     Everybody,
-    /// `ann` with the password `s3cret`.
+    /// [`ANN`].
     Password,
     /// Whoever has a token: the address of who gives them, and the file with its certificate.
     Token(String, PathBuf),
@@ -31,25 +33,25 @@ pub(super) enum Access {
 
 /// A running registry. It ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Registry {
-    child: Child,
+pub struct Registry {
+    _process: Running,
     directory: TempDir,
     address: String,
-    secure: bool,
 }
 
 impl Registry {
-    pub(super) fn start() -> Self {
+    /// One for everybody, over plain HTTP.
+    pub fn start() -> Self {
         Self::with(&Access::Everybody, None)
     }
 
-    pub(super) fn with(access: &Access, tls: Option<&Authority>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Self::over(directory, access, tls)
+    /// One for some, or over TLS.
+    pub fn with(access: &Access, tls: Option<&Authority>) -> Self {
+        Self::over(tempfile::tempdir().unwrap(), access, tls)
     }
 
     /// The same over what another one left.
-    pub(super) fn over(directory: TempDir, access: &Access, tls: Option<&Authority>) -> Self {
+    pub fn over(directory: TempDir, access: &Access, tls: Option<&Authority>) -> Self {
         let at = |name: &str| directory.path().join(name);
         let mut config = format!(
             "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
@@ -71,9 +73,7 @@ impl Registry {
         match access {
             Access::Everybody => {}
             Access::Password => {
-                // bcrypt of s3cret, with the least work there is.
-                let line = "ann:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
-                std::fs::write(at("htpasswd"), line).unwrap();
+                std::fs::write(at("htpasswd"), ANN).unwrap();
                 write!(
                     config,
                     "auth:\n  htpasswd:\n    realm: r\n    path: {}\n",
@@ -111,64 +111,43 @@ impl Registry {
         // It ends if nobody takes what it says.
         std::thread::spawn(move || lines.for_each(drop));
         Self {
-            child,
+            _process: Running(child),
             directory,
             address,
-            secure: tls.is_some(),
         }
     }
 
     /// Ends it, and keeps what it has.
-    pub(super) fn stop(mut self) -> TempDir {
-        self.end();
-        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
+    pub fn stop(self) -> TempDir {
+        self.directory
     }
 
     /// Host and port.
-    pub(super) fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         &self.address
     }
 
-    pub(super) fn name(&self, image: &str) -> String {
+    /// Where it listens.
+    pub fn upstream(&self) -> Upstream {
+        Upstream::Tcp(self.address.parse().unwrap())
+    }
+
+    /// How an image there is called.
+    pub fn name(&self, image: &str) -> String {
         format!("docker://{}/{image}", self.address)
     }
 
-    /// Copies an image of a layout to `image`, with skopeo.
-    pub(super) fn push(&self, images: &Images, tag: &str, image: &str) {
-        let layout = tempfile::tempdir().unwrap();
-        images.write(layout.path());
-        self.copy(&format!("oci:{}:{tag}", layout.path().display()), image);
-    }
-
-    fn copy(&self, from: &str, image: &str) {
+    /// Copies an image to `image`, with skopeo and these options of it.
+    pub fn copy(&self, options: &[&str], from: &str, image: &str) {
         let mut command = skopeo();
-        command.args(["--all", "--preserve-digests", "--dest-tls-verify=false"]);
-        if self.secure {
-            command.args(["--dest-creds", "ann:s3cret"]);
-        }
-        run(command.arg(from).arg(self.name(image)));
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.end();
+        command.args(["--dest-tls-verify=false", "--dest-creds=ann:s3cret"]);
+        run(command.args(options).args([from, &self.name(image)]));
     }
 }
 
 /// `skopeo copy`.
-pub(super) fn skopeo() -> Command {
+pub fn skopeo() -> Command {
     let mut command = Command::new("skopeo");
     command.args(["--insecure-policy", "copy", "--quiet"]);
     command
-}
-
-/// A file in a temporary directory, for a command.
-pub(super) fn shown(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
