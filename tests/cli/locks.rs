@@ -1,32 +1,11 @@
 //! Images that a running QEMU holds.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::io::Write as _;
+use std::process::Stdio;
 
-use longshore_tests::program::{Running, have, silent};
+use longshore_tests::program::{have, held, silent};
 
 use crate::rig::{MIB, Rig, error_of, eventually};
-
-/// A `qemu-io` that has an image open for writing until it is dropped.
-fn holder(rig: &Rig, image: &str) -> Running {
-    let mut child = Command::new("qemu-io")
-        .args(["-f", "raw", image])
-        .current_dir(rig.dir())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // When it answers it has opened the image.
-    let stdin = child.stdin.as_mut().unwrap();
-    stdin.write_all(b"length\n").unwrap();
-    stdin.flush().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    assert!(line.contains("MiB"), "{line}");
-    Running(child)
-}
 
 #[test]
 fn an_image_that_qemu_writes_is_not_read_unless_forced() {
@@ -35,7 +14,7 @@ fn an_image_that_qemu_writes_is_not_read_unless_forced() {
         return;
     }
     let bytes = rig.image("in.raw", MIB);
-    let holder = holder(&rig, "in.raw");
+    let holder = held(&rig.path("in.raw"));
     for args in [&["convert", "in.raw", "out.raw"][..], &["info", "in.raw"]] {
         let output = rig.ends(args, 1);
         assert!(
@@ -60,7 +39,7 @@ fn a_target_that_qemu_uses_is_not_replaced() {
     rig.image("in.raw", MIB);
     let bytes = vec![9; MIB];
     rig.write("out.raw", &bytes);
-    let _holder = holder(&rig, "out.raw");
+    let _holder = held(&rig.path("out.raw"));
     rig.ends(&["convert", "in.raw", "out.raw"], 1);
     assert!(rig.read("out.raw") == bytes);
     assert_eq!(rig.names(), ["in.raw", "out.raw"]);

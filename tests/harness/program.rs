@@ -1,8 +1,8 @@
 //! The `longshore` program as tests run it, and the tools they compare it with.
 
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -141,6 +141,23 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A `qemu-io` that has a raw image open for writing.
+pub fn held(image: &Path) -> Running {
+    let mut command = Command::new("qemu-io");
+    command.args(["-f", "raw"]).arg(image);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = Running(command.spawn().unwrap());
+    // When it answers it has opened the image.
+    let stdin = holder.0.stdin.as_mut().unwrap();
+    stdin.write_all(b"length\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.0.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.contains("MiB"), "{line}");
+    holder
 }
 
 /// An address of this host at which nobody listens, for a server that takes none that is bound already.

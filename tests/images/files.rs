@@ -3,33 +3,36 @@
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Output, Stdio};
 
-use longshore_tests::program::{have, longshore, run, said};
+use longshore_tests::program::{have, held, longshore, run, said};
 use serde_json::{Value, json};
 
 use crate::oracle::{Bench, Content};
 
-fn in_bench(bench: &Bench, args: &[&str]) -> Output {
+/// What makes a disk of `image.vmdk`, for which extents have to be let in.
+const CONVERT: &str = "convert --backing same-dir image.vmdk out.raw";
+
+fn in_bench(bench: &Bench, words: &str) -> Output {
     longshore()
-        .args(args)
+        .args(words.split(' '))
         .current_dir(bench.path("."))
         .output()
         .unwrap()
 }
 
 #[track_caller]
-fn ends(bench: &Bench, args: &[&str], code: i32) -> Output {
-    let output = in_bench(bench, args);
+fn ends(bench: &Bench, words: &str, code: i32) -> Output {
+    let output = in_bench(bench, words);
     assert_eq!(
         output.status.code(),
         Some(code),
-        "{args:?}: {}",
+        "{words}: {}",
         said(&output)
     );
     output
 }
 
-fn info(bench: &Bench, args: &[&str]) -> Value {
-    let output = ends(bench, &[&["info", "--json"], args].concat(), 0);
+fn info(bench: &Bench, words: &str) -> Value {
+    let output = ends(bench, &format!("info --json {words}"), 0);
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -48,22 +51,11 @@ fn every_subformat_of_several_files_equals_qemu_img() {
             "twoGbMaxExtentSparse,zeroed_grain=on",
             "twoGbMaxExtentSparse,compat6=on",
         ] {
-            let options = format!("subformat={subformat}");
-            let args = [
-                "convert",
-                "-f",
-                "raw",
-                "-O",
-                "vmdk",
-                "-o",
-                &options,
-                "disk.raw",
-                "image.vmdk",
-            ];
-            bench.qemu_img(&args);
+            bench.qemu_img(&format!(
+                "convert -f raw -O vmdk -o subformat={subformat} disk.raw image.vmdk"
+            ));
             let expected = std::fs::read(bench.expected("image.vmdk")).unwrap();
-            let args = ["convert", "--backing", "same-dir", "image.vmdk", "out.raw"];
-            ends(&bench, &args, 0);
+            ends(&bench, CONVERT, 0);
             crate::oracle::compare(&bench.path("out.raw"), &expected, subformat);
         }
     }
@@ -76,17 +68,9 @@ fn extents_of_two_gibibytes_are_one_disk() {
     }
     let bench = Bench::new();
     for subformat in ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"] {
-        let options = format!("subformat={subformat}");
-        bench.qemu_img(&[
-            "create",
-            "-q",
-            "-f",
-            "vmdk",
-            "-o",
-            &options,
-            "image.vmdk",
-            "5G",
-        ]);
+        bench.qemu_img(&format!(
+            "create -q -f vmdk -o subformat={subformat} image.vmdk 5G"
+        ));
         let writes: Vec<_> = [
             (1, "0 1M"),
             (2, "2047M 2M"),
@@ -97,27 +81,14 @@ fn extents_of_two_gibibytes_are_one_disk() {
         .map(|(byte, place)| format!("write -q -P {byte} {place}"))
         .collect();
         bench.qemu_io("image.vmdk", &writes);
-        let info = info(&bench, &["image.vmdk"]);
+        let info = info(&bench, "image.vmdk");
         assert_eq!(info["virtualSize"], 5_u64 << 30);
         assert_eq!(info["references"].as_array().unwrap().len(), 3);
-        ends(
-            &bench,
-            &["convert", "--backing", "same-dir", "image.vmdk", "out.raw"],
-            0,
-        );
-        bench.qemu_img(&[
-            "compare",
-            "-q",
-            "-f",
-            "raw",
-            "-F",
-            "vmdk",
-            "out.raw",
-            "image.vmdk",
-        ]);
+        ends(&bench, CONVERT, 0);
+        bench.qemu_img("compare -q -f raw -F vmdk out.raw image.vmdk");
         // A map of it has no offsets, for there are three files.
-        let args = ["map", "--json", "--backing", "same-dir", "image.vmdk"];
-        let map: Value = serde_json::from_slice(&ends(&bench, &args, 0).stdout).unwrap();
+        let map = ends(&bench, "map --json --backing same-dir image.vmdk", 0);
+        let map: Value = serde_json::from_slice(&map.stdout).unwrap();
         let map = map.as_array().unwrap();
         assert!(map.iter().any(|extent| extent["data"] == true));
         assert!(map.iter().all(|extent| extent["offset"] == Value::Null));
@@ -137,28 +108,19 @@ fn extents_are_listed_and_opened_only_when_let_in() {
     }
     let bench = Bench::new();
     bench.file("disk.raw", &Content::Compressible.bytes(1 << 20));
-    let args = [
-        "convert",
-        "-O",
-        "vmdk",
-        "-o",
-        "subformat=monolithicFlat",
-        "disk.raw",
-        "image.vmdk",
-    ];
-    bench.qemu_img(&args);
-    let closed = info(&bench, &["image.vmdk"]);
+    bench.qemu_img("convert -O vmdk -o subformat=monolithicFlat disk.raw image.vmdk");
+    let closed = info(&bench, "image.vmdk");
     assert_eq!(closed["variant"], "monolithicFlat");
     assert_eq!(closed["virtualSize"], 1 << 20);
     assert_eq!(closed["allocatedBytes"], Value::Null);
     assert!(closed["allocatedBytesReason"].is_string());
     let reference = |opened| json!([{"kind": "extent-file", "name": "image-flat.vmdk", "format": null, "opened": opened}]);
     assert_eq!(closed["references"], reference(false));
-    let open = info(&bench, &["--backing", "same-dir", "image.vmdk"]);
+    let open = info(&bench, "--backing same-dir image.vmdk");
     assert_eq!(open["references"], reference(true));
     assert_eq!(open["allocatedBytes"], 1 << 20);
 
-    let refused = ends(&bench, &["convert", "image.vmdk", "out.raw"], 3);
+    let refused = ends(&bench, "convert image.vmdk out.raw", 3);
     let text = said(&refused);
     assert!(
         text.contains("image-flat.vmdk") && text.contains("--backing same-dir"),
@@ -187,8 +149,7 @@ fn extents_are_listed_and_opened_only_when_let_in() {
 
     // What is missing is not refused, it is missing.
     std::fs::rename(bench.path("image-flat.vmdk"), bench.path("moved.vmdk")).unwrap();
-    let args = ["convert", "--backing", "same-dir", "image.vmdk", "out.raw"];
-    let missing = said(&ends(&bench, &args, 1));
+    let missing = said(&ends(&bench, CONVERT, 1));
     assert!(
         missing.contains("image-flat.vmdk") && missing.contains("not found"),
         "{missing}"
@@ -204,24 +165,11 @@ fn names_are_relative_to_the_file_that_has_them_and_stay_in_the_directory() {
     let bench = Bench::new();
     std::fs::create_dir_all(bench.path("vm/base")).unwrap();
     bench.file("disk.raw", &Content::Unaligned.bytes(1 << 20));
-    let flat = ["-O", "vmdk", "-o", "subformat=monolithicFlat"];
-    bench.qemu_img(&[&["convert"], &flat[..], &["disk.raw", "vm/base/base.vmdk"]].concat());
-    let args = [
-        "create",
-        "-q",
-        "-f",
-        "vmdk",
-        "-b",
-        "base/base.vmdk",
-        "-F",
-        "vmdk",
-        "vm/top.vmdk",
-    ];
-    bench.qemu_img(&args);
+    bench.qemu_img("convert -O vmdk -o subformat=monolithicFlat disk.raw vm/base/base.vmdk");
+    bench.qemu_img("create -q -f vmdk -b base/base.vmdk -F vmdk vm/top.vmdk");
     bench.qemu_io("vm/top.vmdk", &["write -q -P 3 64k 64k".to_owned()]);
     let expected = std::fs::read(bench.expected("vm/top.vmdk")).unwrap();
-    let args = ["convert", "--backing", "same-dir", "vm/top.vmdk", "out.raw"];
-    ends(&bench, &args, 0);
+    ends(&bench, "convert --backing same-dir vm/top.vmdk out.raw", 0);
     crate::oracle::compare(&bench.path("out.raw"), &expected, "a parent elsewhere");
     // The same files from below: the parent lies outside then.
     let text = std::fs::read_to_string(bench.path("vm/base/base.vmdk")).unwrap();
@@ -229,14 +177,11 @@ fn names_are_relative_to_the_file_that_has_them_and_stay_in_the_directory() {
         "vm/base/bad.vmdk",
         text.replace("base-flat.vmdk", "../../disk.raw").as_bytes(),
     );
-    let args = [
-        "convert",
-        "--backing",
-        "same-dir",
-        "vm/base/bad.vmdk",
-        "out2.raw",
-    ];
-    ends(&bench, &args, 3);
+    ends(
+        &bench,
+        "convert --backing same-dir vm/base/bad.vmdk out2.raw",
+        3,
+    );
 }
 
 #[test]
@@ -246,56 +191,23 @@ fn an_extent_that_is_in_use_is_neither_read_nor_replaced() {
     }
     let bench = Bench::new();
     bench.file("disk.raw", &Content::Compressible.bytes(1 << 20));
-    let args = [
-        "convert",
-        "-O",
-        "vmdk",
-        "-o",
-        "subformat=monolithicFlat",
-        "disk.raw",
-        "image.vmdk",
-    ];
-    bench.qemu_img(&args);
+    bench.qemu_img("convert -O vmdk -o subformat=monolithicFlat disk.raw image.vmdk");
     // Our own copy uses it while it would be replaced.
-    let args = [
-        "convert",
-        "--backing",
-        "same-dir",
-        "image.vmdk",
-        "image-flat.vmdk",
-    ];
-    let output = in_bench(&bench, &args);
+    let replacing = "convert --backing same-dir image.vmdk image-flat.vmdk";
+    let output = in_bench(&bench, replacing);
     assert!(
         !output.status.success(),
         "an extent was replaced by the disk"
     );
-    // A writer holds it: the shell keeps it open until its input ends.
-    let mut holder = Command::new("qemu-io");
-    holder
-        .args(["-f", "raw", "image-flat.vmdk"])
-        .current_dir(bench.path("."));
-    let mut holder = holder
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = holder.stdin.take().unwrap();
-    std::io::Write::write_all(&mut stdin, b"length\n").unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(
-        &mut std::io::BufReader::new(holder.stdout.as_mut().unwrap()),
-        &mut line,
-    )
-    .unwrap();
-    let args = ["convert", "--backing", "same-dir", "image.vmdk", "out.raw"];
-    let text = said(&ends(&bench, &args, 1));
+    // A writer holds it.
+    let holder = held(&bench.path("image-flat.vmdk"));
+    let text = said(&ends(&bench, CONVERT, 1));
     assert!(
         text.contains("image-flat.vmdk") && text.contains("--force-share"),
         "{text}"
     );
-    drop(stdin);
-    assert!(holder.wait().unwrap().success());
-    ends(&bench, &args, 0);
+    drop(holder);
+    ends(&bench, CONVERT, 0);
     run(Command::new("cmp")
         .current_dir(bench.path("."))
         .args(["disk.raw", "out.raw"]));

@@ -74,15 +74,15 @@ impl Qcow2 {
             options += ",extended_l2=on";
         }
         options += history.preallocation();
-        let mut args = vec!["convert", "-f", "raw", "-O", "qcow2", "-o", &options];
         if self.codec.is_some() {
-            args.push("-c");
+            options += " -c";
         }
         if history == History::OutOfOrder {
-            args.extend(["-m", "16", "-W"]);
+            options += " -m 16 -W";
         }
-        args.extend(["disk.raw", "image.qcow2"]);
-        bench.qemu_img(&args);
+        bench.qemu_img(&format!(
+            "convert -f raw -O qcow2 -o {options} disk.raw image.qcow2"
+        ));
         match history {
             History::Resized => {
                 // A few L2 tables further: a larger L1 table is needed, which goes to the end of the file.
@@ -94,13 +94,13 @@ impl Qcow2 {
                     "256k" => "64G",
                     _ => "4T",
                 };
-                bench.qemu_img(&["resize", "-q", "image.qcow2", grown]);
+                bench.qemu_img(&format!("resize -q image.qcow2 {grown}"));
                 // Comparing gigabytes of zeros takes too long: back to something smaller, tables stay.
-                let back = format!("{}", disk_len.next_multiple_of(1 << 20) + (1 << 20));
-                bench.qemu_img(&["resize", "-q", "--shrink", "image.qcow2", &back]);
+                let back = disk_len.next_multiple_of(1 << 20) + (1 << 20);
+                bench.qemu_img(&format!("resize -q --shrink image.qcow2 {back}"));
             }
             History::Rewritten => {
-                bench.qemu_img(&["snapshot", "-c", "before", "image.qcow2"]);
+                bench.qemu_img("snapshot -c before image.qcow2");
                 let half = disk_len / 2 / 512 * 512;
                 bench.qemu_io(
                     "image.qcow2",
@@ -194,18 +194,9 @@ fn vmdk(subformat: &str, rewritten: bool) {
         bench.file("disk.raw", &disk);
         for zeroed in ["off", "on"] {
             let options = format!("subformat={subformat},zeroed_grain={zeroed}");
-            let args = [
-                "convert",
-                "-f",
-                "raw",
-                "-O",
-                "vmdk",
-                "-o",
-                &options,
-                "disk.raw",
-                "image.vmdk",
-            ];
-            bench.qemu_img(&args);
+            bench.qemu_img(&format!(
+                "convert -f raw -O vmdk -o {options} disk.raw image.vmdk"
+            ));
             if rewritten {
                 let commands: Vec<_> = [33usize, 3, 70, 12, 50]
                     .iter()
@@ -246,10 +237,9 @@ fn blocks(driver: &str, options: &str) {
     for content in [Content::Sparse, Content::Incompressible, Content::Unaligned] {
         let disk = content.bytes(5 << 20);
         bench.file("disk.raw", &disk);
-        let args = [
-            "convert", "-f", "raw", "-O", driver, "-o", options, "disk.raw", "image",
-        ];
-        bench.qemu_img(&args);
+        bench.qemu_img(&format!(
+            "convert -f raw -O {driver} -o {options} disk.raw image"
+        ));
         // qemu takes a fixed VHD for raw unless it is told.
         let expected = bench.expected_as(driver, "image");
         bench.check(
@@ -266,7 +256,7 @@ fn blocks_out_of_order(driver: &str) {
         return;
     }
     let bench = Bench::new();
-    bench.qemu_img(&["create", "-q", "-f", driver, "image", "13M"]);
+    bench.qemu_img(&format!("create -q -f {driver} image 13M"));
     let commands: Vec<_> = [11, 3, 12, 7, 3]
         .iter()
         .map(|n| format!("write -q -P {n} {n}M 700k"))
@@ -305,10 +295,9 @@ fn plain(format: &str, options: &[&str]) {
     for content in Content::ALL {
         bench.file("disk.raw", &content.bytes(3 << 20));
         for options in options {
-            let mut args = vec!["convert", "-f", "raw", "-O", format];
-            args.extend(options.split_whitespace());
-            args.extend(["disk.raw", "image"]);
-            bench.qemu_img(&args);
+            bench.qemu_img(&format!(
+                "convert -f raw -O {format} {options} disk.raw image"
+            ));
             let expected = bench.expected("image");
             bench.check(
                 "image",

@@ -70,9 +70,9 @@ fn large_clusters_on_many_threads_stay_within_the_budget() {
     bench.file("disk.raw", &Content::Unaligned.bytes(96 << 20));
     for codec in ["zlib", "zstd"] {
         let options = format!("cluster_size=2M,compression_type={codec}");
-        bench.qemu_img(&[
-            "convert", "-c", "-O", "qcow2", "-o", &options, "disk.raw", "i.qcow2",
-        ]);
+        bench.qemu_img(&format!(
+            "convert -c -O qcow2 -o {options} disk.raw i.qcow2"
+        ));
         stays_small(&bench, "i.qcow2", codec);
     }
 }
@@ -84,15 +84,7 @@ fn small_clusters_and_their_many_tables_stay_within_the_budget() {
     }
     let bench = Bench::new();
     bench.file("disk.raw", &Content::Incompressible.bytes(96 << 20));
-    bench.qemu_img(&[
-        "convert",
-        "-O",
-        "qcow2",
-        "-o",
-        "cluster_size=512",
-        "disk.raw",
-        "i.qcow2",
-    ]);
+    bench.qemu_img("convert -O qcow2 -o cluster_size=512 disk.raw i.qcow2");
     stays_small(&bench, "i.qcow2", "clusters of 512 bytes");
 }
 
@@ -102,14 +94,12 @@ fn huge_empty_disks_take_neither_memory_nor_space() {
         return;
     }
     let bench = Bench::new();
-    bench.qemu_img(&["create", "-q", "-f", "qcow2", "i.qcow2", "8T"]);
+    bench.qemu_img("create -q -f qcow2 i.qcow2 8T");
     stays_small(&bench, "i.qcow2", "an empty qcow2 of 8 TiB");
-    let options = "subformat=monolithicSparse";
-    bench.qemu_img(&["create", "-q", "-f", "vmdk", "-o", options, "i.vmdk", "1T"]);
+    bench.qemu_img("create -q -f vmdk -o subformat=monolithicSparse i.vmdk 1T");
     stays_small(&bench, "i.vmdk", "an empty VMDK of 1 TiB");
     // A table of 32 MiB, in front of what explains it.
-    let options = "block_size=1M";
-    bench.qemu_img(&["create", "-q", "-f", "vhdx", "-o", options, "i.vhdx", "4T"]);
+    bench.qemu_img("create -q -f vhdx -o block_size=1M i.vhdx 4T");
     stays_small(
         &bench,
         "i.vhdx",

@@ -37,35 +37,13 @@ fn every_format_in_every_wrapper_from_files_and_pipes() {
     let bench = Bench::new();
     let disk = Content::Unaligned.bytes(4 << 20);
     let expected = bench.file("disk.raw", &disk);
-    bench.qemu_img(&["convert", "-O", "qcow2", "-c", "disk.raw", "zlib.qcow2"]);
-    bench.qemu_img(&["convert", "-O", "qcow2", "disk.raw", "moved.qcow2"]);
+    bench.qemu_img("convert -O qcow2 -c disk.raw zlib.qcow2");
+    bench.qemu_img("convert -O qcow2 disk.raw moved.qcow2");
     // The L1 table is behind the data now: a compressed file is read twice, a pipe spills.
-    bench.qemu_img(&["resize", "-q", "moved.qcow2", "4G"]);
-    bench.qemu_img(&[
-        "resize",
-        "-q",
-        "--shrink",
-        "moved.qcow2",
-        &disk.len().to_string(),
-    ]);
-    bench.qemu_img(&[
-        "convert",
-        "-O",
-        "vmdk",
-        "-o",
-        "subformat=streamOptimized",
-        "disk.raw",
-        "so.vmdk",
-    ]);
-    bench.qemu_img(&[
-        "convert",
-        "-O",
-        "vhdx",
-        "-o",
-        "block_size=1M",
-        "disk.raw",
-        "d.vhdx",
-    ]);
+    bench.qemu_img("resize -q moved.qcow2 4G");
+    bench.qemu_img(&format!("resize -q --shrink moved.qcow2 {}", disk.len()));
+    bench.qemu_img("convert -O vmdk -o subformat=streamOptimized disk.raw so.vmdk");
+    bench.qemu_img("convert -O vhdx -o block_size=1M disk.raw d.vhdx");
     for (n, (suffix, tool)) in TOOLS.into_iter().enumerate() {
         for image in ["disk.raw", "zlib.qcow2", "moved.qcow2", "so.vmdk", "d.vhdx"] {
             if image == "d.vhdx" && n % 2 == 1 {
@@ -95,8 +73,9 @@ fn vhd_and_vdi_in_every_wrapper_from_files_and_pipes() {
         ("dynamic.vhd", "vpc", "subformat=dynamic,force_size=on"),
         ("disk.vdi", "vdi", "static=off"),
     ] {
-        let args = ["convert", "-O", driver, "-o", options, "disk.raw", image];
-        bench.qemu_img(&args);
+        bench.qemu_img(&format!(
+            "convert -O {driver} -o {options} disk.raw {image}"
+        ));
         let expected = bench.expected_as(driver, image);
         for (suffix, tool) in TOOLS.into_iter().step_by(2) {
             let packed = format!("{image}.{suffix}");
@@ -114,7 +93,7 @@ fn four_layers_are_taken_off_and_a_fifth_is_refused() {
     let bench = Bench::new();
     let disk = Content::Sparse.bytes(1 << 20);
     bench.file("disk.raw", &disk);
-    bench.qemu_img(&["convert", "-O", "qcow2", "disk.raw", "d.qcow2"]);
+    bench.qemu_img("convert -O qcow2 disk.raw d.qcow2");
     pack(&bench, &["gzip", "-c"], "d.qcow2", "1.gz");
     pack(&bench, &["xz", "-1", "-c"], "1.gz", "2.xz");
     pack(&bench, &["zstd", "-q", "-c"], "2.xz", "3.zst");
@@ -139,7 +118,7 @@ fn nothing_but_the_result_is_written_beside_it() {
     }
     let bench = Bench::new();
     bench.file("disk.raw", &Content::Compressible.bytes(6 << 20));
-    bench.qemu_img(&["convert", "-O", "qcow2", "disk.raw", "d.qcow2"]);
+    bench.qemu_img("convert -O qcow2 disk.raw d.qcow2");
     pack(&bench, &["gzip", "-c"], "d.qcow2", "d.qcow2.gz");
     std::fs::create_dir(bench.path("empty")).unwrap();
     // strace names every file that is created: the partial file and nothing else.

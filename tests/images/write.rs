@@ -136,10 +136,7 @@ fn every_kind_of_source_gives_the_same_disk() {
         ("stream.vmdk", "-O vmdk -o subformat=streamOptimized"),
         ("sparse.vmdk", "-O vmdk"),
     ] {
-        let mut words = vec!["convert", "-f", "raw"];
-        words.extend(options.split_whitespace());
-        words.extend(["disk.raw", name]);
-        bench.qemu_img(&words);
+        bench.qemu_img(&format!("convert -f raw {options} disk.raw {name}"));
         let image = std::fs::read(bench.path(name)).unwrap();
         for encoding in ["-c --cluster-size 2Mi", "--cluster-size 512"] {
             for (source, input) in [(name, None), ("-", Some(&image[..]))] {
@@ -210,8 +207,7 @@ fn compressed_images_are_no_larger_than_those_of_qemu_img() {
         ("zstd", "2097152"),
     ] {
         let options = format!("compression_type={codec},cluster_size={cluster}");
-        let words = ["convert", "-f", "raw", "-c", "-O", "qcow2", "-o"];
-        let words = [&words[..], &[&options, "disk.raw", "theirs.qcow2"]].concat();
+        let words = format!("convert -f raw -c -O qcow2 -o {options} disk.raw theirs.qcow2");
         bench.qemu_img(&words);
         let case = format!("{codec} {cluster}");
         let words = format!(
@@ -232,16 +228,7 @@ fn clusters_whose_parts_come_scattered_are_whole_in_the_end() {
         return;
     }
     let bench = Bench::new();
-    bench.qemu_img(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-o",
-        "cluster_size=4k",
-        "in.qcow2",
-        "40M",
-    ]);
+    bench.qemu_img("create -q -f qcow2 -o cluster_size=4k in.qcow2 40M");
     // First the even blocks from front to back, then the odd ones from back to front: no cluster of
     // the target is complete before the others have been begun.
     let blocks = (40 << 20) / 65536;
@@ -298,7 +285,7 @@ fn an_empty_disk_of_8_tib_takes_a_moment_and_a_few_kib() {
         return;
     }
     let bench = Bench::new();
-    bench.qemu_img(&["create", "-q", "-f", "qcow2", "in.qcow2", "8T"]);
+    bench.qemu_img("create -q -f qcow2 in.qcow2 8T");
     // Brought up to date before the clock starts.
     longshore();
     let started = std::time::Instant::now();
@@ -309,6 +296,6 @@ fn an_empty_disk_of_8_tib_takes_a_moment_and_a_few_kib() {
     let took = started.elapsed();
     assert!(took.as_secs() < 10, "{took:?}");
     assert!(std::fs::metadata(bench.path("out.qcow2")).unwrap().len() < 1 << 20);
-    bench.qemu_img(&["check", "-q", "out.qcow2"]);
-    bench.qemu_img(&["compare", "-q", "in.qcow2", "out.qcow2"]);
+    bench.qemu_img("check -q out.qcow2");
+    bench.qemu_img("compare -q in.qcow2 out.qcow2");
 }
