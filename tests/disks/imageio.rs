@@ -1,17 +1,17 @@
 //! Disks of oVirt: from a real ovirt-imageio server over qemu-nbd, with a fake of the engine.
 
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use longshore_importer::{
     BasicAuth, Checkpoint, ImageioDisk, ImageioError, SourceOptions, imageio_source,
 };
-use longshore_tests::imageio::{Behaviour, FakeEngine, Imageio, PASSWORD, USER};
+use longshore_tests::imageio::{Behaviour, FakeEngine, Imageio, PASSWORD, USER, layers, shallow};
 use longshore_tests::nbd::Server;
-use longshore_tests::program::{have, importer, longshore, run, said};
+use longshore_tests::program::{have, importer, longshore, run, said, shell};
 use longshore_transfer::{
-    Algorithm, Cancel, Checksum, Error, Hasher, Options, Progress, TargetSpec, transfer,
+    Algorithm, Cancel, Checksum, Error, Hasher, Options, Progress, Report, Source, TargetSpec,
+    transfer,
 };
 
 use super::{MIB, Place, chain, import_to, options, same};
@@ -34,6 +34,24 @@ impl Rig {
         })
     }
 
+    /// The top layer of a disk, `now.raw`, and what was imported of it before that was there.
+    fn layered(seed: u64) -> Option<Self> {
+        if !have("qemu-img") {
+            return None;
+        }
+        let place = Place::new();
+        place.disk("base.raw", seed);
+        std::fs::copy(place.path("base.raw"), place.path("out.raw")).unwrap();
+        let changes = "-c 'write -P 7 1M 300k' -c 'write -z 20M 2M' \
+            -c 'write -P 9 50M 1M' -c 'write -z 60M 64k'";
+        layers(&place.path(""), changes);
+        let behaviour = Behaviour {
+            parent: Some("image-1"),
+            ..Behaviour::default()
+        };
+        Self::over(place, behaviour, |place| shallow(&place.path("")))
+    }
+
     pub(super) fn over(
         place: Place,
         behaviour: Behaviour,
@@ -44,8 +62,7 @@ impl Rig {
         }
         let imageio = Imageio::start()?;
         let nbd = nbd(&place);
-        let url = format!("nbd:unix:{}", nbd.socket().display());
-        let engine = FakeEngine::start(imageio, &url, SIZE, behaviour);
+        let engine = FakeEngine::start(imageio, &nbd, SIZE, behaviour);
         Some(Self {
             place,
             engine,
@@ -61,6 +78,15 @@ impl Rig {
         let mut disk = ImageioDisk::new(self.engine.api().parse().unwrap(), auth, "disk-1");
         disk.patience = Duration::from_secs(30);
         disk
+    }
+
+    /// Imports from a source to `out.raw`, which must become as the file `expected`.
+    #[track_caller]
+    pub(super) fn imports(&self, source: &mut dyn Source, expected: &str) -> Report {
+        let out = self.place.path("out.raw");
+        let report = import_to(source, &out).unwrap();
+        same(&out, &self.place.path(expected));
+        report
     }
 
     /// Waits for the engine to have been called like this so often.
@@ -115,9 +141,7 @@ fn a_disk_is_read_without_its_zeros_and_the_transfer_finalized() {
         return;
     };
     let mut source = imageio_source(&rig.disk(), &options()).unwrap();
-    let out = rig.place.path("out.raw");
-    let report = import_to(source.as_mut(), &out).unwrap();
-    same(&out, &rig.place.path("in.raw"));
+    let report = rig.imports(source.as_mut(), "in.raw");
     assert!(report.bytes_read < 8 * MIB, "{report:?}");
     assert_eq!(
         rig.engine.count("/finalize"),
@@ -171,9 +195,7 @@ fn passwords_go_with_each_request_where_there_is_no_sign_on_and_the_proxy_is_sec
         return;
     };
     let mut source = imageio_source(&rig.disk(), &options()).unwrap();
-    let out = rig.place.path("out.raw");
-    import_to(source.as_mut(), &out).unwrap();
-    same(&out, &rig.place.path("in.raw"));
+    rig.imports(source.as_mut(), "in.raw");
     drop(source);
     rig.ended("finalize");
 }
@@ -258,53 +280,6 @@ pub(super) fn pause() {
     std::thread::park_timeout(Duration::from_millis(5));
 }
 
-/// `qemu-img` with these arguments, in a place.
-fn qemu_img(place: &Place, args: &[&str]) {
-    run(Command::new("qemu-img")
-        .current_dir(place.path(""))
-        .args(args));
-}
-
-fn write(place: &Place, image: &str, commands: &[&str]) {
-    let mut io = Command::new("qemu-io");
-    io.current_dir(place.path("")).args(["-f", "qcow2"]);
-    for command in commands {
-        io.args(["-c", command]);
-    }
-    run(io.arg(image));
-}
-
-/// A disk, what was imported of it, and a layer with changes on top.
-fn layers(place: &Place, seed: u64) {
-    place.disk("base.raw", seed);
-    std::fs::copy(place.path("base.raw"), place.path("out.raw")).unwrap();
-    qemu_img(
-        place,
-        &[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-b",
-            "base.raw",
-            "-F",
-            "raw",
-            "top.qcow2",
-        ],
-    );
-    write(
-        place,
-        "top.qcow2",
-        &[
-            "write -P 7 1M 300k",
-            "write -z 20M 2M",
-            "write -P 9 50M 1M",
-            "write -z 60M 64k",
-        ],
-    );
-    qemu_img(place, &["convert", "-O", "raw", "top.qcow2", "now.raw"]);
-}
-
 fn snapshot(previous: Option<&str>) -> Checkpoint {
     Checkpoint::Snapshot {
         current: "image-2".to_owned(),
@@ -312,36 +287,13 @@ fn snapshot(previous: Option<&str>) -> Checkpoint {
     }
 }
 
-/// Only the top layer, as the host serves a shallow transfer.
-fn shallow(place: &Place) -> Server {
-    let image = place.path("top.qcow2");
-    let top = format!(
-        r#"json:{{"driver": "qcow2", "backing": null, "file": {{"driver": "file", "filename": "{}"}}}}"#,
-        image.display()
-    );
-    Server::qemu_with(&["--allocation-depth"], Path::new(&top))
-}
-
 #[test]
 fn a_snapshot_is_applied_over_the_one_before() {
-    let place = Place::new();
-    if !have("qemu-img") {
-        return;
-    }
-    layers(&place, 48);
-    let behaviour = Behaviour {
-        parent: Some("image-1"),
-        ..Behaviour::default()
-    };
-    let Some(rig) = Rig::over(place, behaviour, shallow) else {
-        return;
-    };
+    let Some(rig) = Rig::layered(48) else { return };
     let disk = rig.at(snapshot(Some("image-1")));
     let mut source = imageio_source(&disk, &options()).unwrap();
     assert!(source.changes_only());
-    let out = rig.place.path("out.raw");
-    let report = import_to(source.as_mut(), &out).unwrap();
-    same(&out, &rig.place.path("now.raw"));
+    let report = rig.imports(source.as_mut(), "now.raw");
     assert!(report.bytes_read < 2 * MIB, "{report:?}");
     drop(source);
     rig.ended("finalize");
@@ -376,9 +328,7 @@ fn the_first_snapshot_is_a_whole_disk_and_the_last_is_the_disk_itself() {
             previous: None,
         });
         let mut source = imageio_source(&disk, &options()).unwrap();
-        let out = rig.place.path("out.raw");
-        import_to(source.as_mut(), &out).unwrap();
-        same(&out, &rig.place.path("in.raw"));
+        rig.imports(source.as_mut(), "in.raw");
     }
     let wanted = rig.engine.wanted();
     assert_eq!(wanted[0]["snapshot"]["id"], "image-2");
@@ -393,17 +343,11 @@ fn dirty_extents_of_an_incremental_backup_are_applied() {
     }
     place.disk("base.raw", 50);
     std::fs::copy(place.path("base.raw"), place.path("out.raw")).unwrap();
-    qemu_img(
-        &place,
-        &["convert", "-O", "qcow2", "base.raw", "disk.qcow2"],
-    );
-    qemu_img(&place, &["bitmap", "--add", "disk.qcow2", "backup"]);
-    write(
-        &place,
-        "disk.qcow2",
-        &["write -P 7 1M 300k", "write -z 20M 2M", "write -P 9 50M 1M"],
-    );
-    qemu_img(&place, &["convert", "-O", "raw", "disk.qcow2", "now.raw"]);
+    let script = "qemu-img convert -O qcow2 base.raw disk.qcow2
+        qemu-img bitmap --add disk.qcow2 backup
+        qemu-io -f qcow2 -c 'write -P 7 1M 300k' -c 'write -z 20M 2M' -c 'write -P 9 50M 1M' disk.qcow2
+        qemu-img convert -O raw disk.qcow2 now.raw";
+    shell(&place.path(""), script);
     let bitmap = |place: &Place| {
         let image = place.path("disk.qcow2");
         Server::qemu_with(&["--format", "qcow2", "--bitmap", "backup"], &image)
@@ -415,9 +359,7 @@ fn dirty_extents_of_an_incremental_backup_are_applied() {
         backup: "backup-1".to_owned(),
     };
     let mut source = imageio_source(&rig.at(backup), &options()).unwrap();
-    let out = rig.place.path("out.raw");
-    let report = import_to(source.as_mut(), &out).unwrap();
-    same(&out, &rig.place.path("now.raw"));
+    let report = rig.imports(source.as_mut(), "now.raw");
     assert!(report.bytes_read < 3 * MIB, "{report:?}");
     assert_eq!(rig.engine.wanted()[0]["backup"]["id"], "backup-1");
 }
@@ -496,9 +438,7 @@ fn several_requests_are_under_way_but_no_more_than_the_server_allows() {
         ..options()
     };
     let mut source = imageio_source(&rig.disk(), &many).unwrap();
-    let out = rig.place.path("out.raw");
-    import_to(source.as_mut(), &out).unwrap();
-    same(&out, &rig.place.path("in.raw"));
+    rig.imports(source.as_mut(), "in.raw");
 }
 
 /// Tells a program to stop, and waits for its end.
@@ -529,18 +469,7 @@ pub(super) fn pod(rig: &Rig) -> Command {
 
 #[test]
 fn a_pod_copies_one_snapshot_and_another_pod_the_next_one_over_it() {
-    let place = Place::new();
-    if !have("qemu-img") {
-        return;
-    }
-    layers(&place, 55);
-    let behaviour = Behaviour {
-        parent: Some("image-1"),
-        ..Behaviour::default()
-    };
-    let Some(rig) = Rig::over(place, behaviour, shallow) else {
-        return;
-    };
+    let Some(rig) = Rig::layered(55) else { return };
     let mut command = pod(&rig);
     let disk = rig.place.path("data/disk.img");
     // What the first pod has left.

@@ -11,7 +11,7 @@ use longshore_tests::program::{have, said};
 use longshore_transfer::Error;
 
 use super::imageio::{Rig, pause, pod, stopped};
-use super::{MIB, Place, chain, import_to, options, same};
+use super::{MIB, Place, chain, import_to, options};
 
 #[test]
 fn an_engine_that_is_busy_is_waited_for_or_told_and_leaves_nothing_locked() {
@@ -36,9 +36,7 @@ fn an_engine_that_is_busy_is_waited_for_or_told_and_leaves_nothing_locked() {
         match imageio_source(&rig.disk(), &options()) {
             Ok(mut source) => {
                 assert!(goes_on, "{calls}");
-                let out = rig.place.path("out.raw");
-                import_to(source.as_mut(), &out).unwrap();
-                same(&out, &rig.place.path("in.raw"));
+                rig.imports(source.as_mut(), "in.raw");
             }
             Err(error) => {
                 assert!(!goes_on, "{calls}: {}", chain(&error));
@@ -110,9 +108,7 @@ fn a_ticket_is_extended_before_it_runs_out() {
         assert!(Instant::now() < until, "{:?}", rig.engine.calls());
         pause();
     }
-    let out = rig.place.path("out.raw");
-    import_to(source.as_mut(), &out).unwrap();
-    same(&out, &rig.place.path("in.raw"));
+    rig.imports(source.as_mut(), "in.raw");
     drop(source);
     rig.ended("finalize");
 }

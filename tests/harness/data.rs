@@ -4,7 +4,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::program::{fed, run, said};
+use crate::program::{fed, said, shell};
 
 /// A disk of `len` bytes: noise, zeros and text in turns, with turns that are aligned to nothing.
 /// Different seeds give disks that differ everywhere but in the zeros.
@@ -38,8 +38,7 @@ pub fn disk(len: usize, seed: u64) -> Vec<u8> {
 pub fn image(disk: &[u8], script: &str) -> Vec<u8> {
     let folder = quick_dir();
     std::fs::write(folder.path().join("disk.raw"), disk).unwrap();
-    let mut shell = Command::new("sh");
-    run(shell.current_dir(folder.path()).args(["-ec", script]));
+    shell(folder.path(), script);
     std::fs::read(folder.path().join("image")).unwrap()
 }
 

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::program::{Running, free_address};
+use crate::nbd::Server;
+use crate::program::{Running, free_address, shell};
 
 /// The version that `cargo xtask install` installs.
 const VERSION: &str = "2.5.1";
@@ -169,14 +170,14 @@ pub const PASSWORD: &str = "open sesame";
 const TOKEN: &str = "a-token-of-the-fake";
 
 impl FakeEngine {
-    /// One whose disk `disk-1` is what the NBD server behind `nbd` has, `size` bytes.
+    /// One whose disk `disk-1` is what an NBD server has, `size` bytes.
     ///
-    /// It listens where the server does.
-    pub fn start(imageio: Imageio, nbd: &str, size: u64, behaviour: Behaviour) -> Self {
+    /// It listens where `imageio` does.
+    pub fn start(imageio: Imageio, nbd: &Server, size: u64, behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind((imageio.ports.remote.ip(), 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let state = State {
-            url: nbd.to_owned(),
+            url: export(nbd),
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
@@ -211,8 +212,8 @@ impl FakeEngine {
     }
 
     /// From now on the disk is what another NBD server has.
-    pub fn put(&self, nbd: &str) {
-        nbd.clone_into(&mut self.lock().url);
+    pub fn put(&self, nbd: &Server) {
+        self.lock().url = export(nbd);
     }
 
     /// Pauses the transfer, as the system does when its storage fails: the ticket is gone.
@@ -257,6 +258,29 @@ impl FakeEngine {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How imageio names what a server has.
+fn export(server: &Server) -> String {
+    format!("nbd:unix:{}", server.socket().display())
+}
+
+/// Puts the layer `top.qcow2` on `base.raw` in a folder, with changes that are options of `qemu-io`; `now.raw` is
+/// what the disk has then.
+pub fn layers(folder: &Path, changes: &str) {
+    let script = format!(
+        "qemu-img create -q -f qcow2 -b base.raw -F raw top.qcow2
+        qemu-io -f qcow2 {changes} top.qcow2
+        qemu-img convert -O raw top.qcow2 now.raw"
+    );
+    shell(folder, &script);
+}
+
+/// Only the top layer of a folder, as the host serves a shallow transfer.
+pub fn shallow(folder: &Path) -> Server {
+    let file = json!({"driver": "file", "filename": folder.join("top.qcow2")});
+    let top = json!({"driver": "qcow2", "backing": null, "file": file});
+    Server::qemu_with(&["--allocation-depth"], Path::new(&format!("json:{top}")))
 }
 
 struct Fake {

@@ -84,6 +84,11 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// Runs a shell's script in a folder, which must succeed, and gives its standard output.
+pub fn shell(folder: &Path, script: &str) -> Vec<u8> {
+    run(Command::new("sh").current_dir(folder).args(["-ec", script]))
+}
+
 /// Runs a command with `input` on its standard input, through a pipe.
 pub fn fed(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command

@@ -1,12 +1,11 @@
 //! Disks of oVirt, from its real server and a fake engine: whole, and checkpoint by checkpoint.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use longshore_tests::data;
-use longshore_tests::imageio::{Behaviour, FakeEngine, Imageio, PASSWORD, USER};
+use longshore_tests::imageio::{Behaviour, FakeEngine, Imageio, PASSWORD, USER, layers, shallow};
 use longshore_tests::nbd::Server;
-use longshore_tests::program::{have, run};
+use longshore_tests::program::have;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,57 +24,14 @@ impl Disks {
         let base = disk(seed);
         let this = Self { folder, base };
         std::fs::write(this.path("base.raw"), &this.base).unwrap();
-        let create = [
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-b",
-            "base.raw",
-            "-F",
-            "raw",
-            "top.qcow2",
-        ];
-        this.run("qemu-img", &create);
-        let changes = [
-            "-c",
-            "write -P 7 1M 300k",
-            "-c",
-            "write -z 3M 1M",
-            "-c",
-            "write -P 9 8M 64k",
-        ];
-        this.run(
-            "qemu-io",
-            &[&["-f", "qcow2"], &changes[..], &["top.qcow2"]].concat(),
-        );
-        this.run(
-            "qemu-img",
-            &["convert", "-O", "raw", "top.qcow2", "now.raw"],
-        );
+        let changes = "-c 'write -P 7 1M 300k' -c 'write -z 3M 1M' -c 'write -P 9 8M 64k'";
+        layers(this.folder.path(), changes);
         this
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
-
-    fn run(&self, program: &str, args: &[&str]) {
-        run(Command::new(program)
-            .current_dir(self.folder.path())
-            .args(args));
-    }
-
-    /// Only the top layer, as the host serves a shallow transfer.
-    fn top(&self) -> Server {
-        let file = json!({"driver": "file", "filename": self.path("top.qcow2")});
-        let top = json!({"driver": "qcow2", "backing": null, "file": file});
-        Server::qemu_with(&["--allocation-depth"], Path::new(&format!("json:{top}")))
-    }
-}
-
-fn nbd(server: &Server) -> String {
-    format!("nbd:unix:{}", server.socket().display())
 }
 
 /// An engine whose disk is behind `server`; `None` where it is not installed.
@@ -85,12 +41,7 @@ pub(super) fn engine(case: &Case, server: &Server, size: usize) -> Option<FakeEn
         parent: Some("image-1"),
         ..Behaviour::default()
     };
-    Some(FakeEngine::start(
-        imageio,
-        &nbd(server),
-        size as u64,
-        behaviour,
-    ))
+    Some(FakeEngine::start(imageio, server, size as u64, behaviour))
 }
 
 pub(super) fn source(engine: &FakeEngine, keys: &str) -> Value {
@@ -163,8 +114,8 @@ fn a_disk_in_use_is_copied_checkpoint_by_checkpoint() {
     case.wait("dv/warm", ".status.phase", "Paused");
     holds(&folder.join("disk.img"), &disks.base, 0);
     // The machine went on: there is another layer now.
-    let top = disks.top();
-    engine.put(&nbd(&top));
+    let top = shallow(disks.folder.path());
+    engine.put(&top);
     go_on(&case, &stages);
     case.succeeded("warm");
     let now = std::fs::read(disks.path("now.raw")).unwrap();
