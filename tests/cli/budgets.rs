@@ -4,55 +4,40 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
-use longshore_tests::program::{have, longshore, run, said};
+use longshore_tests::program::{have, longshore, said};
 
 use crate::rig::{MIB, Rig};
 
 /// Of the disk's 16 MiB; half of them are holes, and there are zeros between the data too.
 const DISK: usize = 16 * MIB;
 
-/// What qemu-img and the compressors make of the disk: a name, and the command's words.
-const IMAGES: &[(&str, &[&str])] = &[
-    ("raw", &["qemu-img", "convert", "-O", "raw"]),
-    ("qcow2", &["qemu-img", "convert", "-O", "qcow2"]),
-    ("qcow2-zlib", &["qemu-img", "convert", "-c", "-O", "qcow2"]),
+/// What qemu-img and the compressors make of the disk: a name, and the command, which ends with it.
+const IMAGES: &[(&str, &str)] = &[
+    ("raw", "qemu-img convert -f raw -O raw disk"),
+    ("qcow2", "qemu-img convert -f raw -O qcow2 disk"),
+    ("qcow2-zlib", "qemu-img convert -f raw -c -O qcow2 disk"),
     (
         "qcow2-zstd",
-        &[
-            "qemu-img",
-            "convert",
-            "-c",
-            "-O",
-            "qcow2",
-            "-o",
-            "compression_type=zstd",
-        ],
+        "qemu-img convert -f raw -c -O qcow2 -o compression_type=zstd disk",
     ),
-    ("qcow", &["qemu-img", "convert", "-O", "qcow"]),
-    ("vmdk", &["qemu-img", "convert", "-O", "vmdk"]),
+    ("qcow", "qemu-img convert -f raw -O qcow disk"),
+    ("vmdk", "qemu-img convert -f raw -O vmdk disk"),
     (
         "vmdk-stream",
-        &[
-            "qemu-img",
-            "convert",
-            "-O",
-            "vmdk",
-            "-o",
-            "subformat=streamOptimized",
-        ],
+        "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized disk",
     ),
-    ("vdi", &["qemu-img", "convert", "-O", "vdi"]),
-    ("vhd", &["qemu-img", "convert", "-O", "vpc"]),
+    ("vdi", "qemu-img convert -f raw -O vdi disk"),
+    ("vhd", "qemu-img convert -f raw -O vpc disk"),
     (
         "vhd-fixed",
-        &["qemu-img", "convert", "-O", "vpc", "-o", "subformat=fixed"],
+        "qemu-img convert -f raw -O vpc -o subformat=fixed disk",
     ),
-    ("vhdx", &["qemu-img", "convert", "-O", "vhdx"]),
-    ("parallels", &["qemu-img", "convert", "-O", "parallels"]),
-    ("raw.gz", &["gzip", "-nkc"]),
-    ("raw.xz", &["xz", "-2kc"]),
-    ("raw.zst", &["zstd", "-qkc"]),
-    ("raw.bz2", &["bzip2", "-kc"]),
+    ("vhdx", "qemu-img convert -f raw -O vhdx disk"),
+    ("parallels", "qemu-img convert -f raw -O parallels disk"),
+    ("raw.gz", "gzip -nkc disk >"),
+    ("raw.xz", "xz -2kc disk >"),
+    ("raw.zst", "zstd -qkc disk >"),
+    ("raw.bz2", "bzip2 -kc disk >"),
 ];
 
 /// Bytes that a copy read of its source and wrote to its target, as the kernel returned them.
@@ -159,14 +144,8 @@ fn every_format_is_read_once_and_only_what_is_not_zero_is_written_and_takes_room
     let rig = Rig::new();
     let disk = disk(&rig);
     let filled = filled(&disk);
-    for (name, words) in IMAGES {
-        let mut make = Command::new(words[0]);
-        make.args(&words[1..]).current_dir(rig.dir());
-        if words[0] == "qemu-img" {
-            run(make.args(["-f", "raw", "disk", name]));
-        } else {
-            rig.write(name, &run(make.arg("disk")));
-        }
+    for (name, command) in IMAGES {
+        rig.shell(&format!("{command} {name}"));
         let moved = watched(&rig, name);
         let out = rig.read("out.raw");
         assert!(out.starts_with(&disk), "{name}: the disk differs");
@@ -199,19 +178,12 @@ fn clusters_that_nothing_refers_to_are_not_read() {
     }
     let rig = Rig::new();
     disk(&rig);
-    let qemu = |words: &[&str]| {
-        run(Command::new(words[0])
-            .args(&words[1..])
-            .current_dir(rig.dir()))
-    };
-    qemu(&[
-        "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "disk", "in",
-    ]);
+    rig.shell("qemu-img convert -f raw -O qcow2 disk in");
     // The snapshot keeps what is written anew.
-    qemu(&["qemu-img", "snapshot", "-c", "before", "in"]);
-    qemu(&["qemu-io", "-f", "qcow2", "-c", "write -P 7 4M 4M", "in"]);
+    rig.shell("qemu-img snapshot -c before in");
+    rig.shell("qemu-io -f qcow2 -c 'write -P 7 4M 4M' in");
     let file = std::fs::metadata(rig.path("in")).unwrap().len();
-    let map = qemu(&["qemu-img", "map", "-f", "qcow2", "--output", "json", "in"]);
+    let map = rig.shell("qemu-img map -f qcow2 --output json in");
     let map: serde_json::Value = serde_json::from_slice(&map).unwrap();
     let data = map
         .as_array()

@@ -1,9 +1,7 @@
 //! Block devices, and filesystems that are too small. These take root and loop devices.
 
-use std::process::Command;
-
 use longshore_tests::device::Loop;
-use longshore_tests::program::{have, run, said};
+use longshore_tests::program::{have, said};
 
 use crate::mount::Mount;
 use crate::rig::{MIB, Rig, error_of};
@@ -49,17 +47,7 @@ fn a_disk_that_turns_out_shorter_is_cut_on_a_device() {
         return;
     }
     rig.write("in.raw", &vec![7; 5 * MIB]);
-    let mut qemu = Command::new("qemu-img");
-    qemu.current_dir(rig.dir());
-    run(qemu.args([
-        "convert",
-        "-O",
-        "vpc",
-        "-o",
-        "subformat=fixed",
-        "in.raw",
-        "in.vhd",
-    ]));
+    rig.shell("qemu-img convert -O vpc -o subformat=fixed in.raw in.vhd");
     let mut vhd = rig.read("in.vhd");
     let footer = vhd.len() - 512;
     // Below the first MiB, which is written last, and above it.

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use longshore_tests::device::Loop;
-use longshore_tests::program::{have, longshore, run, said};
+use longshore_tests::program::{have, longshore, said};
 
 use crate::rig::{MIB, Rig, error_of};
 
@@ -252,10 +252,9 @@ fn an_image_that_can_not_be_read_at_any_place_makes_no_disk() {
         ("vdi", "static=off"),
         ("parallels", "cluster_size=64k"),
     ] {
-        let mut qemu = Command::new("qemu-img");
-        qemu.current_dir(rig.dir());
-        let words = ["convert", "-O", format, "-o", options, "in.raw", "in.img"];
-        run(qemu.args(words));
+        rig.shell(&format!(
+            "qemu-img convert -O {format} -o {options} in.raw in.img"
+        ));
         let copy = Copy {
             rig: &rig,
             words: &["convert", "--threads", "1", "in.img", "out.raw"],

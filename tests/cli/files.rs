@@ -15,9 +15,7 @@ fn packed(rig: &Rig) -> Vec<u8> {
     std::fs::create_dir(rig.path("src")).unwrap();
     let bytes = rig.image("src/a", 3 * MIB);
     rig.write("src/b", b"b");
-    run(Command::new("tar")
-        .current_dir(rig.dir())
-        .args(["-cf", "files.tar", "src"]));
+    rig.shell("tar -cf files.tar src");
     std::fs::remove_dir_all(rig.path("src")).unwrap();
     bytes
 }
@@ -66,9 +64,7 @@ fn an_archive_that_does_not_fit_is_4_and_leaves_nothing() {
         return;
     }
     std::fs::write(rig.path("large"), vec![7; 40 * MIB]).unwrap();
-    run(Command::new("tar")
-        .current_dir(rig.dir())
-        .args(["-cf", "large.tar", "large"]));
+    rig.shell("tar -cf large.tar large");
     let output = rig.ends(
         &[
             "import",
@@ -99,14 +95,7 @@ fn memory_stays_bounded_whatever_an_archive_holds() {
         rig.write(&format!("src/{n:0>200}"), b"x");
     }
     rig.image("src/large", 40 * MIB);
-    run(Command::new("tar").current_dir(rig.dir()).args([
-        "-c",
-        "-I",
-        "xz -1 -T0",
-        "-f",
-        "files.tar.xz",
-        "src",
-    ]));
+    rig.shell("tar -c -I 'xz -1 -T0' -f files.tar.xz src");
     let mut time = Command::new("time");
     time.args(["--quiet", "--format", "%M", "--output", "peak"]);
     time.arg(program()).args(["import", "files.tar.xz", "out"]);

@@ -1,24 +1,19 @@
 //! Raw disks whose guest has written another format's header into their first sector
 //! (`docs/decisions/0016-forged-headers.md`).
 
-use std::process::Command;
-
-use longshore_tests::program::{have, run, said};
+use longshore_tests::program::{have, said};
 use serde_json::Value;
 
 use crate::rig::{MIB, Rig, error_of, json_of};
 
 /// A disk that begins as a qcow2 image does, made by `qemu-img create` with these arguments, and goes on as
 /// disks do.
-fn forged(rig: &Rig, create: &[&str]) -> Option<Vec<u8>> {
+fn forged(rig: &Rig, create: &str) -> Option<Vec<u8>> {
     if !have("qemu-img") {
         return None;
     }
     let mut disk = rig.image("disk", 4 * MIB);
-    run(Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2"])
-        .args(create)
-        .current_dir(rig.dir()));
+    rig.shell(&format!("qemu-img create -q -f qcow2 {create}"));
     let header = rig.read("forged");
     disk[..header.len()].copy_from_slice(&header);
     rig.write("disk", &disk);
@@ -29,7 +24,7 @@ fn forged(rig: &Rig, create: &[&str]) -> Option<Vec<u8>> {
 #[test]
 fn said_to_be_raw_a_disk_with_a_forged_header_is_copied_byte_for_byte() {
     let rig = Rig::new();
-    let Some(disk) = forged(&rig, &["forged", "1M"]) else {
+    let Some(disk) = forged(&rig, "forged 1M") else {
         return;
     };
     for command in ["convert", "import"] {
@@ -51,8 +46,7 @@ fn said_to_be_raw_a_disk_with_a_forged_header_is_copied_byte_for_byte() {
 fn a_forged_header_lets_in_no_file_of_the_host() {
     let rig = Rig::new();
     rig.write("secret", &vec![b's'; MIB]);
-    let create = ["-b", "secret", "-F", "raw", "forged", "1M"];
-    if forged(&rig, &create).is_none() {
+    if forged(&rig, "-b secret -F raw forged 1M").is_none() {
         return;
     }
     for command in ["convert", "import"] {
@@ -70,7 +64,7 @@ fn a_forged_header_lets_in_no_file_of_the_host() {
 #[test]
 fn without_a_word_the_content_decides_and_the_report_says_how() {
     let rig = Rig::new();
-    let Some(disk) = forged(&rig, &["forged", "1M"]) else {
+    let Some(disk) = forged(&rig, "forged 1M") else {
         return;
     };
     let output = rig.ends(&["convert", "--progress", "json", "disk", "out"], 0);

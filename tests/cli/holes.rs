@@ -1,8 +1,6 @@
 //! Clusters that are set aside in an image and lie in holes of its file.
 
-use std::process::Command;
-
-use longshore_tests::program::{have, run};
+use longshore_tests::program::have;
 
 use crate::rig::{MIB, Rig};
 
@@ -16,20 +14,11 @@ fn clusters_that_were_set_aside_and_never_written_are_not_read() {
         ("qcow2", "preallocation=metadata"),
         ("vpc", "subformat=fixed"),
     ] {
-        let mut create = Command::new("qemu-img");
-        create.args(["create", "-q", "-f", format, "-o", options, "in", "4G"]);
-        run(create.current_dir(rig.dir()));
-        run(Command::new("qemu-io")
-            .args([
-                "-f",
-                format,
-                "-c",
-                "write -P 7 1G 100k",
-                "-c",
-                "write -P 9 3G 64k",
-                "in",
-            ])
-            .current_dir(rig.dir()));
+        rig.shell(&format!(
+            "qemu-img create -q -f {format} -o {options} in 4G"
+        ));
+        let written = "-c 'write -P 7 1G 100k' -c 'write -P 9 3G 64k'";
+        rig.shell(&format!("qemu-io -f {format} {written} in"));
         for target in ["raw", "qcow2"] {
             let args = ["convert", "--progress", "json", "-O", target, "in", "out"];
             let output = rig.ends(&args, 0);
@@ -41,17 +30,9 @@ fn clusters_that_were_set_aside_and_never_written_are_not_read() {
                 read < MIB as u64,
                 "{format} to {target}: {read} bytes were read"
             );
-            run(Command::new("qemu-io")
-                .args([
-                    "-f",
-                    target,
-                    "-c",
-                    "read -P 7 1G 100k",
-                    "-c",
-                    "read -P 9 3G 64k",
-                ])
-                .args(["-c", "read -P 0 0 1G", "-c", "read -P 0 2G 1M", "out"])
-                .current_dir(rig.dir()));
+            let written = "-c 'read -P 7 1G 100k' -c 'read -P 9 3G 64k'";
+            let zeros = "-c 'read -P 0 0 1G' -c 'read -P 0 2G 1M'";
+            rig.shell(&format!("qemu-io -f {target} {written} {zeros} out"));
         }
     }
 }

@@ -1,8 +1,6 @@
 //! `info` and `map`: what they print, as data.
 
-use std::process::Command;
-
-use longshore_tests::program::{have, run, said};
+use longshore_tests::program::{have, said};
 use serde_json::{Value, json};
 
 use crate::rig::{MIB, Rig, error_of, json_of};
@@ -31,7 +29,7 @@ fn info_says_why_what_it_cannot_know_is_missing() {
         return;
     }
     let bytes = rig.image("in.raw", MIB);
-    run(Command::new("gzip").arg("-k").arg(rig.path("in.raw")));
+    rig.shell("gzip -k in.raw");
     let info = json_of(&rig.ends(&["info", "--json", "in.raw.gz"], 0));
     assert_eq!(info["wrappers"], json!(["gz"]));
     for key in ["virtualSize", "allocatedBytes"] {
@@ -70,19 +68,8 @@ fn a_backing_file_is_shown_and_opened_only_when_let_in() {
         return;
     }
     let bytes = rig.image("base.raw", 4 * MIB);
-    let mut create = Command::new("qemu-img");
-    create.args([
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "raw",
-        "-b",
-        "base.raw",
-        "top.qcow2",
-    ]);
-    run(create.current_dir(rig.dir()));
+    let create = "qemu-img create -q -f qcow2 -F raw";
+    rig.shell(&format!("{create} -b base.raw top.qcow2"));
     let info = json_of(&rig.ends(&["info", "--json", "top.qcow2"], 0));
     let reference = json!([
         {"kind": "backing-file", "name": "base.raw", "format": "raw", "opened": false}
@@ -101,19 +88,7 @@ fn a_backing_file_is_shown_and_opened_only_when_let_in() {
     assert!(rig.read("out.raw") == bytes);
     // What lies elsewhere stays out even so.
     std::fs::create_dir(rig.path("inner")).unwrap();
-    let mut create = Command::new("qemu-img");
-    create.args([
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        "raw",
-        "-b",
-        "../base.raw",
-        "inner/top.qcow2",
-    ]);
-    run(create.current_dir(rig.dir()));
+    rig.shell(&format!("{create} -b ../base.raw inner/top.qcow2"));
     rig.ends(
         &[
             "convert",
@@ -133,12 +108,9 @@ fn map_agrees_with_qemu_img() {
         return;
     }
     rig.image("in.raw", 8 * MIB);
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-O", "qcow2", "-c", "in.raw", "in.qcow2"]);
-    run(convert.current_dir(rig.dir()));
-    let mut map = Command::new("qemu-img");
-    map.args(["map", "--output=json", "in.qcow2"]);
-    let theirs: Value = serde_json::from_slice(&run(map.current_dir(rig.dir()))).unwrap();
+    rig.shell("qemu-img convert -O qcow2 -c in.raw in.qcow2");
+    let theirs = rig.shell("qemu-img map --output=json in.qcow2");
+    let theirs: Value = serde_json::from_slice(&theirs).unwrap();
     let ours = json_of(&rig.ends(&["map", "--json", "in.qcow2"], 0));
     let is_data = |extents: &Value| -> Vec<(u64, u64)> {
         // Ranges of data, neighbours joined: how they are cut is each program's own business.

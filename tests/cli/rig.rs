@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use longshore_tests::data;
-use longshore_tests::program::{fed, longshore, said};
+use longshore_tests::program::{fed, longshore, said, shell};
 
 /// Longer than anything takes here, however busy the machine; tests fail by it, never pass by it.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
@@ -45,6 +45,11 @@ impl Rig {
 
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Runs a script in the directory, which must succeed.
+    pub(crate) fn shell(&self, script: &str) -> Vec<u8> {
+        shell(self.dir(), script)
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {

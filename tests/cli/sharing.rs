@@ -1,8 +1,6 @@
 //! Filesystems on which source and target can have the same blocks. These take root and loop devices.
 
-use std::process::Command;
-
-use longshore_tests::program::{digest, have, run};
+use longshore_tests::program::{digest, have};
 use serde_json::Value;
 
 use crate::mount::Mount;
@@ -51,24 +49,18 @@ fn disks_of_every_format_share_their_blocks_where_offsets_are_aligned_alike() {
         for (format, options, aligned) in [
             ("raw", "", true),
             ("qcow2", "", true),
-            ("qcow2", "cluster_size=2M", true),
+            ("qcow2", "-o cluster_size=2M", true),
             ("vmdk", "", true),
-            ("vmdk", "subformat=twoGbMaxExtentFlat", true),
+            ("vmdk", "-o subformat=twoGbMaxExtentFlat", true),
             ("vhdx", "", true),
-            ("vhdx", "subformat=fixed", true),
-            ("vpc", "subformat=fixed,force_size=on", true),
-            ("vpc", "force_size=on", false),
+            ("vhdx", "-o subformat=fixed", true),
+            ("vpc", "-o subformat=fixed,force_size=on", true),
+            ("vpc", "-o force_size=on", false),
             ("vdi", "", false),
         ] {
-            let mut make = Command::new("qemu-img");
-            make.args(["convert", "-f", "raw", "-O", format]);
-            if !options.is_empty() {
-                make.args(["-o", options]);
-            }
             // Zeros are kept, so that it is known how much there is to share.
-            run(make
-                .args(["-S", "0", "mnt/raw", "mnt/in"])
-                .current_dir(rig.dir()));
+            let convert_to = format!("qemu-img convert -f raw -O {format} {options} -S 0");
+            rig.shell(&format!("{convert_to} mnt/raw mnt/in"));
             let report = convert(rig, &["--backing", "same-dir"], "mnt/in");
             assert!(rig.read("mnt/out") == disk, "{format} {options}: the disk");
             let (read, written) = (bytes_of(&report, "read"), bytes_of(&report, "written"));
@@ -92,11 +84,7 @@ fn a_vdi_shares_its_blocks_if_they_begin_where_virtualbox_puts_them() {
     }
     where_blocks_are_shared(|rig| {
         let disk = rig.image("mnt/raw", DISK);
-        run(Command::new("qemu-img")
-            .args([
-                "convert", "-f", "raw", "-O", "vdi", "-S", "0", "mnt/raw", "mnt/in",
-            ])
-            .current_dir(rig.dir()));
+        rig.shell("qemu-img convert -f raw -O vdi -S 0 mnt/raw mnt/in");
         let mut vdi = rig.read("mnt/in");
         // The field that says where the blocks begin.
         let field = 0x158..0x15c;

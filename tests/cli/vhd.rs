@@ -1,17 +1,9 @@
 //! VHDs on the command line: which size, which end, which parent.
 
-use std::process::Command;
-
-use longshore_tests::program::{have, run};
+use longshore_tests::program::have;
 use serde_json::{Value, json};
 
 use crate::rig::{MIB, Rig, error_of, json_of};
-
-fn qemu(rig: &Rig, tool: &str, words: &str) {
-    run(Command::new(tool)
-        .current_dir(rig.dir())
-        .args(words.split(' ')));
-}
 
 /// Makes the checksum at `field` of the structure at `at` right.
 pub(crate) fn seal(bytes: &mut [u8], at: usize, len: usize, field: usize) {
@@ -37,11 +29,7 @@ fn a_fixed_vhd_shows_itself_in_a_file_and_is_only_suspected_in_a_stream() {
     }
     let rig = Rig::new();
     let disk = rig.image("disk.raw", MIB);
-    qemu(
-        &rig,
-        "qemu-img",
-        "convert -f raw -O vpc -o subformat=fixed,force_size=on disk.raw d.vhd",
-    );
+    rig.shell("qemu-img convert -f raw -O vpc -o subformat=fixed,force_size=on disk.raw d.vhd");
     let shown = info(&rig, "d.vhd");
     assert_eq!(shown["format"], "vhd");
     assert_eq!(shown["variant"], "fixed");
@@ -69,7 +57,7 @@ fn the_size_of_a_vhd_can_be_forced() {
         return;
     }
     let rig = Rig::new();
-    qemu(&rig, "qemu-img", "create -q -f vpc d.vhd 3M");
+    rig.shell("qemu-img create -q -f vpc d.vhd 3M");
     let mut bytes = rig.read("d.vhd");
     let len = bytes.len();
     let size = u64::from_be_bytes(bytes[48..56].try_into().unwrap());
@@ -101,20 +89,9 @@ fn a_differencing_vhd_is_read_with_its_parent_if_that_is_let_in() {
     }
     let rig = Rig::new();
     let mut disk = rig.image("disk.raw", 6 * MIB);
-    qemu(
-        &rig,
-        "qemu-img",
-        "convert -f raw -O vpc -o force_size=on disk.raw base.vhd",
-    );
-    qemu(
-        &rig,
-        "qemu-img",
-        "create -q -f vpc -o force_size=on child.vhd 6M",
-    );
-    let mut io = Command::new("qemu-io");
-    io.current_dir(rig.dir())
-        .args(["-f", "vpc", "-c", "write -q -P 9 3M 4k", "child.vhd"]);
-    run(&mut io);
+    rig.shell("qemu-img convert -f raw -O vpc -o force_size=on disk.raw base.vhd");
+    rig.shell("qemu-img create -q -f vpc -o force_size=on child.vhd 6M");
+    rig.shell("qemu-io -f vpc -c 'write -q -P 9 3M 4k' child.vhd");
     // qemu makes no such disks: here is one of a dynamic disk.
     let mut bytes = rig.read("child.vhd");
     let end = bytes.len() - 512;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use longshore_importer::{NbdError, SourceOptions, source_from};
 use longshore_tests::nbd::{Line, Server};
-use longshore_tests::program::{digest, free_address, have, longshore, run, said};
+use longshore_tests::program::{digest, free_address, have, longshore, run, said, shell};
 
 use super::{MIB, Place, chain, fails, imports, options};
 
@@ -272,9 +272,10 @@ fn qemu_gives_what_its_images_have() {
     let place = Place::new();
     let disk = place.disk("in.raw", 10);
     let image = place.path("in.qcow2");
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-c", "-O", "qcow2"]);
-    run(convert.arg(&disk).arg(&image));
+    shell(
+        &place.path(""),
+        "qemu-img convert -c -O qcow2 in.raw in.qcow2",
+    );
     let server = Server::qemu("qcow2", &image);
     let report = imports(&server.url(), &options(), &disk);
     // By clusters.
@@ -289,9 +290,7 @@ fn a_disk_that_looks_like_an_image_is_a_disk() {
     let place = Place::new();
     let disk = place.disk("in.raw", 11);
     let image = place.path("in.qcow2");
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-O", "qcow2"]);
-    run(convert.arg(&disk).arg(&image));
+    shell(&place.path(""), "qemu-img convert -O qcow2 in.raw in.qcow2");
     let server = Server::nbdkit(&["file", image.to_str().unwrap()]);
     imports(&server.url(), &options(), &image);
     // Unless someone says what it is.

@@ -6,7 +6,7 @@ use std::process::Command;
 use longshore_importer::HttpError;
 use longshore_tests::data::disk;
 use longshore_tests::http::{Fault, Page, Ranges};
-use longshore_tests::program::{have, run};
+use longshore_tests::program::{have, run, shell};
 use tempfile::TempDir;
 
 use super::{Import, open, options, serving};
@@ -28,7 +28,7 @@ impl Images {
             expected: disk(len, 1),
         };
         std::fs::write(images.path("raw"), &images.expected).unwrap();
-        images.run(&["convert", "-f", "raw", "-O", "qcow2", "raw", "plain.qcow2"]);
+        images.run("qemu-img convert -f raw -O qcow2 raw plain.qcow2");
         Some(images)
     }
 
@@ -36,20 +36,18 @@ impl Images {
         self.directory.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) {
-        let directory = self.directory.path();
-        run(Command::new("qemu-img")
-            .args(arguments)
-            .current_dir(directory));
+    fn run(&self, script: &str) {
+        shell(self.directory.path(), script);
     }
 
     /// With the L1 table at the end: the disk grows so far that it has to move.
     pub(crate) fn grown(&mut self) -> PathBuf {
-        let (from, to) = (self.path("plain.qcow2"), self.path("grown.qcow2"));
-        std::fs::copy(from, &to).unwrap();
-        self.run(&["resize", "-q", "grown.qcow2", "20G"]);
-        self.run(&["convert", "-O", "raw", "grown.qcow2", "grown.raw"]);
-        to
+        self.run(
+            "cp plain.qcow2 grown.qcow2
+            qemu-img resize -q grown.qcow2 20G
+            qemu-img convert -O raw grown.qcow2 grown.raw",
+        );
+        self.path("grown.qcow2")
     }
 }
 
@@ -64,29 +62,11 @@ fn images_in_order_are_read_once_over_lines_that_break() {
     let Some(images) = Images::new(12_000_256) else {
         return;
     };
-    images.run(&[
-        "convert",
-        "-c",
-        "-f",
-        "raw",
-        "-O",
-        "qcow2",
-        "raw",
-        "zlib.qcow2",
-    ]);
-    let zstd = "compression_type=zstd";
-    images.run(&[
-        "convert",
-        "-c",
-        "-f",
-        "raw",
-        "-O",
-        "qcow2",
-        "-o",
-        zstd,
-        "raw",
-        "zstd.qcow2",
-    ]);
+    images.run("qemu-img convert -c -f raw -O qcow2 raw zlib.qcow2");
+    let zstd = "-o compression_type=zstd";
+    images.run(&format!(
+        "qemu-img convert -c -f raw -O qcow2 {zstd} raw zstd.qcow2"
+    ));
     for name in ["plain.qcow2", "zlib.qcow2", "zstd.qcow2"] {
         for ranges in [Ranges::Work, Ranges::None] {
             let page = Page::file(&images.path(name))
@@ -185,14 +165,12 @@ fn a_giant_with_little_in_it_moves_little() {
     let Some(images) = Images::new(1 << 20) else {
         return;
     };
-    images.run(&["create", "-q", "-f", "qcow2", "giant.qcow2", "8T"]);
+    images.run("qemu-img create -q -f qcow2 giant.qcow2 8T");
     let giant = images.path("giant.qcow2");
     // Data in eight places over all of it, so that tables are needed for each.
     for terabyte in 0..8 {
         let write = format!("write -q -P {} {terabyte}T 1M", terabyte + 1);
-        run(Command::new("qemu-io")
-            .args(["-f", "qcow2", "-c", &write])
-            .arg(&giant));
+        images.run(&format!("qemu-io -f qcow2 -c '{write}' giant.qcow2"));
     }
     let len = std::fs::metadata(&giant).unwrap().len();
     let (server, url) = serving("/giant.qcow2", Page::file(&giant));
@@ -206,6 +184,6 @@ fn a_giant_with_little_in_it_moves_little() {
 
 /// What qemu-img makes of it.
 fn giant_raw(images: &Images) -> PathBuf {
-    images.run(&["convert", "-O", "raw", "giant.qcow2", "giant.raw"]);
+    images.run("qemu-img convert -O raw giant.qcow2 giant.raw");
     images.path("giant.raw")
 }

@@ -12,7 +12,7 @@ use longshore_importer::{
 use longshore_tests::data::disk;
 use longshore_tests::gate::{Asked, Gate, Passing, Reply, transparent};
 use longshore_tests::http::Authority;
-use longshore_tests::program::{have, run};
+use longshore_tests::program::{have, run, shell};
 use longshore_tests::stores::{ACCESS_KEY, REGION, SECRET_KEY, Versity};
 
 use super::{Import, chain, open, options, refused};
@@ -95,13 +95,8 @@ fn wrapped_objects_and_archives_are_read_as_from_anywhere() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     std::fs::write(path("disk.raw"), &expected).unwrap();
-    let here = |program: &str| {
-        let mut command = Command::new(program);
-        command.current_dir(directory.path());
-        command
-    };
-    run(here("tar").args(["-cf", "disk.tar", "disk.raw"]));
-    run(here("gzip").args(["-k", "disk.raw"]));
+    let script = "tar -cf disk.tar disk.raw; gzip -k disk.raw";
+    shell(directory.path(), script);
     for name in ["disk.raw.gz", "disk.tar"] {
         store.versity.put(&format!("/disks/{name}"), &path(name));
         let mut source = open(&format!("s3://disks/{name}"), &store.options());

@@ -41,9 +41,7 @@ fn short_reads_and_writes_are_carried_on() {
         assert!(cut > 500, "{words:?}: {cut} calls were cut");
     };
     for format in ["raw", "qcow2", "vmdk", "vhdx"] {
-        let mut qemu = Command::new("qemu-img");
-        qemu.current_dir(rig.dir());
-        run(qemu.args(["convert", "-O", format, "in.raw", "in.img"]));
+        rig.shell(&format!("qemu-img convert -O {format} in.raw in.img"));
         convert(&["convert", "--sync", "in.img", "out.raw"]);
         let disk = rig.read("out.raw");
         assert!(disk == bytes, "{format}");
