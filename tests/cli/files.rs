@@ -4,11 +4,12 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use longshore_tests::device::Loop;
+use longshore_tests::eventually;
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::{have, program, run, said};
+use longshore_tests::program::{have, program, run, said, signal};
 
 use crate::mount::Mount;
-use crate::rig::{MIB, Rig, error_of, eventually, json_of, signal};
+use crate::rig::{MIB, Rig, error_of, json_of};
 
 /// `files.tar` with a directory of two files in it.
 fn packed(rig: &Rig) -> Vec<u8> {

@@ -5,10 +5,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use longshore_tests::eventually;
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::{said, silent};
+use longshore_tests::program::{said, signal, silent};
 
-use crate::rig::{DEADLINE, MIB, Rig, eventually, signal};
+use crate::rig::{MIB, Rig};
 
 #[test]
 fn a_kill_at_any_moment_leaves_the_whole_disk_or_none() {
@@ -133,7 +134,11 @@ fn a_signal_ends_an_import_whose_server_is_silent() {
     signal(&child, "TERM");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(started.elapsed() < DEADLINE / 2, "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_mins(1),
+        "{:?}",
+        started.elapsed()
+    );
     // What it is gone on with from: see `resume`.
     let left = [".out.raw.longshore-journal", ".out.raw.partial"];
     assert_eq!(rig.names(), left);

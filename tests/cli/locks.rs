@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
+use longshore_tests::eventually;
 use longshore_tests::program::{have, held, silent};
 
-use crate::rig::{MIB, Rig, error_of, eventually};
+use crate::rig::{MIB, Rig, error_of};
 
 #[test]
 fn an_image_that_qemu_writes_is_not_read_unless_forced() {

@@ -7,10 +7,11 @@ mod targets;
 use std::process::{Command, Output};
 
 use longshore_tests::data::{self, packed};
+use longshore_tests::eventually;
 use longshore_tests::http::{Length, Page, Ranges, Server};
 use longshore_tests::program::{have, said, silent};
 
-use crate::rig::{MIB, Rig, eventually};
+use crate::rig::{MIB, Rig};
 
 /// What an import is interrupted in costs: what is under way, what was settled and not written down, and
 /// what the server sends before it hears that nobody wants it. In bytes.

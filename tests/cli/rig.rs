@@ -1,14 +1,10 @@
 //! A directory to work in, and the program in it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
 use longshore_tests::data;
 use longshore_tests::program::{fed, longshore, said, shell};
-
-/// Longer than anything takes here, however busy the machine; tests fail by it, never pass by it.
-pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 pub(crate) const MIB: usize = 1 << 20;
 
@@ -103,24 +99,4 @@ pub(crate) fn error_of(output: &Output) -> String {
 pub(crate) fn json_of(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
-}
-
-/// Sends a signal by its name.
-pub(crate) fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill")
-        .args([&format!("-{name}"), &child.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success(), "kill -{name}");
-}
-
-/// Tries until it is so; fails at the deadline.
-pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let given_up = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = attempt() {
-            return found;
-        }
-        assert!(Instant::now() < given_up, "{what}: not within {DEADLINE:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }

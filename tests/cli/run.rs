@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
+use longshore_tests::eventually;
 use longshore_tests::http::{Page, Server};
-use longshore_tests::program::{have, said, silent};
+use longshore_tests::program::{have, said, signal, silent};
 
-use crate::rig::{MIB, Rig, error_of, eventually, signal};
+use crate::rig::{MIB, Rig, error_of};
 
 /// A boot sector that prints a line on the serial console and powers off through ACPI.
 const GREETING: &[u8] = b"hello from the disk\r\n\0";

@@ -8,7 +8,7 @@ use longshore_importer::{
 };
 use longshore_tests::imageio::{Behaviour, FakeEngine, Imageio, PASSWORD, USER, layers, shallow};
 use longshore_tests::nbd::Server;
-use longshore_tests::program::{have, importer, longshore, run, said, shell};
+use longshore_tests::program::{have, importer, longshore, run, said, shell, signal};
 use longshore_transfer::{
     Algorithm, Cancel, Checksum, Error, Hasher, Options, Progress, Report, Source, TargetSpec,
     transfer,
@@ -443,7 +443,7 @@ fn several_requests_are_under_way_but_no_more_than_the_server_allows() {
 
 /// Tells a program to stop, and waits for its end.
 pub(super) fn stopped(child: Child) -> Output {
-    run(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    signal(&child, "TERM");
     child.wait_with_output().unwrap()
 }
 

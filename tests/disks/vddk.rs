@@ -4,11 +4,12 @@
 use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use longshore_importer::{
     BasicAuth, ChangedBlocks, Changes, NbdError, SourceOptions, VddkDisk, VddkError, vddk_source,
 };
+use longshore_tests::eventually;
 use longshore_tests::program::{have, longshore, said};
 use longshore_tests::vsphere::{PASSWORD, USER};
 
@@ -395,30 +396,23 @@ fn the_command_imports_a_disk_and_ends_nbdkit_however_it_ends() {
     .unwrap();
     std::fs::remove_file(stand.place.path("called")).unwrap();
     let mut running = command().stderr(Stdio::null()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_mins(1);
-    let directory = loop {
-        assert!(Instant::now() < until, "nbdkit was not started");
-        std::thread::park_timeout(Duration::from_millis(5));
+    let directory = eventually("nbdkit", || {
         let called = std::fs::read_to_string(stand.place.path("called")).unwrap_or_default();
         let socket = called
             .lines()
             .map(Path::new)
             .find(|path| path.ends_with("socket"));
         // It writes this when it listens, and watches us by then.
-        if let Some(directory) = socket.and_then(Path::parent)
-            && std::fs::metadata(directory.join("pid")).is_ok_and(|pid| pid.len() > 0)
-        {
-            break directory.to_owned();
-        }
-    };
+        let directory = socket.and_then(Path::parent)?;
+        let pid = std::fs::metadata(directory.join("pid"));
+        pid.is_ok_and(|pid| pid.len() > 0)
+            .then(|| directory.to_owned())
+    });
     running.kill().unwrap();
     running.wait().unwrap();
     let pid = stand.read("running");
     let alive = PathBuf::from("/proc").join(pid.trim()).join("fd");
-    while alive.exists() {
-        assert!(Instant::now() < until, "nbdkit outlives us");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    eventually("the end of nbdkit", || (!alive.exists()).then_some(()));
     // Nobody was left to do this. The password was in no file.
     let password = directory.join("password");
     assert!(std::fs::metadata(password).map_or(true, |pipe| pipe.file_type().is_fifo()));

@@ -27,6 +27,23 @@ pub mod stores;
 pub mod vddk;
 pub mod vsphere;
 
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes, however busy the machine: tests fail by it, and never pass by it.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Looks again and again for what nothing tells of.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// What went wrong, and all that led to it.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {

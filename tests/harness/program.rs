@@ -121,6 +121,12 @@ pub fn silent(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
+/// Sends a signal by its name.
+pub fn signal(child: &Child, name: &str) {
+    let mut kill = Command::new("kill");
+    run(kill.args([&format!("-{name}"), &child.id().to_string()]));
+}
+
 /// A program that runs until this is dropped.
 #[derive(Debug)]
 pub struct Running(pub Child);

@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use longshore_tests::data;
+use longshore_tests::eventually;
 use longshore_tests::http::{Page, Rate, Server};
 use longshore_tests::node::processes_of;
 use serde_json::{Value, json};
 
-use super::rig::{
-    Case, case, case_alone, data_volume, disk, eventually, holds_sparse, http, kept, kill,
-};
+use super::rig::{Case, case, case_alone, data_volume, disk, holds_sparse, http, kept, kill};
 
 /// A disk that takes minutes, over a line that all connections share, until the rate is lifted: its import is
 /// caught in the middle on a busy machine too.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use longshore_tests::data;
+use longshore_tests::eventually;
 use longshore_tests::http::Page;
 use longshore_tests::node::attached_in;
 use longshore_tests::program::{digest, run};
 use serde_json::{Value, json};
 
-use super::rig::{Case, case, data_volume, disk, eventually, holds, holds_sparse, http};
+use super::rig::{Case, case, data_volume, disk, holds, holds_sparse, http};
 use super::storage::pod;
 
 /// What a claim of such a volume asks for.

@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
 
 use longshore_tests::cluster::Namespace;
 use longshore_tests::data;
+use longshore_tests::eventually;
 use longshore_tests::http::{Authority, Page, Server};
 use longshore_tests::node::{self, Node, folder_of, processes_of};
 use longshore_tests::program::run;
@@ -188,18 +188,6 @@ pub(crate) fn kill(processes: &[u32]) {
     assert!(!processes.is_empty(), "there is nothing to kill");
     // One of several may have gone with another.
     node::kill(processes);
-}
-
-/// Looks again and again for what nothing tells of.
-pub(crate) fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_mins(3);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A data volume of 32 MiB in the volume that [`Case::folder_for`] made.

@@ -10,10 +10,11 @@ mod settings;
 mod vddk;
 mod web;
 
+use longshore_tests::eventually;
 use longshore_tests::http::Authority;
 use serde_json::{Value, json};
 
-use super::rig::{Case, claim_spec, data_volume, eventually};
+use super::rig::{Case, claim_spec, data_volume};
 
 /// A data volume.
 fn volume(case: &Case, name: &str, source: &Value) {

@@ -1,9 +1,10 @@
 //! The node's CSI storage itself, under Kubernetes' own sidecars: what imports are tested on has to be
 //! what it claims to be.
 
+use longshore_tests::eventually;
 use serde_json::{Value, json};
 
-use super::rig::{Case, case, eventually};
+use super::rig::{Case, case};
 
 /// A claim of these MiB.
 fn claim(name: &str, class: &str, mode: &str, size: u32) -> Value {

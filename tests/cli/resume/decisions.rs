@@ -3,11 +3,12 @@
 use std::process::Stdio;
 
 use longshore_tests::data::{self, packed};
+use longshore_tests::eventually;
 use longshore_tests::http::{Fault, Page, Server};
-use longshore_tests::program::{said, silent};
+use longshore_tests::program::{said, signal, silent};
 
 use super::{Import, SLOW, Steps, disk, last_event, resumed};
-use crate::rig::{MIB, Rig, eventually, signal};
+use crate::rig::{MIB, Rig};
 
 /// A rig in which an import of `/disk` was killed.
 fn begun(page: Page) -> (Rig, Server) {

@@ -4,12 +4,13 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use longshore_tests::device::Loop;
+use longshore_tests::eventually;
 use longshore_tests::http::{Fault, Page, Server};
 use longshore_tests::program::{run, said, silent};
 
 use super::{SLOW, Steps, disk, last_event, resumed};
 use crate::mount::Mount;
-use crate::rig::{MIB, Rig, eventually};
+use crate::rig::{MIB, Rig};
 
 /// The one journal in `journals`.
 fn journal(rig: &Rig) -> Vec<u8> {

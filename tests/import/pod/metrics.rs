@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use longshore_tests::data::disk;
 use longshore_tests::http::{Fault, Page};
-use longshore_tests::program::run;
+use longshore_tests::program::{run, signal};
 use longshore_tests::promtool::check_metrics;
 
 use super::Pod;
@@ -93,7 +93,7 @@ fn metrics_tell_how_far_an_import_is_and_a_signal_ends_it() {
         .status();
     assert_eq!(other.unwrap().code(), Some(22));
     let told = Instant::now();
-    run(Command::new("kill").args(["-TERM", &half.child.id().to_string()]));
+    signal(&half.child, "TERM");
     let status = half.child.wait().unwrap();
     assert!(
         told.elapsed() < Duration::from_secs(20),

@@ -2,13 +2,13 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use longshore_tests::data::disk;
 use longshore_tests::device::{Loop, is_root};
+use longshore_tests::eventually;
 use longshore_tests::http::Page;
-use longshore_tests::program::{have, run, said};
+use longshore_tests::program::{have, run, said, silent};
 
 use super::Pod;
 use crate::serving;
@@ -44,18 +44,11 @@ fn journal(directory: &Path) -> u64 {
 
 /// Runs the importer until its journal in `directory` is longer than `len`, and kills it.
 fn killed(pod: &Pod, directory: &Path, len: u64) {
-    let mut child = pod
-        .command()
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let given_up = Instant::now() + Duration::from_secs(30);
-    while journal(directory) <= len {
+    let mut child = silent(&mut pod.command());
+    eventually("a longer journal", || {
         assert!(child.try_wait().unwrap().is_none(), "it has ended");
-        assert!(Instant::now() < given_up, "nothing is written down");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        (journal(directory) > len).then_some(())
+    });
     child.kill().unwrap();
     child.wait().unwrap();
 }
