@@ -95,6 +95,14 @@ impl Import {
         assert!(left.is_empty(), "{left:?}");
         http_error(error).unwrap_or_else(|| panic!("{}", chain(error)))
     }
+
+    /// It failed, for what it read was replaced.
+    #[track_caller]
+    fn changed(&self) {
+        let error = self.failed();
+        let is_so = matches!(error, HttpError::Changed { .. });
+        assert!(is_so, "{}", chain(error));
+    }
 }
 
 /// All of a source, as a stream.

@@ -12,6 +12,7 @@ use longshore_tests::stores::{ACCESS_KEY, SECRET_KEY};
 
 use super::{Import, SIGNATURE, Store, chain, is_signed, open, refused, trusting};
 
+const ROLE: &str = "arn:aws:iam::1:role/reader";
 const FAR: &str = "2099-01-01T00:00:00Z";
 
 fn sts_answer(token: &str, expiration: &str) -> String {
@@ -36,16 +37,21 @@ fn fake_sts(expiration: &'static str) -> Gate {
     })
 }
 
-/// A service account's token in a file.
-fn identity() -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "jwt.of.the/pod\n").unwrap();
-    file
-}
-
 fn with_ambient(mut options: SourceOptions, variables: &[(&str, &str)]) -> SourceOptions {
     options.objects.ambient = Ambient::only(variables.iter().copied());
     options
+}
+
+/// With a service account's token, in a file, for a role that STS gives keys of.
+fn with_role(options: SourceOptions, sts: &Gate) -> (SourceOptions, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "jwt.of.the/pod\n").unwrap();
+    let variables = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.path().to_str().unwrap()),
+        ("AWS_ROLE_ARN", ROLE),
+        ("AWS_ENDPOINT_URL_STS", &sts.url("")),
+    ];
+    (with_ambient(options, &variables), file)
 }
 
 #[test]
@@ -56,13 +62,7 @@ fn a_service_accounts_token_becomes_keys() {
     let expected = disk(2_000_000, 1);
     store.versity.put_bytes("/public/disk.raw", &expected);
     let sts = fake_sts(FAR);
-    let file = identity();
-    let variables = [
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.path().to_str().unwrap()),
-        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/reader"),
-        ("AWS_ENDPOINT_URL_STS", &sts.url("")),
-    ];
-    let options = with_ambient(store.anonymous(), &variables);
+    let (options, _file) = with_role(store.anonymous(), &sts);
     let mut source = open("s3://public/disk.raw", &options);
     Import::of(source.as_mut()).made(&expected);
     Import::of(source.as_mut()).made(&expected);
@@ -103,13 +103,7 @@ fn keys_that_run_out_on_the_way_are_renewed() {
     let expected = disk(6_000_000, 2);
     store.versity.put_bytes("/public/disk.raw", &expected);
     let sts = fake_sts(FAR);
-    let file = identity();
-    let variables = [
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.path().to_str().unwrap()),
-        ("AWS_ROLE_ARN", "arn"),
-        ("AWS_ENDPOINT_URL_STS", &sts.url("")),
-    ];
-    let options = with_ambient(store.anonymous(), &variables);
+    let (options, _file) = with_role(store.anonymous(), &sts);
     Import::of(open("s3://public/disk.raw", &options).as_mut()).made(&expected);
     assert_eq!(sts.asked().len(), 2);
     assert_eq!(refusals.load(Ordering::SeqCst), 1);
@@ -131,13 +125,7 @@ fn keys_are_renewed_before_they_run_out() {
     store.versity.put_bytes("/public/disk.raw", &expected);
     // In the past: good for the request they were got for at the most.
     let sts = fake_sts("2001-01-01T00:00:00Z");
-    let file = identity();
-    let variables = [
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.path().to_str().unwrap()),
-        ("AWS_ROLE_ARN", "arn"),
-        ("AWS_ENDPOINT_URL_STS", &sts.url("")),
-    ];
-    let options = with_ambient(store.anonymous(), &variables);
+    let (options, _file) = with_role(store.anonymous(), &sts);
     Import::of(open("s3://public/disk.raw", &options).as_mut()).made(&expected);
     let tokens: Vec<_> = store
         .gate
@@ -171,19 +159,13 @@ fn a_role_that_is_refused_is_said_to_be_without_the_token() {
         let body = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not authorized: jwt.of.the/pod</Message></Error></ErrorResponse>";
         Reply::say(403, body)
     });
-    let file = identity();
-    let variables = [
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.path().to_str().unwrap()),
-        ("AWS_ROLE_ARN", "arn:of:role"),
-        ("AWS_ENDPOINT_URL_STS", &sts.url("")),
-    ];
-    let options = with_ambient(store.anonymous(), &variables);
+    let (options, _file) = with_role(store.anonymous(), &sts);
     let error = refused("s3://public/disk.raw", &options);
     let text = chain(&error);
     assert!(matches!(error, HttpError::Papers { .. }), "{text}");
     assert_eq!(error.retry(), Retry::Unauthorized);
     assert!(
-        text.contains("arn:of:role") && text.contains("AccessDenied"),
+        text.contains(ROLE) && text.contains("AccessDenied"),
         "{text}"
     );
     assert!(!text.contains("jwt.of"), "{text}");
