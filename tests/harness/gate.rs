@@ -4,15 +4,15 @@
 //! In front of a real store it shows what was asked and does what the store itself cannot be made to do; alone
 //! it is a fake of a service that cannot be had (STS, metadata services), and is named so by whoever uses it.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::http::wire::{Headers, Port, Wire, read_head, read_request};
 use crate::http::{Authority, Request};
 
 /// Bytes copied at once.
@@ -124,7 +124,6 @@ struct State {
     upstream: Mutex<Option<Upstream>>,
     asked: Mutex<Vec<Asked>>,
     sent: Mutex<u64>,
-    closing: AtomicBool,
 }
 
 impl State {
@@ -147,8 +146,7 @@ impl State {
 
 /// A running server. It ends when it is dropped.
 pub struct Gate {
-    address: SocketAddr,
-    secure: bool,
+    port: Port,
     state: Arc<State>,
 }
 
@@ -180,34 +178,17 @@ impl Gate {
         authority: Option<&Authority>,
         decide: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind((host, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
         let tls = authority.map(|authority| authority.server_config(&["localhost", host]));
-        let secure = tls.is_some();
         let state = Arc::new(State {
             decide: Box::new(decide),
             upstream: Mutex::new(upstream),
             asked: Mutex::default(),
             sent: Mutex::default(),
-            closing: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&state);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if accepting.closing.load(Ordering::SeqCst) {
-                    break;
-                }
-                let Ok(stream) = stream else { continue };
-                let (state, tls) = (Arc::clone(&accepting), tls.clone());
-                // Clients that go away are part of the tests.
-                thread::spawn(move || drop(connection(stream, tls, &state)));
-            }
-        });
-        Self {
-            address,
-            secure,
-            state,
-        }
+        let serving = Arc::clone(&state);
+        // Clients that go away are part of the tests.
+        let port = Port::open(host, tls, move |wire| drop(connection(wire, &serving)));
+        Self { port, state }
     }
 
     /// Puts a server behind it that had to know its address first.
@@ -217,13 +198,12 @@ impl Gate {
 
     /// A URL here.
     pub fn url(&self, path: &str) -> String {
-        let scheme = if self.secure { "https" } else { "http" };
-        format!("{scheme}://{}{path}", self.address)
+        self.port.url(path)
     }
 
     /// Host and port.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address
     }
 
     /// What was asked so far.
@@ -237,43 +217,12 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.state.closing.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread, which then sees the flag and closes the port.
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-trait Wire: Read + Write {}
-impl<T: Read + Write> Wire for T {}
-
-fn connection(
-    stream: TcpStream,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    state: &State,
-) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let wire: Box<dyn Wire> = match tls {
-        None => Box::new(stream),
-        Some(config) => {
-            let session = rustls::ServerConnection::new(config).map_err(io::Error::other)?;
-            Box::new(rustls::StreamOwned::new(session, stream))
-        }
-    };
-    let mut wire = BufReader::new(wire);
-    while let Some((start, headers)) = read_head(&mut wire)? {
-        let mut words = start.split(' ');
-        let method = words.next().unwrap_or_default().to_owned();
-        let target = words.next().unwrap_or_default().to_owned();
-        let mut body = vec![0; size(length(&headers).unwrap_or(0))];
+fn connection(mut wire: BufReader<Box<dyn Wire>>, state: &State) -> io::Result<()> {
+    while let Some(request) = read_request(&mut wire)? {
+        let mut body = vec![0; size(length(&request.headers).unwrap_or(0))];
         wire.read_exact(&mut body)?;
         let asked = Asked {
-            head: Request {
-                method,
-                target,
-                headers,
-            },
+            head: request,
             body: String::from_utf8_lossy(&body).into_owned(),
         };
         let number = state.log(&asked);
@@ -297,30 +246,6 @@ fn connection(
         }
     }
     Ok(())
-}
-
-/// Names in lower case.
-type Headers = Vec<(String, String)>;
-
-/// The first line and the headers, unless the other side has gone.
-fn read_head(wire: &mut impl BufRead) -> io::Result<Option<(String, Headers)>> {
-    let mut line = || -> io::Result<String> {
-        let mut line = String::new();
-        wire.read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    };
-    let start = line()?;
-    if start.is_empty() {
-        return Ok(None);
-    }
-    let mut headers = Vec::new();
-    loop {
-        let line = line()?;
-        let Some((name, value)) = line.split_once(':') else {
-            return Ok(Some((start, headers)));
-        };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
 }
 
 /// All in front of a body, less the headers that are hidden, with one more line.

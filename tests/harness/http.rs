@@ -6,16 +6,16 @@
 mod page;
 mod serve;
 mod tls;
+pub(crate) mod wire;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::page::{Body, Fault, Length, Page, Ranges, Rate};
 pub use self::tls::Authority;
+use self::wire::Port;
 
 /// How long [`Server::wait_until`] waits before the test fails.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -55,7 +55,6 @@ struct State {
     pages: Mutex<HashMap<String, Page>>,
     log: Mutex<Log>,
     changed: Condvar,
-    closing: AtomicBool,
 }
 
 impl State {
@@ -68,8 +67,7 @@ impl State {
 /// A running server. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
-    secure: bool,
+    port: Port,
     state: Arc<State>,
 }
 
@@ -111,47 +109,29 @@ impl Server {
         pages: impl IntoIterator<Item = (&'a str, Page)>,
         tls: Option<Arc<rustls::ServerConfig>>,
     ) -> Self {
-        let listener = TcpListener::bind((host, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let secure = tls.is_some();
         let state = Arc::new(State::default());
         for (path, page) in pages {
             let mut pages = state.pages.lock().unwrap();
             pages.insert(path.to_owned(), page);
         }
-        let accepting = Arc::clone(&state);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if accepting.closing.load(Ordering::SeqCst) {
-                    break;
-                }
-                let Ok(stream) = stream else { continue };
-                let (state, tls) = (Arc::clone(&accepting), tls.clone());
-                thread::spawn(move || serve::connection(stream, tls, &state));
-            }
-        });
-        Self {
-            address,
-            secure,
-            state,
-        }
+        let serving = Arc::clone(&state);
+        let port = Port::open(host, tls, move |wire| serve::connection(wire, &serving));
+        Self { port, state }
     }
 
     /// The URL of a page.
     pub fn url(&self, path: &str) -> String {
-        let scheme = if self.secure { "https" } else { "http" };
-        format!("{scheme}://{}{path}", self.address)
+        self.port.url(path)
     }
 
     /// The same by the name `localhost`: another host to a client.
     pub fn url_by_name(&self, path: &str) -> String {
-        let scheme = if self.secure { "https" } else { "http" };
-        format!("{scheme}://localhost:{}{path}", self.address.port())
+        self.port.url_by("localhost", path)
     }
 
     /// Host and port.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address
     }
 
     /// Puts a page in place of another.
@@ -178,13 +158,5 @@ impl Server {
             log = self.state.changed.wait_timeout(log, left).unwrap().0;
         }
         log.clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.state.closing.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread, which then sees the flag and closes the port.
-        let _ = TcpStream::connect(self.address);
     }
 }

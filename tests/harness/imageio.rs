@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::gate::{Asked, Gate, Reply};
 use crate::nbd::Server;
 use crate::program::{Running, free_address, shell};
 
@@ -158,7 +159,7 @@ struct State {
 /// Not an engine: as much of one as tells whether its transfers are begun, kept and ended as they should.
 #[derive(Debug)]
 pub struct FakeEngine {
-    address: SocketAddr,
+    gate: Gate,
     state: Arc<Mutex<State>>,
     imageio: Imageio,
 }
@@ -174,8 +175,6 @@ impl FakeEngine {
     ///
     /// It listens where `imageio` does.
     pub fn start(imageio: Imageio, nbd: &Server, size: u64, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind((imageio.ports.remote.ip(), 0)).unwrap();
-        let address = listener.local_addr().unwrap();
         let state = State {
             url: export(nbd),
             ..State::default()
@@ -187,15 +186,13 @@ impl FakeEngine {
             size,
             behaviour,
         };
-        let fake = Arc::new(fake);
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let fake = Arc::clone(&fake);
-                std::thread::spawn(move || fake.serve(client));
-            }
+        let host = imageio.ports.remote.ip().to_string();
+        let gate = Gate::listen_on(&host, None, None, move |asked, _| {
+            let (status, body) = fake.answer(asked);
+            Reply::say(status, body.to_string()).with("Content-Type", "application/json")
         });
         Self {
-            address,
+            gate,
             state,
             imageio,
         }
@@ -203,12 +200,12 @@ impl FakeEngine {
 
     /// Its API.
     pub fn api(&self) -> String {
-        format!("http://{}/ovirt-engine/api", self.address)
+        self.gate.url("/ovirt-engine/api")
     }
 
     /// Host and port.
     pub fn host(&self) -> String {
-        self.address.to_string()
+        self.gate.address().to_string()
     }
 
     /// From now on the disk is what another NBD server has.
@@ -291,67 +288,17 @@ struct Fake {
     behaviour: Behaviour,
 }
 
-struct Request {
-    line: String,
-    authorization: String,
-    body: Vec<u8>,
-}
-
-fn request(from: &mut impl BufRead) -> Option<Request> {
-    let mut line = String::new();
-    if from.read_line(&mut line).ok()? == 0 {
-        return None;
-    }
-    let (mut length, mut authorization) = (0, String::new());
-    loop {
-        let mut header = String::new();
-        from.read_line(&mut header).ok()?;
-        let Some((name, value)) = header.trim().split_once(": ") else {
-            break;
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = value.parse().unwrap(),
-            "authorization" => value.clone_into(&mut authorization),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    from.read_exact(&mut body).ok()?;
-    let mut words = line.split_whitespace();
-    let line = format!("{} {}", words.next()?, words.next()?);
-    Some(Request {
-        line,
-        authorization,
-        body,
-    })
-}
-
 impl Fake {
-    fn serve(&self, client: TcpStream) {
-        let mut from = BufReader::new(client.try_clone().unwrap());
-        let mut client = client;
-        while let Some(request) = request(&mut from) {
-            let (status, body) = self.answer(&request);
-            let body = body.to_string();
-            let head = format!(
-                "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            if client.write_all((head + &body).as_bytes()).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn answer(&self, request: &Request) -> (u16, Value) {
+    fn answer(&self, asked: &Asked) -> (u16, Value) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.calls.push(request.line.clone());
-        let line = request.line.as_str();
+        let line = format!("{} {}", asked.head.method, asked.head.target);
+        state.calls.push(line.clone());
+        let line = line.as_str();
         if line == "POST /ovirt-engine/sso/oauth/token" {
             if self.is_busy(&mut state, line) {
                 return (503, json!({"detail": "the engine is starting"}));
             }
-            return self.token(&request.body);
+            return self.token(&asked.body);
         }
         let known = if self.behaviour.basic {
             // admin@internal:open sesame
@@ -359,7 +306,7 @@ impl Fake {
         } else {
             format!("Bearer {TOKEN}")
         };
-        if request.authorization != known {
+        if asked.header("authorization") != Some(known.as_str()) {
             return (401, json!({"reason": "Unauthorized"}));
         }
         if self.is_busy(&mut state, line) {
@@ -384,7 +331,7 @@ impl Fake {
                 }
                 (200, json!({"disk_snapshot": [{"id": "image-1"}, snapshot]}))
             }
-            ("POST", "imagetransfers") => self.begin(&mut state, &request.body),
+            ("POST", "imagetransfers") => self.begin(&mut state, &asked.body),
             _ => self.transfer(&mut state, method, path),
         }
     }
@@ -400,12 +347,12 @@ impl Fake {
         true
     }
 
-    fn token(&self, body: &[u8]) -> (u16, Value) {
+    fn token(&self, body: &str) -> (u16, Value) {
         if self.behaviour.basic {
             return (404, json!({}));
         }
         let expected = "grant_type=password&scope=ovirt-app-api&username=admin%40internal&password=open+sesame";
-        if body == expected.as_bytes() {
+        if body == expected {
             (
                 200,
                 json!({"access_token": TOKEN, "scope": "ovirt-app-api"}),
@@ -418,13 +365,13 @@ impl Fake {
         }
     }
 
-    fn begin(&self, state: &mut State, body: &[u8]) -> (u16, Value) {
+    fn begin(&self, state: &mut State, body: &str) -> (u16, Value) {
         state.begun += 1;
         if state.begun <= self.behaviour.locked {
             let detail = "[Cannot transfer Virtual Disk: Disk is locked. Please try again later.]";
             return (409, json!({"reason": "Operation Failed", "detail": detail}));
         }
-        let wanted: Value = serde_json::from_slice(body).unwrap();
+        let wanted: Value = serde_json::from_str(body).unwrap();
         state.bodies.push(wanted.clone());
         let dirty = wanted.get("backup").is_some();
         let inactivity: u64 = wanted["inactivity_timeout"]

@@ -1,18 +1,14 @@
 //! One connection: requests in, answers and faults out.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufReader, Read, Write};
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::page::{Fault, Length, Page, Ranges, Rate};
+use super::wire::{Wire, read_request};
 use super::{Request, State};
 
 /// Bytes written at once.
 const PIECE: u64 = 64 << 10;
-
-trait Wire: Read + Write {}
-impl<T: Read + Write> Wire for T {}
 
 /// Whether the connection can be used for another request.
 #[derive(PartialEq, Eq)]
@@ -21,16 +17,7 @@ enum After {
     Close,
 }
 
-pub(super) fn connection(stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>, state: &State) {
-    let _ = stream.set_nodelay(true);
-    let wire: Box<dyn Wire> = match tls {
-        None => Box::new(stream),
-        Some(config) => {
-            let session = rustls::ServerConnection::new(config).unwrap();
-            Box::new(rustls::StreamOwned::new(session, stream))
-        }
-    };
-    let mut wire = BufReader::new(wire);
+pub(super) fn connection(mut wire: BufReader<Box<dyn Wire>>, state: &State) {
     // Clients that go away, or refuse the certificate, are part of the tests.
     while let Ok(Some(request)) = read_request(&mut wire) {
         state.log(|log| log.requests.push(request.clone()));
@@ -43,35 +30,6 @@ pub(super) fn connection(stream: TcpStream, tls: Option<Arc<rustls::ServerConfig
             }
         }
     }
-}
-
-fn read_request(wire: &mut impl BufRead) -> io::Result<Option<Request>> {
-    let mut line = String::new();
-    if wire.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let mut words = line.split_whitespace();
-    let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        return Ok(None);
-    };
-    let (method, target) = (method.to_owned(), target.to_owned());
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        wire.read_line(&mut line)?;
-        let line = line.trim_end();
-        if line.is_empty() {
-            break;
-        }
-        if let Some((name, value)) = line.split_once(':') {
-            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-    }
-    Ok(Some(Request {
-        method,
-        target,
-        headers,
-    }))
 }
 
 /// The page as it is for this request, and what goes wrong with it.
