@@ -193,7 +193,6 @@ impl Namespace {
         }));
     }
 
-    /// Says of a pod what a kubelet would.
     /// A component of the cluster warns of an object.
     pub(crate) fn warn(&self, of: &str, reason: &str, message: &str, component: &str) {
         let about = self.get(of);
@@ -208,6 +207,7 @@ impl Namespace {
         }));
     }
 
+    /// Says of a pod what a kubelet would.
     pub(crate) fn pod_status(&self, pod: &str, status: &Value) {
         let patch = json!({"status": status}).to_string();
         run(self.kubectl().args([
