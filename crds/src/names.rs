@@ -24,6 +24,8 @@ pub mod annotation {
     pub const IMPORT_METHOD: &str = "cdi.kubevirt.io/storage.import.registryImportMethod";
     /// The endpoint is the name of an image stream: `true`.
     pub const IMPORT_IMAGE_STREAM: &str = "cdi.kubevirt.io/storage.import.registryImageStream";
+    /// Of a pod on `OpenShift`: the names of its images may be those of image streams.
+    pub const IMAGE_LOOKUP: &str = "alpha.image.policy.openshift.io/resolve-names";
     /// imageio: the disk.
     pub const IMPORT_DISK_ID: &str = "cdi.kubevirt.io/storage.import.diskId";
     /// vddk: the machine.

@@ -38,13 +38,31 @@ fn a_disk_in_an_image_that_the_node_pulled_is_imported_without_a_registry() {
     assert_eq!(*preference, "fedora");
 }
 
+/// Nobody here resolves the names of streams, as `OpenShift` does: the node takes it for one of Docker's.
+#[test]
+fn an_image_stream_is_named_to_the_cluster_and_pulled_by_the_node() {
+    let Some(case) = case() else { return };
+    let disk = disk(82);
+    let reference = "docker.io/library/stream:1";
+    pulled(&case, reference, &[("disk/disk.img", &disk)]);
+    let folder = case.folder_for("stream");
+    let source = json!({"registry": {"imageStream": "stream:1", "pullMethod": "node"}});
+    case.apply(&kept("stream", &source));
+    case.succeeded("stream");
+    holds_sparse(&folder, &disk);
+    let pod = case.get("pod/importer-stream");
+    let lookup = &pod["metadata"]["annotations"]["alpha.image.policy.openshift.io/resolve-names"];
+    assert_eq!(*lookup, "*");
+}
+
 #[test]
 fn an_image_that_the_node_cannot_pull_is_told() {
     let Some(case) = case() else { return };
     case.folder_for("nowhere");
     // Nobody listens there, and no name server has to say so first.
-    case.apply(&data_volume("nowhere", &by_node("127.0.0.1:1/nowhere:1")));
-    fails(&case, "nowhere", "ImagePullFailed", &["127.0.0.1:1/nowhere:1"]);
+    let reference = "127.0.0.1:1/nowhere:1";
+    case.apply(&data_volume("nowhere", &by_node(reference)));
+    fails(&case, "nowhere", "ImagePullFailed", &[reference]);
 }
 
 #[test]

@@ -207,9 +207,6 @@ fn not_of_ours(volume: &Volume, spec: &DataVolumeSpec) -> Option<(&'static str, 
         Some(["snapshot"]) => "a snapshot",
         Some(["upload"]) => "an upload",
         None if spec.source_ref.is_some() => "a DataSource",
-        _ if source.is_some_and(|it| it.registry.as_ref().is_some_and(|it| it.url.is_none())) => {
-            "an image stream"
-        }
         _ => return None,
     };
     let message = format!(

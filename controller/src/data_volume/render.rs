@@ -348,7 +348,10 @@ pub(crate) fn source_annotations(source: &DataVolumeSource) -> Vec<(String, Stri
     }
     if let Some(registry) = &source.registry {
         set(annotation::IMPORT_SOURCE, Some("registry"));
-        set(annotation::IMPORT_ENDPOINT, registry.url.as_deref());
+        let stream = registry.image_stream.as_deref();
+        let name = registry.url.as_deref().or(stream);
+        set(annotation::IMPORT_ENDPOINT, name);
+        set(annotation::IMPORT_IMAGE_STREAM, stream.map(|_| "true"));
         set(annotation::IMPORT_SECRET, registry.secret_ref.as_deref());
         set(
             annotation::IMPORT_CERTIFICATES,

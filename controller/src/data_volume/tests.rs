@@ -140,11 +140,6 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
             reason::UNSUPPORTED_SOURCE,
         ),
         (
-            json!({"source": {"registry": {"imageStream": "x", "pullMethod": "node"}}, "pvc": pvc()}),
-            json!({}),
-            reason::UNSUPPORTED_SOURCE,
-        ),
-        (
             json!({"source": http()}),
             json!({}),
             reason::ERR_CLAIM_NOT_VALID,

@@ -20,7 +20,7 @@ use longshore_crds::names::{annotation, label, object};
 use self::mounts::Mounts;
 pub(crate) use self::own::{Odd, Own};
 pub(super) use self::pulled::{DONE_FILE, IN_REGISTRY, READY_FILE};
-use super::source::Request;
+use super::source::{Request, is_image_stream};
 use crate::checkpoint;
 use crate::claim::{Claim, owner};
 
@@ -79,6 +79,9 @@ pub(crate) fn pod(claim: &PersistentVolumeClaim, request: &Request, usual: &Work
     if image.is_some() {
         let name = annotation::DEFAULT_CONTAINER.to_owned();
         annotations.insert(name, IMPORTER.to_owned());
+    }
+    if image.is_some() && is_image_stream(claim) {
+        annotations.insert(annotation::IMAGE_LOOKUP.to_owned(), "*".to_owned());
     }
     let importer = Container {
         name: IMPORTER.to_owned(),

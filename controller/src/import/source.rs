@@ -38,8 +38,8 @@ pub(crate) struct Request {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error(
-        "this version does not import from image streams: name the image in the annotation {} instead",
-        annotation::IMPORT_ENDPOINT
+        "only the node knows image streams: the annotation {} has to be node",
+        annotation::IMPORT_METHOD
     )]
     ImageStream,
     #[error(
@@ -77,14 +77,17 @@ impl Refusal {
 }
 
 impl Request {
-    /// The image that the node is to pull, as its runtime calls it.
+    /// The image that the node is to pull, as its runtime calls it, or as an image stream does.
     pub(crate) fn pulled_by_node(&self) -> Option<&str> {
         match &self.import.source {
             Source::Registry {
                 endpoint,
                 pull: Pull::Node { .. },
                 ..
-            } => endpoint.reveal().strip_prefix(IN_REGISTRY),
+            } => {
+                let address = endpoint.reveal();
+                Some(address.strip_prefix(IN_REGISTRY).unwrap_or(address))
+            }
             _ => None,
         }
     }
@@ -144,13 +147,10 @@ fn source(claim: &PersistentVolumeClaim, word: &str, has_vddk: bool) -> Result<S
         "glance" => Source::Glance {
             endpoint: endpoint("glance")?,
         },
-        "registry" if is_true(claim, annotation::IMPORT_IMAGE_STREAM) => {
-            return Err(Refusal::ImageStream);
-        }
         "registry" => {
             let endpoint = endpoint("registry")?;
             Source::Registry {
-                pull: pull(claim, &endpoint),
+                pull: pull(claim, &endpoint)?,
                 architecture: owned(claim, annotation::IMPORT_ARCHITECTURE),
                 endpoint,
             }
@@ -185,16 +185,25 @@ fn source(claim: &PersistentVolumeClaim, word: &str, has_vddk: bool) -> Result<S
     })
 }
 
-/// Who pulls. A node knows only what is in registries.
-fn pull(claim: &PersistentVolumeClaim, endpoint: &Secret) -> Pull {
+/// Who pulls. A node knows only what is in registries, and what its cluster calls so.
+fn pull(claim: &PersistentVolumeClaim, endpoint: &Secret) -> Result<Pull, Refusal> {
     let by_node = claim.annotation(annotation::IMPORT_METHOD) == Some("node");
-    if !by_node || !endpoint.reveal().starts_with(IN_REGISTRY) {
-        return Pull::Pod;
+    let is_stream = is_image_stream(claim);
+    if is_stream && !by_node {
+        return Err(Refusal::ImageStream);
     }
-    Pull::Node {
+    if !by_node || !(is_stream || endpoint.reveal().starts_with(IN_REGISTRY)) {
+        return Ok(Pull::Pod);
+    }
+    Ok(Pull::Node {
         ready_file: PathBuf::from(READY_FILE),
         done_file: PathBuf::from(DONE_FILE),
-    }
+    })
+}
+
+/// Whether what it names is an image stream, which `OpenShift` resolves.
+pub(super) fn is_image_stream(claim: &PersistentVolumeClaim) -> bool {
+    is_true(claim, annotation::IMPORT_IMAGE_STREAM)
 }
 
 fn whole(

@@ -62,15 +62,6 @@ pub(super) fn source<'a>(
         Some(_) => return Err(invalid("contentType is kubevirt or archive")),
     };
     let whence = spec.source.clone().unwrap_or_default();
-    if let Some(registry) = &whence.registry
-        && registry.image_stream.is_some()
-    {
-        return Err(Obstacle {
-            reason: reason::UNSUPPORTED_SOURCE,
-            message: "this version does not import from image streams: name the image by its url"
-                .to_owned(),
-        });
-    }
     let whence = DataVolumeSource::from(whence);
     validate::source(&whence, Some(content))
         .and_then(|()| validate::checkpoints(&whence, &spec.checkpoints))

@@ -254,9 +254,10 @@ fn a_source_that_is_not_there_or_makes_no_sense_is_waited_for() {
             json!({"source": http_source, "contentType": "odd"}),
             reason::ERR_SOURCE_NOT_VALID,
         ),
+        // Nobody but the node knows what a stream's name stands for.
         (
-            json!({"source": {"registry": {"imageStream": "s", "pullMethod": "node"}}}),
-            reason::UNSUPPORTED_SOURCE,
+            json!({"source": {"registry": {"imageStream": "s"}}}),
+            reason::ERR_SOURCE_NOT_VALID,
         ),
         // No web server has any; and those of one that has are for one claim.
         (

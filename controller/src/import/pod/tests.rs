@@ -81,6 +81,19 @@ fn pulled_by_node() -> Value {
     )
 }
 
+/// An image that the cluster knows by the name of a stream and a tag.
+fn of_a_stream() -> Value {
+    made(
+        "Filesystem",
+        &json!({
+            annotation::IMPORT_SOURCE: "registry",
+            annotation::IMPORT_ENDPOINT: "fedora:42",
+            annotation::IMPORT_IMAGE_STREAM: "true",
+            annotation::IMPORT_METHOD: "node",
+        }),
+    )
+}
+
 fn cases() -> Vec<(&'static str, Value)> {
     let numbered = |name: &str| format!("{name}0");
     vec![
@@ -139,6 +152,7 @@ fn cases() -> Vec<(&'static str, Value)> {
         ),
         ("own", own()),
         ("node-pull", pulled_by_node()),
+        ("image-stream", of_a_stream()),
         (
             "blank",
             made("Block", &json!({annotation::IMPORT_SOURCE: "none"})),

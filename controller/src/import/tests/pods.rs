@@ -411,14 +411,20 @@ fn an_image_that_a_node_cannot_pull_is_told_though_the_importer_runs_beside_it()
 #[test]
 fn sources_that_lack_something_are_refused_before_there_is_a_pod() {
     let no_image = json!({annotation::IMPORT_SOURCE: "vddk"});
-    let stream =
-        json!({annotation::IMPORT_SOURCE: "registry", annotation::IMPORT_IMAGE_STREAM: "true"});
+    let stream = json!({
+        annotation::IMPORT_SOURCE: "registry", annotation::IMPORT_IMAGE_STREAM: "true",
+        annotation::IMPORT_ENDPOINT: "fedora:42",
+    });
     let warm = json!({annotation::CHECKPOINT: "snap-1"});
     let no_disk = json!({annotation::IMPORT_SOURCE: "imageio"});
     let no_address = json!({annotation::IMPORT_ENDPOINT: ""});
     for (annotations, why, names) in [
         (no_image, reason::AWAITING_VDDK, annotation::VDDK_IMAGE),
-        (stream, reason::UNSUPPORTED_SOURCE, "image streams"),
+        (
+            stream,
+            reason::UNSUPPORTED_SOURCE,
+            annotation::IMPORT_METHOD,
+        ),
         (warm, reason::UNSUPPORTED_SOURCE, "checkpoints"),
         (
             no_disk,
