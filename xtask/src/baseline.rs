@@ -52,9 +52,7 @@ pub(crate) fn compare(args: &Args) -> Result<u64> {
         say::line(&format!("the baseline is not compared: {why}"));
         return Ok(0);
     }
-    cargo::locked("build")
-        .args(["--package", "longshore-cli"])
-        .check()?;
+    let programs = cargo::programs()?;
     let file = paths::root().join(FILE);
     let made_with = made_with()?;
     let mut table = Table {
@@ -67,7 +65,7 @@ pub(crate) fn compare(args: &Args) -> Result<u64> {
     Run::new("strip")
         .arg("-o")
         .arg(&command)
-        .arg(paths::target().join("debug/longshore"))
+        .arg(programs.join("longshore"))
         .quiet()
         .check()?;
     let raw = work.0.join("disk.raw");

@@ -57,14 +57,14 @@ const ROOMY: (&str, &str) = ("20Gi", "1Gi");
 pub(crate) fn run(args: &Args) -> Result<()> {
     install::run(&install::Args::default())?;
     say::line("\nBuilding longshore; the first time takes some minutes.");
-    let build = cargo::locked("build").args(["--package", "longshore-cli"]);
-    let (build, profile) = if args.debug {
-        (build, "debug")
+    let programs = if args.debug {
+        cargo::programs()?
     } else {
-        (build.arg("--release"), "release")
+        let build = cargo::locked("build").args(["--release", "--package", "longshore-cli"]);
+        build.check()?;
+        paths::target().join("release")
     };
-    build.check()?;
-    let longshore = paths::target().join(profile).join("longshore");
+    let longshore = programs.join("longshore");
     let state = paths::target().join("demo");
     drop(fs::remove_dir_all(&state));
     let plan = Plan {

@@ -101,16 +101,16 @@ pub(crate) fn make(tag: &str, release: bool) -> Result<Vec<(String, PathBuf)>> {
 }
 
 fn make_in(folder: &Path, tag: &str, release: bool) -> Result<Vec<(String, PathBuf)>> {
-    let mut build = cargo::locked("build");
-    if release {
-        build = build.arg("--release");
-    }
-    for (_, package, _) in IMAGES {
-        build = build.args(["--package", package]);
-    }
-    build.check()?;
-    let profile = if release { "release" } else { "debug" };
-    let programs = paths::target().join(profile);
+    let programs = if release {
+        let packages = IMAGES
+            .iter()
+            .flat_map(|(_, package, _)| ["--package", package]);
+        let build = cargo::locked("build").arg("--release").args(packages);
+        build.check()?;
+        paths::target().join("release")
+    } else {
+        cargo::programs()?
+    };
     paths::make_dir(folder)?;
     // Two of us would take each other's files away.
     let lock = File::create(folder.join(".lock")).context("making a lock for the images")?;

@@ -39,10 +39,7 @@ const IMAGES: &[(&str, &[&str])] = &[
 /// Compares what qcow2-rs and we make of the same images. Gives how many agreed.
 pub(crate) fn compare() -> Result<u64> {
     let peer = build()?;
-    cargo::locked("build")
-        .args(["--package", "longshore-cli"])
-        .check()?;
-    let ours = paths::target().join("debug/longshore");
+    let ours = cargo::programs()?.join("longshore");
     let folder = paths::target().join("peers/oracle");
     paths::make_dir(&folder)?;
     let [source, image, theirs, mine] =

@@ -43,10 +43,7 @@ pub(super) fn definitions() -> Result<Vec<PathBuf>> {
 
 /// Builds the driver, and gives the cluster one of its own, which nobody builds anew under its feet.
 pub(super) fn build(place: &Place) -> Result<()> {
-    cargo::locked("build")
-        .args(["--package", "longshore-csi"])
-        .check()?;
-    let built = paths::target().join("debug/longshore-csi");
+    let built = cargo::programs()?.join("longshore-csi");
     fs::copy(&built, place.file("longshore-csi"))
         .map(drop)
         .with_context(|| format!("copying {}", built.display()))

@@ -169,13 +169,8 @@ fn unit(count: &mut Count) -> Result<()> {
 const SUITES: [&str; 4] = ["cli", "images", "import", "disks"];
 
 fn integration(count: &mut Count) -> Result<()> {
-    // The tests drive the command from outside, so cargo does not know that they need it.
-    cargo::locked("build")
-        .args(["--package", "longshore-cli"])
-        .check()?;
-    let run = cargo::locked("test")
-        .args(["--no-fail-fast", "--package", "longshore-tests", "--lib"])
-        .args(SUITES.iter().flat_map(|suite| ["--test", suite]))
+    let run = suites(&SUITES)?
+        .arg("--no-fail-fast")
         .env(guest::VARIABLE, guest::make()?)
         .env(monitoring::VARIABLE, monitoring::promtool()?);
     let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
@@ -189,22 +184,25 @@ fn integration(count: &mut Count) -> Result<()> {
     tests(run, count)
 }
 
+/// `cargo test` of suites that drive our programs from outside, so that cargo does not know that they need them.
+fn suites(names: &[&str]) -> Result<Run> {
+    let programs = cargo::programs()?;
+    let run = cargo::suites(names)
+        .env("LONGSHORE", programs.join("longshore"))
+        .env("LONGSHORE_IMPORTER", programs.join("longshore-importer"))
+        .env(
+            "LONGSHORE_CONTROLLER",
+            programs.join("longshore-controller"),
+        );
+    Ok(run)
+}
+
 fn api(count: &mut Count) -> Result<()> {
-    cargo::locked("build")
-        .args(["--package", "longshore-controller"])
-        .check()?;
+    let run = suites(&["api"])?;
     let cluster = cluster::Running::api(&format!("test-{}", std::process::id()))?;
-    let run = cargo::locked("test")
-        .args([
-            "--no-fail-fast",
-            "--package",
-            "longshore-tests",
-            "--test",
-            "api",
-            "--",
-            // They wait for the controller much more than they work.
-            "--test-threads=8",
-        ])
+    // They wait for the controller much more than they work.
+    let run = run
+        .args(["--no-fail-fast", "--", "--test-threads=8"])
         .env("LONGSHORE_KUBECONFIG", cluster.kubeconfig())
         .env("LONGSHORE_KUBECTL", cluster.kubectl())
         .env(monitoring::VARIABLE, monitoring::promtool()?);
@@ -212,16 +210,15 @@ fn api(count: &mut Count) -> Result<()> {
 }
 
 fn node(count: &mut Count) -> Result<()> {
-    let test = || cargo::locked("test").args(["--package", "longshore-tests", "--test", "node"]);
     count.passed += images::check(false)?;
     // The node has no way to a registry, nor to anything else.
-    test().arg("--no-run").check()?;
+    suites(&["node"])?.arg("--no-run").check()?;
     let [s3, gcs] = gotools::build(&gotools::STORES, ["versitygw", "fake-gcs-server"])?;
     let [vsphere] = gotools::build(&gotools::VSPHERE, ["vsphere-simulator"])?;
     let busybox = packages::plain("busybox-static")?.folder;
     let cluster = cluster::Running::node(&format!("test-{}", std::process::id()))?;
     // They wait for the node much more than they work.
-    let run = test()
+    let run = suites(&["node"])?
         .args(["--no-fail-fast", "--", "--test-threads=8"])
         .env("LONGSHORE_VSPHERE_SIMULATOR", vsphere)
         .env("LONGSHORE_BUSYBOX", busybox.join("bin/busybox"))
