@@ -11,6 +11,7 @@
 //! controller's business ([`crate::import`]): the two know each other by the claim's annotations only.
 
 mod apply;
+mod external;
 mod observe;
 pub(crate) mod plan;
 pub(crate) mod render;
@@ -46,13 +47,14 @@ use crate::written;
 pub(crate) async fn run(context: Arc<Context>, shown: Writer<PersistentVolumeClaim>) {
     let client = context.client.clone();
     let volumes = DATA_VOLUME.api(&client);
-    let claims = touched(Api::all(client), watcher::Config::default(), shown);
-    let controller =
-        Controller::new_with(volumes, watcher::Config::default(), DATA_VOLUME.resource());
-    let listed = context
-        .health
-        .await_list("data volumes", controller.store());
-    metrics::counts(&controller.store());
+    let claims = touched(Api::all(client), watcher::Config::default(), shown, ());
+    let kind = DATA_VOLUME.resource();
+    let kept = Writer::new(kind.clone());
+    let known = kept.as_reader();
+    let listed = context.health.await_list("data volumes", known.clone());
+    metrics::counts(&known);
+    let volumes = touched(volumes, watcher::Config::default(), kept, kind.clone());
+    let controller = Controller::for_stream_with(volumes, known, kind);
     let rounds = controller
         .with_config(bounded())
         .owns_stream(claims)

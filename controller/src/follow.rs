@@ -1,10 +1,14 @@
 //! Watches, handed on for as long as they are polled: what fails is told and tried again.
 
 use std::fmt::Debug;
+use std::hash::Hash;
+use std::mem;
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt as _, pin_mut};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, pin_mut, stream};
 use kube::api::Api;
 use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Error, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
 use kube::{Client, Resource};
@@ -49,12 +53,55 @@ pub(crate) fn touched<K>(
     objects: Api<K>,
     config: watcher::Config,
     kept: Writer<K>,
+    kind: K::DynamicType,
 ) -> impl Stream<Item = Result<K, Error>> + Send
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Debug + Eq + Hash + Clone + Send + Sync,
 {
-    watch_objects(objects, config)
+    let shown = kept.as_reader();
+    let events = watch_objects(objects, config)
         .modify(|object| object.meta_mut().managed_fields = None)
-        .reflect(kept)
-        .touched_objects()
+        .reflect(kept);
+    once_kept(events, shown, kind)
 }
+
+/// What `events`, which are kept as `shown`, touch.
+///
+/// A list is kept as a whole when its last page has come: what is on it is handed on only then, and so is what is
+/// no longer on it, of whose end nobody else tells.
+fn once_kept<K>(
+    events: impl Stream<Item = Result<Event<K>, Error>> + Send,
+    shown: Store<K>,
+    kind: K::DynamicType,
+) -> impl Stream<Item = Result<K, Error>> + Send
+where
+    K: Resource + Clone + Send + Sync + 'static,
+    K::DynamicType: Debug + Eq + Hash + Clone + Send + Sync,
+{
+    let mut before = Vec::new();
+    let touched = events.flat_map(move |event| {
+        let found = match event {
+            Ok(Event::Init) => {
+                before = shown.state();
+                Vec::new()
+            }
+            Ok(Event::InitApply(_)) => Vec::new(),
+            Ok(Event::InitDone) => {
+                let mut gone = mem::take(&mut before);
+                gone.retain(|object| {
+                    let place = ObjectRef::from_obj_with(&**object, kind.clone());
+                    shown.get(&place).is_none()
+                });
+                shown.state().into_iter().chain(gone).map(Ok).collect()
+            }
+            Ok(Event::Apply(object) | Event::Delete(object)) => vec![Ok(Arc::new(object))],
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(found)
+    });
+    touched.map_ok(Arc::unwrap_or_clone)
+}
+
+#[cfg(test)]
+mod tests;

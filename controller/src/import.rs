@@ -23,6 +23,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use kube::api::Api;
 use kube::runtime::controller::{Action as Next, Controller};
+use kube::runtime::reflector;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
 use longshore_crds::names::{annotation, label};
@@ -42,12 +43,15 @@ use crate::written;
 
 /// Runs until the process ends.
 pub(crate) async fn run(context: Arc<Context>, shown: Writer<Pod>) {
-    let claims: Api<PersistentVolumeClaim> = Api::all(context.client.clone());
+    let client = &context.client;
+    let (claims, kept) = reflector::store();
+    let listed = context.health.await_list("claims", claims.clone());
+    let all: Api<PersistentVolumeClaim> = Api::all(client.clone());
+    let controller =
+        Controller::for_stream(touched(all, watcher::Config::default(), kept, ()), claims);
     let ours =
         watcher::Config::default().labels(&format!("{}={}", label::ROLE, label::ROLE_IMPORTER));
-    let pods = touched(Api::all(context.client.clone()), ours, shown);
-    let controller = Controller::new(claims, watcher::Config::default());
-    let listed = context.health.await_list("claims", controller.store());
+    let pods = touched(Api::all(client.clone()), ours, shown, ());
     let (known, is_known) = oneshot::channel();
     let follow = follow_pods(&context, known);
     let nodes = follow_nodes(&context);
@@ -129,6 +133,8 @@ pub(crate) async fn reconcile(
         annotation::IMPORT_SOURCE,
         annotation::IMPORT_ENDPOINT,
         annotation::IMPORT_POD,
+        annotation::UPLOAD_TARGET,
+        annotation::CLONE_REQUEST,
     ];
     if asks.iter().all(|name| claim.annotation(name).is_none()) {
         return Ok(Next::await_change());
@@ -161,7 +167,7 @@ pub(crate) async fn reconcile(
     let mut decided = plan(&observed, now);
     match (&observed.pod, begins(&decided)) {
         // The pod of somebody else is not watched, and so would be at work for ever.
-        (Some(pod), _) if belongs(pod, &observed.claim) => context.line.sees(pod),
+        (Some(pod), _) if belongs(pod, &observed.claim) => context.line.finds(pod, now),
         (Some(_), _) | (None, None) => context.line.leaves(&observed.claim),
         (None, Some(request)) => {
             let line = &context.line;

@@ -51,7 +51,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let sources = VOLUME_IMPORT_SOURCE.api(&context.client);
     let (shown, kept) = reflector::store();
     let claims = Api::all(context.client.clone());
-    let claims = touched(claims, watcher::Config::default(), kept);
+    let claims = touched(claims, watcher::Config::default(), kept, ());
     let (there, named) = (shown.clone(), shown.clone());
     let claims = claims.flat_map(move |claim| {
         let found = match claim {
