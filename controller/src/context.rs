@@ -1,5 +1,6 @@
 //! What all controllers share: the client, what is known of the cluster, and the settings in force.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -82,13 +83,23 @@ impl Context {
         Installation::of(&self.known)
     }
 
-    /// The class of this name, or the cluster's default one; `None` if there is none.
+    /// The class of this name, or the one that Kubernetes gives claims that name none; `None` if there is none.
     pub(crate) fn class(&self, name: Option<&str>) -> Option<Class> {
+        self.class_or(name, is_default)
+    }
+
+    /// The same for disks of virtual machines, which may have a default one of their own.
+    pub(crate) fn class_of_disk(&self, name: Option<&str>) -> Option<Class> {
+        self.class_or(name, is_default_virt)
+            .or_else(|| self.class(name))
+    }
+
+    fn class_or(&self, name: Option<&str>, is_default: fn(&StorageClass) -> bool) -> Option<Class> {
         let class = match name {
             // Explicitly none: a volume that exists already.
             Some("") => None,
             Some(name) => self.known.class(name),
-            None => default_of(self.known.classes()),
+            None => default_of(self.known.classes(), is_default),
         }?;
         Some(Class {
             name: class.name_any(),
@@ -153,17 +164,51 @@ fn says(class: &StorageClass, name: &str) -> bool {
         .is_some_and(|text| text == "true")
 }
 
-/// The one for virtual machines comes before the one for all; of several, the one made last.
-fn default_of(classes: Vec<Arc<StorageClass>>) -> Option<Arc<StorageClass>> {
-    classes
-        .into_iter()
-        .filter(|class| is_default_virt(class) || is_default(class))
-        .max_by_key(|class| {
-            let made = class
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map(|time| time.0);
-            (is_default_virt(class), made, class.metadata.name.clone())
-        })
+/// Of several, the one made last, and of those the first by name, as Kubernetes has it.
+fn default_of(
+    classes: Vec<Arc<StorageClass>>,
+    is_default: fn(&StorageClass) -> bool,
+) -> Option<Arc<StorageClass>> {
+    let mut classes = classes;
+    classes.retain(|class| is_default(class));
+    classes.into_iter().max_by_key(|class| {
+        let made = class.metadata.creation_timestamp.as_ref();
+        (
+            made.map(|time| time.0),
+            Reverse(class.metadata.name.clone()),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn class(name: &str, made: &str, mark: &str) -> Arc<StorageClass> {
+        let object: Value = json!({
+            "metadata": {
+                "name": name, "creationTimestamp": made, "annotations": {mark: "true"},
+            },
+            "provisioner": "example.org",
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn the_default_class_is_the_youngest_and_of_those_the_first_by_name() {
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
+        let all = vec![
+            class("a", old, IS_DEFAULT),
+            class("c", new, IS_DEFAULT),
+            class("b", new, IS_DEFAULT),
+            class("v", old, IS_DEFAULT_VIRT),
+            class("z", new, "another"),
+        ];
+        let found = |is_default| default_of(all.clone(), is_default).map(|it| it.name_any());
+        assert_eq!(found(is_default).as_deref(), Some("b"));
+        assert_eq!(found(is_default_virt).as_deref(), Some("v"));
+        assert_eq!(default_of(Vec::new(), is_default), None);
+    }
 }

@@ -97,6 +97,10 @@ fn put(known: &mut HashMap<String, Last>, event: Event) {
     };
     let last = event.last_timestamp.as_ref().map(|time| time.0);
     let at = last.max(event.event_time.as_ref().map(|time| time.0));
+    // The newer kind of events tells of its repeats there.
+    let series = event.series.as_ref();
+    let repeated = series.and_then(|series| series.last_observed_time.as_ref());
+    let at = at.max(repeated.map(|time| time.0));
     match known.get(&uid) {
         Some(last) if last.at > at => return,
         None if known.len() >= MOST => return,

@@ -17,6 +17,15 @@ pub(crate) struct Marks {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
+impl From<Changes> for Marks {
+    fn from(annotations: Changes) -> Self {
+        Self {
+            annotations,
+            ..Self::default()
+        }
+    }
+}
+
 /// Makes them, if the claim is still as it was seen.
 pub(crate) async fn mark(
     context: &Context,

@@ -74,6 +74,9 @@ pub struct CdiConfigSpec {
     /// How much is logged, as a klog level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_verbosity: Option<i32>,
+    /// Whether a webhook completes claims that are labelled for that: `Enabled` or `Disabled`. There is none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook_pvc_rendering: Option<String>,
 }
 
 /// What is in force.

@@ -26,6 +26,10 @@ pub mod annotation {
     pub const IMPORT_IMAGE_STREAM: &str = "cdi.kubevirt.io/storage.import.registryImageStream";
     /// Of a pod on `OpenShift`: the names of its images may be those of image streams.
     pub const IMAGE_LOOKUP: &str = "alpha.image.policy.openshift.io/resolve-names";
+    /// The claim waits for an upload.
+    pub const UPLOAD_TARGET: &str = "cdi.kubevirt.io/storage.upload.target";
+    /// The claim shall be a copy of the one that this names.
+    pub const CLONE_REQUEST: &str = "k8s.io/CloneRequest";
     /// imageio: the disk.
     pub const IMPORT_DISK_ID: &str = "cdi.kubevirt.io/storage.import.diskId";
     /// vddk: the machine.
@@ -190,6 +194,8 @@ pub mod label {
     pub const APP: &str = "app";
     /// How tools find everything of a data importer.
     pub const APP_VALUE: &str = "containerized-data-importer";
+    /// How labels begin that say how `KubeVirt` runs a disk.
+    pub const OF_INSTANCETYPE: &str = "instancetype.kubevirt.io/";
     /// What a pod does.
     pub const ROLE: &str = "cdi.kubevirt.io";
     /// It imports.
@@ -276,6 +282,10 @@ pub mod reason {
     pub const POD_FAILED: &str = "PodFailed";
     /// The claim was filled by whoever its data source says.
     pub const EXTERNAL_POPULATION_SUCCEEDED: &str = "ExternalPopulationSucceeded";
+    /// The claim is bound, and nobody has filled it: its class is of no CSI driver.
+    pub const NO_CSI_DRIVER_FOR_EXTERNAL_POPULATION: &str = "NoCSIDriverForExternalPopulation";
+    /// The claim is bound, and nobody has filled it: the server has dropped what it was to be filled from.
+    pub const NO_ANY_VOLUME_DATA_SOURCE: &str = "NoAnyVolumeDataSource";
     /// Ours: what an annotation asks of the pod cannot be understood.
     pub const INVALID_POD_SETTINGS: &str = "InvalidPodSettings";
     /// Ours: a spec that was changed once there was a claim.
@@ -386,9 +396,10 @@ pub mod object {
         format!("volume-import-source-{volume_uid}")
     }
 
-    /// Name of the copy of a proxy's authorities that a claim's importer mounts.
-    pub fn proxy_authorities(claim: &str) -> String {
-        shortened(&format!("import-proxy-cm-{claim}"), MOST)
+    /// Name of the copy of a proxy's authorities that the importer of the claim with this uid mounts. One of an
+    /// earlier claim of the same name goes with that.
+    pub fn proxy_authorities(claim_uid: &str) -> String {
+        format!("import-proxy-cm-{claim_uid}")
     }
 
     /// `name` itself if it fits, else its front and a hash of all of it.

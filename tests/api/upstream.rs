@@ -15,10 +15,15 @@ struct DefaultClass<'a>(&'a Namespace, String);
 
 impl<'a> DefaultClass<'a> {
     fn new(namespace: &'a Namespace) -> Self {
-        let name = format!("{}-default", namespace.name);
+        Self::of(namespace, "storageclass.kubernetes.io/is-default-class")
+    }
+
+    /// A default one of those that this annotation tells of.
+    fn of(namespace: &'a Namespace, mark: &str) -> Self {
+        let name = format!("{}-{}", namespace.name, mark.rsplit('/').next().unwrap());
         namespace.apply(&json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
-            "metadata": {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "metadata": {"name": name, "annotations": {mark: "true"}},
             "provisioner": "rancher.io/local-path", "volumeBindingMode": "Immediate",
         }));
         Self(namespace, name)
@@ -231,6 +236,35 @@ fn manifests_of_upstreams_documentation_do_what_they_say() {
         .filter(|line| line.starts_with("persistentvolumeclaim/"))
         .count();
     assert_eq!(claims, ALL.len(), "each manifest has its line above");
+}
+
+#[test]
+fn disks_of_machines_have_a_default_class_of_their_own_and_other_claims_do_not() {
+    let Some(namespace) = alone() else { return };
+    let usual = DefaultClass::new(&namespace);
+    let virt = DefaultClass::of(&namespace, "storageclass.kubevirt.io/is-default-virt-class");
+    let _controller = namespace.controller(&[]);
+    let size = json!({"requests": {"storage": "1Gi"}});
+    let pvc = json!({"pvc": {"accessModes": ["ReadWriteOnce"], "resources": size}});
+    let storage = json!({"storage": {"resources": size}});
+    let mut files = storage.clone();
+    files["contentType"] = json!("archive");
+    for (name, spec, class) in [
+        ("pvc", pvc, &usual),
+        ("disk", storage, &virt),
+        ("files", files, &usual),
+    ] {
+        let mut spec = spec;
+        spec["source"] = json!({"http": {"url": DISK}});
+        namespace.apply(&json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume",
+            "metadata": {"name": name}, "spec": spec,
+        }));
+        let claim = format!("pvc/{name}");
+        namespace.wait_for(&claim, "create");
+        let named = &namespace.get(&claim)["spec"]["storageClassName"];
+        assert_eq!(*named, class.1, "{name}");
+    }
 }
 
 fn check(namespace: &Namespace, class: &str, expected: &Expected) {

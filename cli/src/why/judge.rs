@@ -236,7 +236,12 @@ fn state(observed: &Observed) -> State {
     let Some(claim) = claim else {
         return State::Waiting;
     };
-    let asks = [names::IMPORT_SOURCE, names::IMPORT_ENDPOINT];
+    let asks = [
+        names::IMPORT_SOURCE,
+        names::IMPORT_ENDPOINT,
+        names::UPLOAD_TARGET,
+        names::CLONE_REQUEST,
+    ];
     let asks = asks.into_iter().any(|name| noted(name).is_some())
         || observed.prime.there().is_some()
         || observed.volume.there().is_some();
@@ -305,7 +310,8 @@ fn conditions(observed: &Observed) -> Vec<Cause> {
             observed.namespace,
             volume.meta.name.as_deref().unwrap_or_default()
         );
-        let kinds = ["Bound", "Running"].into_iter();
+        // Where both say the same, the second is the more general one.
+        let kinds = ["Running", "Bound"].into_iter();
         return kinds
             .filter_map(|kind| Some((kind, volume.condition(kind)?)))
             .filter(|(_, condition)| condition.status != "True")

@@ -38,8 +38,16 @@ pub(super) async fn apply(
             .await;
             Ok(())
         }
-        Action::MarkVolume(annotations) => {
-            let patch = json!({"metadata": {"uid": volume.uid(), "annotations": annotations}});
+        Action::MarkVolume(Marks {
+            annotations,
+            labels,
+        }) => {
+            let patch = json!({"metadata": {
+                "uid": volume.uid(),
+                "resourceVersion": volume.meta.resource_version,
+                "annotations": annotations,
+                "labels": labels,
+            }});
             volumes(context, namespace)
                 .patch(volume.name(), &PatchParams::default(), &Patch::Merge(patch))
                 .await

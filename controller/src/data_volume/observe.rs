@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
 use kube::runtime::reflector::ObjectRef;
+use longshore_crds::data_volume::ContentType;
 use longshore_crds::names::{annotation, object};
 use longshore_crds::volume_source::VolumeImportSourceSpec;
 
@@ -42,11 +43,11 @@ pub(super) async fn observe(
             claim.trying("read the claim of", &about)?
         }
     };
-    let wanted = volume.spec.as_ref().and_then(|spec| {
-        let claim = spec.pvc.as_ref().or(spec.storage.as_ref())?;
-        claim.storage_class_name.clone()
-    });
-    let class = context.class(wanted.as_deref());
+    let class = match asked(&volume, claim.as_ref()) {
+        Some(Asked::Disk(name)) => context.class_of_disk(name),
+        Some(Asked::Any(name)) => context.class(name),
+        None => None,
+    };
     let installation = context.installation();
     let trouble = match &claim {
         Some(claim) if is_waited_for(claim) && age(&claim.metadata, now) >= PATIENCE => {
@@ -64,6 +65,19 @@ pub(super) async fn observe(
         }
         _ => Vec::new(),
     };
+    let mut profile = context.profile(class.as_ref());
+    if claim.is_none()
+        && class.is_none()
+        && let Some(storage) = volume.spec.as_ref().and_then(|spec| spec.storage.as_ref())
+        && let Some(name) = &storage.storage_class_name
+    {
+        let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
+        let all = volumes.list(&ListParams::default()).await;
+        let all = all.trying("list the volumes for", &about)?.items;
+        let requests = storage.resources.as_ref().map(|it| &it.requests);
+        let least = requests.and_then(|requests| requests.get("storage"));
+        profile.sets = statics::sets(&all, name, least);
+    }
     let source = match &claim {
         Some(claim) => source(context, &volume, claim).await?,
         None => Source::Unread,
@@ -74,12 +88,40 @@ pub(super) async fn observe(
         claim,
         trouble,
         source,
-        profile: context.profile(class.as_ref()),
+        profile,
         has_driver: class.as_ref().is_some_and(|class| class.has_driver),
         binds_late: class.is_some_and(|class| class.binds_late)
             && installation.honors_first_consumer(),
         adoption: installation.adopts_claims(),
     }))
+}
+
+/// A class by its name, or whichever is the default one of these.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked<'a> {
+    Any(Option<&'a str>),
+    /// Virtual machines' disks have one of their own.
+    Disk(Option<&'a str>),
+}
+
+/// The class that the claim is of, or will be.
+pub(super) fn asked<'a>(
+    volume: &'a Volume,
+    claim: Option<&'a PersistentVolumeClaim>,
+) -> Option<Asked<'a>> {
+    if let Some(claim) = claim {
+        return Some(Asked::Any(claim.class()));
+    }
+    let spec = volume.spec.as_ref()?;
+    // What is under `pvc` is handed on as it is, and Kubernetes fills in the rest.
+    if let Some(claim) = &spec.pvc {
+        return Some(Asked::Any(claim.storage_class_name.as_deref()));
+    }
+    let name = spec.storage.as_ref()?.storage_class_name.as_deref();
+    Some(match spec.content_type {
+        Some(ContentType::Archive) => Asked::Any(name),
+        _ => Asked::Disk(name),
+    })
 }
 
 /// What a populator fills the volume's own claim from, for as long as that matters.

@@ -14,6 +14,7 @@
 //!           else -----------------> create the claim
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -21,9 +22,10 @@ use kube::api::DynamicObject;
 use longshore_crds::Condition;
 use longshore_crds::DataVolumeSpec;
 use longshore_crds::data_volume::{Checkpoint, DataVolumeSource};
-use longshore_crds::names::{annotation, reason};
+use longshore_crds::names::{annotation, label, reason};
 use serde_json::{Value, json};
 
+use super::external;
 use super::render::{self, Profile, Unknown};
 use super::statics;
 use super::status::{Facts, status};
@@ -32,6 +34,7 @@ use super::volume::{Status, Volume};
 use crate::claim::{Changes, Claim, controller};
 use crate::event::Note;
 use crate::troubles::Trouble;
+use crate::write::Marks;
 
 /// How soon to look again at what waits for things that are not watched: classes, quotas, other claims.
 const WAITING_PAUSE: Duration = Duration::from_secs(10);
@@ -86,8 +89,8 @@ pub(crate) struct Plan {
 pub(crate) enum Action {
     /// Tell people.
     Tell(Note),
-    /// Change annotations of the volume.
-    MarkVolume(Changes),
+    /// Change annotations and labels of the volume.
+    MarkVolume(Marks),
     /// Change annotations of the claim.
     MarkClaim(Changes),
     /// Create the claim.
@@ -124,6 +127,10 @@ pub(crate) fn plan(observed: &Observed, now: &str) -> Plan {
         plan.again = Some(WAITING_PAUSE);
     }
     let next = status(volume, &facts, now);
+    let running = of_kind(&next, "Running");
+    if running.is_some_and(|it| external::REASONS.contains(&it.reason.as_str())) {
+        plan.again = Some(WAITING_PAUSE);
+    }
     if next != volume.status {
         plan.actions
             .extend(notes(volume, &next).into_iter().map(Action::Tell));
@@ -161,7 +168,8 @@ fn missing(observed: &Observed, plan: &mut Plan) -> Facts<'static> {
     }
     if !observed.statics.is_empty()
         && let Ok(claim) = render::claim(volume, spec, &observed.profile)
-        && let Some(name) = statics::fitting(&observed.statics, &claim)
+        && let Some(name) =
+            statics::fitting(&observed.statics, &claim, observed.profile.class.as_deref())
     {
         let claim = Box::new(statics::taking(claim, name));
         plan.actions.push(Action::CreateClaim(claim));
@@ -180,12 +188,16 @@ fn missing(observed: &Observed, plan: &mut Plan) -> Facts<'static> {
             Some(populated.to_string()),
         );
         plan.actions
-            .push(Action::MarkVolume(Changes::from([stamp])));
+            .push(Action::MarkVolume(Changes::from([stamp]).into()));
         return Facts::Nothing;
     }
     match render::claim(volume, spec, &observed.profile) {
         Ok(claim) => {
             plan.actions.push(Action::CreateClaim(Box::new(claim)));
+            if render::is_populated(volume, spec) {
+                let source = render::source(volume, spec);
+                plan.actions.push(Action::CreateSource(Box::new(source)));
+            }
             Facts::Nothing
         }
         Err(Unknown(message)) => waiting(reason::STORAGE_PROFILE_INCOMPLETE, message),
@@ -225,7 +237,7 @@ fn existing<'a>(
     match controller(&claim.metadata) {
         Some(owner) if owner.uid == volume.uid() => {
             let marks = remembered(volume, claim);
-            if marks.is_empty() {
+            if marks == Marks::default() {
                 plan.actions.extend(of_source(observed, claim));
             } else {
                 plan.actions.push(Action::MarkVolume(marks));
@@ -246,6 +258,7 @@ fn existing<'a>(
             Facts::Claim {
                 claim,
                 binds_late: observed.binds_late,
+                has_driver: observed.has_driver,
                 trouble: observed.trouble.as_ref(),
             }
         }
@@ -264,7 +277,7 @@ fn existing<'a>(
             // filled again unless the volume knows better.
             plan.actions
                 .push(if claim.is_filled() && !volume.has_filled(claim) {
-                    Action::MarkVolume(filled(claim))
+                    Action::MarkVolume(filled(claim).into())
                 } else {
                     Action::Adopt
                 });
@@ -292,10 +305,14 @@ fn filled(claim: &PersistentVolumeClaim) -> Changes {
 }
 
 /// What a volume is to know of its claim that it does not yet.
-fn remembered(volume: &Volume, claim: &PersistentVolumeClaim) -> Changes {
+fn remembered(volume: &Volume, claim: &PersistentVolumeClaim) -> Marks {
     let mut marks = Changes::new();
+    let mut labels = BTreeMap::new();
     if claim.is_filled() {
         marks.extend(filled(claim));
+        if !volume.has_filled(claim) {
+            labels = told_of_disk(volume, claim);
+        }
     }
     if claim.is_bound() && claim.annotation(annotation::POPULATED_FOR) == Some(volume.name()) {
         // It came filled: if it goes, nobody here can fill another one as it was.
@@ -305,7 +322,22 @@ fn remembered(volume: &Volume, claim: &PersistentVolumeClaim) -> Changes {
         );
     }
     marks.retain(|name, value| volume.annotation(name) != value.as_deref());
-    marks
+    Marks {
+        annotations: marks,
+        labels,
+    }
+}
+
+/// What the importer learned from the image of how machines run it, and nobody has said of the volume.
+fn told_of_disk(volume: &Volume, claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
+    let known = volume.meta.labels.as_ref();
+    let labels = claim.metadata.labels.iter().flatten();
+    let news = labels.filter(|(name, _)| {
+        name.starts_with(label::OF_INSTANCETYPE)
+            && !known.is_some_and(|known| known.contains_key(*name))
+    });
+    news.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// What a populator fills the claim from is there until that is done, whoever takes it away.
@@ -430,13 +462,13 @@ fn notes(volume: &Volume, next: &Status) -> Vec<Note> {
         let turned = old.is_none_or(|old| old.reason != bound.reason);
         let (reason, message) = (bound.reason.as_str(), bound.message.clone());
         match reason {
+            // Which claim is filled in this one's place is news, too.
+            reason::PENDING if bound.message.contains("[prime-") => {
+                notes.push(Note::normal(reason, message));
+            }
             _ if !turned && next.claim_name.is_some() => {}
             reason::BOUND | reason::PENDING | reason::NOT_FOUND => {
                 notes.push(Note::normal(reason, message));
-            }
-            // The word that upstream's clients listen for; the condition says which of its causes it is.
-            reason::STORAGE_PROFILE_INCOMPLETE => {
-                notes.push(Note::warning(reason::ERR_CLAIM_NOT_VALID, message));
             }
             reason::CLAIM_LOST => {
                 let message = format!("PVC {} lost", volume.name());
@@ -445,14 +477,31 @@ fn notes(volume: &Volume, next: &Status) -> Vec<Note> {
             _ => notes.push(Note::warning(reason, message)),
         }
     }
-    if let Some((Some(old), running)) = changed("Running")
-        && old.status == "True"
+    if let Some((old, running)) = changed("Running")
         && running.status == "False"
+        && !running.message.is_empty()
         && !matches!(next.phase.as_deref(), Some("Succeeded" | "Paused"))
+        // What fails at once is never seen to run.
+        && (old.is_some_and(|old| old.status == "True") || tells_of_failure(next, running))
     {
         notes.push(Note::warning(&running.reason, running.message.clone()));
     }
     notes
+}
+
+/// Whether there is a claim with a volume, and this is no usual step on the way.
+fn tells_of_failure(next: &Status, running: &Condition) -> bool {
+    let bound = of_kind(next, "Bound");
+    let usual = [
+        reason::PENDING,
+        reason::COMPLETED,
+        reason::IMPORT_QUEUED,
+        reason::WAIT_FOR_FIRST_CONSUMER,
+        reason::PENDING_POPULATION,
+        "ContainerCreating",
+        "PodInitializing",
+    ];
+    bound.is_some_and(|bound| bound.status == "True") && !usual.contains(&running.reason.as_str())
 }
 
 fn of_kind<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {
@@ -464,7 +513,7 @@ fn of_kind<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {
 fn phase_note(volume: &Volume, phase: Option<&str>) -> Option<Note> {
     let name = volume.name();
     if phase == Some("Succeeded")
-        && let Some(filler) = volume.spec.as_ref().and_then(filler)
+        && let Some(filler) = volume.spec.as_ref().and_then(external::filler)
     {
         let message = format!("PVC {name} successfully populated by {filler}");
         let reason = reason::EXTERNAL_POPULATION_SUCCEEDED;
@@ -494,14 +543,4 @@ fn phase_note(volume: &Volume, phase: Option<&str>) -> Option<Note> {
         _ => return None,
     };
     Some(note)
-}
-
-/// The kind that somebody else fills the claim from.
-fn filler(spec: &DataVolumeSpec) -> Option<&str> {
-    let claim = spec.pvc.as_ref().or(spec.storage.as_ref())?;
-    let reference = claim
-        .data_source_ref
-        .as_ref()
-        .or(claim.data_source.as_ref())?;
-    reference.get("kind")?.as_str()
 }

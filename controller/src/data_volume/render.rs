@@ -95,7 +95,7 @@ pub(super) fn claim(
 }
 
 /// Whether the claim is filled by a populator, and not itself what is worked on.
-fn is_populated(volume: &Volume, spec: &DataVolumeSpec) -> bool {
+pub(super) fn is_populated(volume: &Volume, spec: &DataVolumeSpec) -> bool {
     volume.annotation(annotation::USE_POPULATOR) == Some("true") && spec.source.is_some()
 }
 
@@ -180,7 +180,7 @@ fn unknown(storage: &ClaimSpec, profile: &Profile) -> Unknown {
         (Some(name), _) => name,
         (None, Some(name)) => {
             return Unknown(format!(
-                "PVC spec is missing accessMode and there is no storageClass {name} to choose profile"
+                "PVC spec is missing accessMode and no storageClass to choose profile: there is no class {name:?}, and no volume of it that is available and fits"
             ));
         }
         (None, None) => {
@@ -195,7 +195,7 @@ fn unknown(storage: &ClaimSpec, profile: &Profile) -> Unknown {
         .filter(|_| !profile.sets.is_empty());
     let which = mode.map_or_else(String::new, |mode| format!(" for volumeMode {mode}"));
     Unknown(format!(
-        "PVC spec is missing accessMode and cannot get access mode{which} from StorageProfile {name}: name accessModes and volumeMode, or put them into the profile's spec.claimPropertySets"
+        "PVC spec is missing accessMode and no accessMode specified in StorageProfile {name}{which}: name accessModes and volumeMode, or put them into the profile's spec.claimPropertySets"
     ))
 }
 

@@ -7,6 +7,7 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use longshore_crds::Quantity;
 use longshore_crds::names::annotation;
+use longshore_crds::storage_profile::ClaimPropertySet;
 
 use crate::claim::{Changes, Claim as _};
 
@@ -19,41 +20,75 @@ pub(super) fn is_for(volume: &PersistentVolume, namespace: &str, name: &str) -> 
     })
 }
 
-/// Of `volumes`, which wait for `claim`, the first one that is what it asks for.
+/// Of `volumes`, which wait for `claim`, the first one that is what it asks for. One that names no class is of
+/// the one called `default`.
 pub(super) fn fitting<'a>(
     volumes: &'a [PersistentVolume],
     claim: &PersistentVolumeClaim,
+    default: Option<&str>,
 ) -> Option<&'a str> {
+    let class = claim.class().or(default).unwrap_or_default();
     let mut names: Vec<&str> = volumes
         .iter()
-        .filter(|volume| fits(volume, claim))
+        .filter(|volume| is_of(volume, class) && fits(volume, claim))
         .filter_map(|volume| volume.metadata.name.as_deref())
         .collect();
     names.sort_unstable();
     names.first().copied()
 }
 
-fn fits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+/// What claims of a class that has no object can be: volumes of it that are there, and large enough.
+pub(super) fn sets(
+    volumes: &[PersistentVolume],
+    class: &str,
+    least: Option<&Quantity>,
+) -> Vec<ClaimPropertySet> {
+    let found = volumes.iter().filter(|volume| {
+        is_of(volume, class) && is_available(volume) && is_big_enough(volume, least)
+    });
+    let set = |volume: &PersistentVolume| {
+        let spec = volume.spec.as_ref()?;
+        Some(ClaimPropertySet {
+            access_modes: spec.access_modes.clone()?,
+            volume_mode: mode(spec.volume_mode.as_deref()).to_owned(),
+        })
+    };
+    found.filter_map(set).collect()
+}
+
+/// A class that has no object may have volumes that somebody made.
+pub(super) fn is_of(volume: &PersistentVolume, class: &str) -> bool {
+    let spec = volume.spec.as_ref();
+    let its = spec.and_then(|spec| spec.storage_class_name.as_deref());
+    its.unwrap_or_default() == class
+}
+
+fn is_available(volume: &PersistentVolume) -> bool {
     let phase = volume.status.as_ref().and_then(|it| it.phase.as_deref());
+    phase == Some("Available") && volume.metadata.deletion_timestamp.is_none()
+}
+
+fn is_big_enough(volume: &PersistentVolume, least: Option<&Quantity>) -> bool {
+    let size = || -> Option<Quantity> {
+        let capacity = volume.spec.as_ref()?.capacity.as_ref()?;
+        capacity.get("storage")?.0.parse().ok()
+    };
+    least.is_none_or(|least| size().is_some_and(|size| size.nanos() >= least.nanos()))
+}
+
+fn mode(named: Option<&str>) -> &str {
+    named.unwrap_or("Filesystem")
+}
+
+fn fits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else {
         return false;
     };
-    let size: Option<Quantity> = has
-        .capacity
-        .as_ref()
-        .and_then(|capacity| capacity.get("storage")?.0.parse().ok());
-    let is_big_enough = claim
-        .requested()
-        .is_none_or(|wanted| size.is_some_and(|size| size.nanos() >= wanted.nanos()));
-    let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".to_owned());
     let access = has.access_modes.as_deref().unwrap_or_default();
     let named = wants.volume_name.as_deref().filter(|name| !name.is_empty());
-    volume.metadata.deletion_timestamp.is_none()
-        && phase == Some("Available")
-        && is_big_enough
-        && mode(&has.volume_mode) == mode(&wants.volume_mode)
-        && has.storage_class_name.as_deref().unwrap_or_default()
-            == wants.storage_class_name.as_deref().unwrap_or_default()
+    is_available(volume)
+        && is_big_enough(volume, claim.requested().as_ref())
+        && mode(has.volume_mode.as_deref()) == mode(wants.volume_mode.as_deref())
         && wants
             .access_modes
             .iter()

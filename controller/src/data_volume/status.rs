@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use longshore_crds::Condition;
 use longshore_crds::names::{annotation, reason};
 
+use super::external;
 use super::volume::{Status, Volume};
 use crate::checkpoint;
 use crate::claim::Claim;
@@ -23,6 +24,8 @@ pub(super) enum Facts<'a> {
     Claim {
         claim: &'a PersistentVolumeClaim,
         binds_late: bool,
+        /// Its class is of a CSI driver.
+        has_driver: bool,
         /// What keeps it from being bound.
         trouble: Option<&'a Trouble>,
     },
@@ -42,7 +45,7 @@ pub(super) fn status(volume: &Volume, facts: &Facts<'_>, now: &str) -> Status {
                 now,
                 [
                     bound(false, reason::NOT_FOUND, "No PVC found".to_owned()),
-                    ready(false, reason::NOT_FOUND, String::new()),
+                    ready(false, "", String::new()),
                     running(false, reason::PENDING, "the claim is being made".to_owned()),
                 ],
             ),
@@ -52,59 +55,83 @@ pub(super) fn status(volume: &Volume, facts: &Facts<'_>, now: &str) -> Status {
             phase: Some("Pending".to_owned()),
             progress: Some("N/A".to_owned()),
             restart_count: before.restart_count,
-            conditions: timed(
-                before,
-                now,
+            conditions: timed(before, now, {
+                let general = upstream_s(reason);
                 [
-                    bound(false, reason, message.clone()),
-                    ready(false, reason, message.clone()),
+                    bound(false, general, message.clone()),
+                    ready(false, general, message.clone()),
                     running(false, reason, message.clone()),
-                ],
-            ),
+                ]
+            }),
         },
         Facts::Claim {
             claim,
             binds_late,
+            has_driver,
             trouble,
-        } => of_claim(volume, claim, *binds_late, *trouble, now),
+        } => of_claim(volume, claim, (*binds_late, *has_driver), *trouble, now),
     }
 }
 
 fn of_claim(
     volume: &Volume,
     claim: &PersistentVolumeClaim,
-    binds_late: bool,
+    (binds_late, has_driver): (bool, bool),
     trouble: Option<&Trouble>,
     now: &str,
 ) -> Status {
     let before = &volume.status;
-    let phase = phase(volume, claim, binds_late);
+    // One that was filled stays so if its driver goes for a while.
+    let may_be_bare =
+        external::is_one(claim) && claim.is_bound() && before.phase.as_deref() != Some("Succeeded");
+    let bare = external::obstacle(claim, has_driver).filter(|_| may_be_bare);
+    let phase = phase(volume, claim, binds_late, bare.is_some());
     let restarts = claim
         .annotation(annotation::POD_RESTARTS)
         .and_then(|text| text.parse().ok());
     let bound = bound_of(claim, phase, trouble);
-    let running = running_of(claim, phase, &bound);
+    let running = match bare {
+        Some((reason, message)) if phase == "PVCBound" => {
+            running(false, reason, message.to_owned())
+        }
+        // Upstream tells of it as what keeps the claim from being bound.
+        _ if bound.reason == reason::AWAITING_VDDK => running(false, "", String::new()),
+        _ => running_of(claim, phase, &bound),
+    };
     let ready = match phase {
         "Succeeded" => ready(true, "", String::new()),
         "Failed" => ready(false, reason::ERROR, String::new()),
-        // As upstream, a failed attempt that is made again is part of the transfer.
-        "ImportScheduled" | "ImportInProgress" => {
-            ready(false, reason::TRANSFER_RUNNING, String::new())
-        }
         "Paused" => ready(false, reason::PAUSED, paused(claim)),
-        _ => ready(false, &running.reason, running.message.clone()),
+        _ if running.status == "True" => ready(false, reason::TRANSFER_RUNNING, String::new()),
+        // As upstream: why it does not get ready the others say.
+        _ => ready(false, "", String::new()),
     };
     Status {
         claim_name: Some(claim.named().to_owned()),
         phase: Some(phase.to_owned()),
-        progress: Some(if phase == "Succeeded" {
-            "100.0%".to_owned()
-        } else {
-            progress(claim)
+        progress: Some(match phase {
+            // Nobody here has filled what came filled.
+            "Succeeded" if came_filled(volume, claim) => "N/A".to_owned(),
+            "Succeeded" => "100.0%".to_owned(),
+            _ => progress(claim),
         }),
         restart_count: restarts.or(before.restart_count),
         conditions: timed(before, now, [bound, ready, running]),
     }
+}
+
+/// The word that upstream has for a cause and others.
+pub(super) fn upstream_s(reason: &'static str) -> &'static str {
+    match reason {
+        reason::STORAGE_PROFILE_INCOMPLETE => reason::ERR_CLAIM_NOT_VALID,
+        other => other,
+    }
+}
+
+/// Whether somebody else says that the claim is this volume's disk.
+fn came_filled(volume: &Volume, claim: &PersistentVolumeClaim) -> bool {
+    claim.annotation(annotation::POPULATED_FOR) == Some(volume.name())
+        && claim.annotation(annotation::IMPORT_POD).is_none()
 }
 
 /// A stage has ended, and the volume names no next one.
@@ -119,6 +146,11 @@ fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble
     let name = claim.named();
     if claim.is_lost() {
         return bound(false, reason::CLAIM_LOST, "Claim Lost".to_owned());
+    }
+    let noted = |name| claim.annotation(name);
+    if noted(annotation::RUNNING_REASON) == Some(reason::AWAITING_VDDK) && phase != "Succeeded" {
+        let message = noted(annotation::RUNNING_MESSAGE).unwrap_or_default();
+        return bound(false, reason::AWAITING_VDDK, message.to_owned());
     }
     if claim.is_bound() {
         return bound(true, reason::BOUND, format!("PVC {name} Bound"));
@@ -168,7 +200,13 @@ fn running_of(claim: &PersistentVolumeClaim, phase: &str, bound: &Condition) -> 
     }
 }
 
-fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'static str {
+/// `bare`: nobody fills it, though it is bound and somebody was to.
+fn phase(
+    volume: &Volume,
+    claim: &PersistentVolumeClaim,
+    binds_late: bool,
+    bare: bool,
+) -> &'static str {
     let noted = |name| claim.annotation(name);
     if claim.is_lost() {
         return "Failed";
@@ -184,8 +222,8 @@ fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'
         return "Pending";
     }
     let populated = claim.populator().is_some();
-    if claim.is_bound() && !populated && noted(annotation::EXTERNAL_POPULATION).is_some() {
-        return "Succeeded";
+    if claim.is_bound() && external::is_one(claim) {
+        return if bare { "PVCBound" } else { "Succeeded" };
     }
     if checkpoint::paused_at(claim).is_some() {
         let ends = checkpoint::stage(claim).is_some_and(|stage| stage.last);
@@ -200,6 +238,9 @@ fn phase(volume: &Volume, claim: &PersistentVolumeClaim, binds_late: bool) -> &'
         Some("Running" | "Failed") => "ImportInProgress",
         Some(_) => "ImportScheduled",
         None if noted(annotation::IMPORT_POD).is_some() => "ImportScheduled",
+        None if noted(annotation::RUNNING_REASON) == Some(reason::AWAITING_VDDK) => {
+            "ImportScheduled"
+        }
         // All stages were copied, and its volume is on its way.
         None if checkpoint::is_done(claim) => "ImportScheduled",
         None if claim.is_bound() => "PVCBound",

@@ -104,7 +104,7 @@ fn a_volume_is_stamped_before_anything_is_made_for_it() {
     let first = plan(&seen(fresh, None), NOW);
     assert!(
         matches!(first.actions.as_slice(), [Action::MarkVolume(marks)]
-            if marks[annotation::USE_POPULATOR].as_deref() == Some("false")),
+            if marks.annotations[annotation::USE_POPULATOR].as_deref() == Some("false")),
         "{first:?}"
     );
     assert_eq!(first.status, None);
@@ -162,12 +162,14 @@ fn what_is_not_done_here_waits_with_a_reason_and_creates_nothing() {
         assert_eq!(status.phase.as_deref(), Some("Pending"));
         for kind in ["Bound", "Ready", "Running"] {
             let (is, word, message) = condition(&status, kind);
-            assert_eq!((is, word), ("False", why), "{spec}");
-            assert!(!message.is_empty());
+            // The word that upstream's clients listen for; Running says which of its causes it is.
             let heard = match why {
                 reason::STORAGE_PROFILE_INCOMPLETE => reason::ERR_CLAIM_NOT_VALID,
                 why => why,
             };
+            let expected = if kind == "Running" { why } else { heard };
+            assert_eq!((is, word), ("False", expected), "{spec}");
+            assert!(!message.is_empty());
             assert_eq!(*note, Note::warning(heard, message.to_owned()));
         }
         // It is told once.
@@ -209,53 +211,43 @@ fn states() -> Vec<State> {
             json!({}),
             "WaitForFirstConsumer",
             "N/A",
-            [pending, wait, wait],
+            [pending, "", wait],
         ),
         (
             "Pending",
             immediate,
             "Pending",
             "N/A",
-            [pending, pending, pending],
+            [pending, "", pending],
         ),
         (
             "Pending",
             named.clone(),
             "ImportScheduled",
             "N/A",
-            [pending, transfer, pending],
+            [pending, "", pending],
         ),
-        (
-            "Bound",
-            json!({}),
-            "PVCBound",
-            "N/A",
-            [bound, pending, pending],
-        ),
+        ("Bound", json!({}), "PVCBound", "N/A", [bound, "", pending]),
         (
             "Bound",
             used,
             "PVCBound",
             "N/A",
-            [
-                bound,
-                reason::IMPORT_TARGET_IN_USE,
-                reason::IMPORT_TARGET_IN_USE,
-            ],
+            [bound, "", reason::IMPORT_TARGET_IN_USE],
         ),
         (
             "Bound",
             named,
             "ImportScheduled",
             "N/A",
-            [bound, transfer, pending],
+            [bound, "", pending],
         ),
         (
             "Bound",
             pod("Pending", "ContainerCreating"),
             "ImportScheduled",
             "12.50%",
-            [bound, transfer, "ContainerCreating"],
+            [bound, "", "ContainerCreating"],
         ),
         (
             "Bound",
@@ -269,7 +261,7 @@ fn states() -> Vec<State> {
             pod("Failed", "Evicted"),
             "ImportInProgress",
             "12.50%",
-            [bound, transfer, "Evicted"],
+            [bound, "", "Evicted"],
         ),
     ]
 }
@@ -277,7 +269,6 @@ fn states() -> Vec<State> {
 fn ends() -> Vec<State> {
     let mut fatal = pod("Failed", reason::CHECKSUM_ERROR);
     fatal[annotation::FATAL_ERROR] = json!("true");
-    let outside = json!({annotation::EXTERNAL_POPULATION: "true"});
     let done = pod("Succeeded", reason::COMPLETED);
     let bound = reason::BOUND;
     vec![
@@ -295,7 +286,6 @@ fn ends() -> Vec<State> {
             "100.0%",
             [bound, "", reason::COMPLETED],
         ),
-        ("Bound", outside, "Succeeded", "100.0%", [bound, "", ""]),
         (
             "Lost",
             done,
@@ -361,12 +351,86 @@ fn what_keeps_a_claim_from_being_bound_is_told() {
 }
 
 #[test]
+fn a_missing_library_is_told_as_what_keeps_the_claim_from_being_bound() {
+    let asks = json!({
+        annotation::RUNNING: "false", annotation::RUNNING_REASON: reason::AWAITING_VDDK,
+        annotation::RUNNING_MESSAGE: "waiting for v2v-vmware configmap",
+    });
+    let first = plan(&seen(volume(&json!({})), Some(claim("Bound", &asks))), NOW);
+    let status = first.status.unwrap();
+    assert_eq!(status.phase.as_deref(), Some("ImportScheduled"));
+    let bound = condition(&status, "Bound");
+    let told = (reason::AWAITING_VDDK, "waiting for v2v-vmware configmap");
+    assert_eq!(bound, ("False", told.0, told.1));
+    for kind in ["Ready", "Running"] {
+        assert_eq!(condition(&status, kind), ("False", "", ""));
+    }
+}
+
+#[test]
+fn a_failure_is_told_even_if_nothing_was_seen_to_run_and_steps_on_the_way_are_not() {
+    let said = |phase: &str, why: &str, message: &str| {
+        let mut all = pod(phase, why);
+        all[annotation::RUNNING_MESSAGE] = json!(message);
+        claim("Bound", &all)
+    };
+    let mut before = volume(&json!({}));
+    for (phase, why, message, warns) in [
+        ("Pending", "ContainerCreating", "", false),
+        ("Pending", reason::PENDING, "the pod is being made", false),
+        ("Running", reason::ERROR, "answered 404", true),
+        // The same once more, and then another one.
+        ("Running", reason::ERROR, "answered 404", false),
+        ("Running", reason::ERROR, "answered 500", true),
+    ] {
+        let plan = plan(&seen(before.clone(), Some(said(phase, why, message))), NOW);
+        let told = format!("{:?}", notes(&plan));
+        let warned = told.contains("Warning") && told.contains(message);
+        assert_eq!(warned, warns, "{why} {message}: {told}");
+        if let Some(status) = plan.status {
+            before.status = status;
+        }
+    }
+}
+
+#[test]
+fn what_an_image_says_of_how_it_is_run_is_said_of_the_volume_once() {
+    let done = json!({annotation::POD_PHASE: "Succeeded"});
+    let mut filled = claim("Bound", &done);
+    let name = format!("{}default-preference", label::OF_INSTANCETYPE);
+    let labels = [
+        (name.clone(), "fedora".to_owned()),
+        ("app".to_owned(), "x".to_owned()),
+    ];
+    filled.metadata.labels = Some(labels.into());
+    let labels = |volume: Volume| match plan(&seen(volume, Some(filled.clone())), NOW).actions.pop()
+    {
+        Some(Action::MarkVolume(marks)) => marks.labels,
+        other => panic!("{other:?}"),
+    };
+    let mut plain = volume(&json!({}));
+    let expected = [(name.clone(), "fedora".to_owned())];
+    assert_eq!(labels(plain.clone()), expected.into());
+    plain.meta.labels = Some([(name, "mine".to_owned())].into());
+    assert_eq!(labels(plain), [].into());
+    // Who takes it away afterwards means it.
+    let knows = volume(&json!({annotation::FILLED_CLAIM: "claim-1"}));
+    let later = plan(&seen(knows, Some(filled.clone())), NOW);
+    assert!(
+        !later
+            .actions
+            .iter()
+            .any(|it| matches!(it, Action::MarkVolume(_)))
+    );
+}
+
+#[test]
 fn succeeded_is_for_as_long_as_it_is_the_same_claim() {
     let done = json!({annotation::POD_PHASE: "Succeeded"});
     let first = plan(&seen(volume(&json!({})), Some(claim("Bound", &done))), NOW);
     assert!(
         matches!(first.actions.as_slice(), [Action::MarkVolume(marks)]
-            if marks[annotation::FILLED_CLAIM].as_deref() == Some("claim-1")),
+            if marks.annotations[annotation::FILLED_CLAIM].as_deref() == Some("claim-1")),
         "{first:?}"
     );
     let remembers = json!({annotation::FILLED_CLAIM: "claim-1"});

@@ -36,6 +36,11 @@ pub(super) fn validate(name: &str, spec: &DataVolumeSpec) -> Result<(), String> 
             "Storage class name cannot be longer than {LONGEST_NAME} characters"
         ));
     }
+    if spec.content_type == Some(ContentType::Archive)
+        && claim.volume_mode.as_deref() == Some("Block")
+    {
+        return Err("ContentType Archive cannot have block volumeMode".to_owned());
+    }
     if claim.data_source.is_some() || claim.data_source_ref.is_some() {
         return external(claim, spec);
     }
@@ -334,6 +339,12 @@ mod tests {
         json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}})
     }
 
+    fn device() -> Value {
+        let mut claim = claim();
+        claim["volumeMode"] = json!("Block");
+        claim
+    }
+
     #[test]
     fn specs_that_make_sense_are_taken() {
         for spec in [
@@ -390,6 +401,10 @@ mod tests {
             (
                 json!({"source": http(), "storage": {}}),
                 "Storage size is missing",
+            ),
+            (
+                json!({"source": http(), "contentType": "archive", "pvc": device()}),
+                "ContentType Archive cannot have block volumeMode",
             ),
             (
                 json!({"source": {"blank": {}}, "contentType": "archive", "pvc": claim()}),

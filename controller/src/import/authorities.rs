@@ -28,7 +28,7 @@ pub(super) async fn brought(
     let original = maps.get(source).await.trying("read", &about)?;
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
-    let name = object::proxy_authorities(claim.named());
+    let name = object::proxy_authorities(claim.uid());
     let about = format!("ConfigMap {namespace}/{name}");
     let cdi = context.known.installation();
     let copy = ConfigMap {

@@ -107,7 +107,7 @@ type Key = (Timestamp, String);
 #[derive(Debug)]
 struct Work {
     place: Place,
-    /// When the turn was given; `None` once there is a pod.
+    /// When the turn was given; `None` once a pod was shown.
     given: Option<Timestamp>,
 }
 
@@ -134,13 +134,19 @@ impl Line {
         state.at_work.retain(|_, work| work.given.is_some());
         state.judged = None;
         for pod in pods {
-            state.sees(pod);
+            state.sees(pod, None);
         }
     }
 
     /// An importer pod has changed.
     pub(super) fn sees(&self, pod: &Pod) {
-        self.lock().sees(pod);
+        self.lock().sees(pod, None);
+    }
+
+    /// An importer pod was asked for, and is there. Whether it still is when this is heard only the watch tells:
+    /// one that it does not show soon is as good as a turn that came to nothing.
+    pub(super) fn finds(&self, pod: &Pod, now: Timestamp) {
+        self.lock().sees(pod, Some(now));
     }
 
     /// These are all nodes that there are.
@@ -270,7 +276,8 @@ impl State {
         }
     }
 
-    fn sees(&mut self, pod: &Pod) {
+    /// `given`: when it was found, if the watch has not shown it.
+    fn sees(&mut self, pod: &Pod, given: Option<Timestamp>) {
         let Some(uid) = claim_of(pod) else {
             return;
         };
@@ -293,11 +300,13 @@ impl State {
             node: spec.and_then(|spec| spec.node_name.clone()),
         };
         let known = self.at_work.get(uid);
-        if known.is_some_and(|work| work.given.is_none() && work.place == place) {
+        let was_shown = known.is_some_and(|work| work.given.is_none());
+        if was_shown && known.is_some_and(|work| work.place == place) {
             // It is not news.
             return;
         }
-        let work = Work { place, given: None };
+        let given = given.filter(|_| !was_shown);
+        let work = Work { place, given };
         self.waiting.retain(|(_, waiting), _| waiting != uid);
         self.at_work.insert(uid.to_owned(), work);
         self.judged = None;

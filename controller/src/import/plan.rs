@@ -234,6 +234,7 @@ fn begin(observed: &Observed, request: Request) -> Plan {
         return Plan::from(waits).and_look_after(wait.pause());
     }
     let pod = checkpoint::pod_name(claim);
+    // Written even where it is there: who decided on an older claim is told so before there is a pod.
     let mut named = changes([(annotation::IMPORT_POD, pod.as_str())]);
     if claim.annotation(annotation::IMPORT_POD) != Some(pod.as_str()) {
         // What is said of the pod before it.
@@ -241,8 +242,10 @@ fn begin(observed: &Observed, request: Request) -> Plan {
             named.insert(name.to_owned(), None);
         }
     }
-    let mut actions = mark(claim, named, BTreeMap::new());
-    actions.push(Action::CreatePod(Box::new(request)));
+    let actions = vec![
+        Action::Mark(named.into()),
+        Action::CreatePod(Box::new(request)),
+    ];
     actions.into()
 }
 

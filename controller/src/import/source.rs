@@ -43,6 +43,15 @@ pub(crate) enum Refusal {
     )]
     ImageStream,
     #[error(
+        "this version does not fill claims from {what}: http, s3, gcs, registry, imageio, vddk and blank are"
+    )]
+    NotYet { what: &'static str },
+    #[error(
+        "a {source_kind} source has disks, and no archives: take the annotation {} away",
+        annotation::CONTENT_TYPE
+    )]
+    Archive { source_kind: String },
+    #[error(
         "a {source_kind} source has no checkpoints, imageio and vddk have: take the annotation {} away",
         annotation::CHECKPOINT
     )]
@@ -67,9 +76,11 @@ impl Refusal {
     /// The word for it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::ImageStream | Self::Incomplete { .. } | Self::Checkpoint { .. } => {
-                reason::UNSUPPORTED_SOURCE
-            }
+            Self::ImageStream
+            | Self::Incomplete { .. }
+            | Self::NotYet { .. }
+            | Self::Archive { .. }
+            | Self::Checkpoint { .. } => reason::UNSUPPORTED_SOURCE,
             Self::NoVddk => reason::AWAITING_VDDK,
             Self::Pod(_) => reason::INVALID_POD_SETTINGS,
         }
@@ -111,7 +122,7 @@ pub(crate) fn request(
     let word = claim.annotation(annotation::IMPORT_SOURCE);
     let address = claim.annotation(annotation::IMPORT_ENDPOINT);
     if word.is_none() && address.is_none() {
-        return None;
+        return not_yet(claim).map(Err);
     }
     let image = owned(claim, annotation::VDDK_IMAGE).or_else(|| vddk.map(str::to_owned));
     let source = source(claim, word.unwrap_or("http"), image.is_some());
@@ -119,6 +130,19 @@ pub(crate) fn request(
         let own = Own::of(claim).map_err(Refusal::Pod)?;
         Ok(whole(claim, source, own, image))
     }))
+}
+
+/// What it asks for that is to come.
+fn not_yet(claim: &PersistentVolumeClaim) -> Option<Refusal> {
+    let asks = |name| claim.annotation(name).is_some();
+    let what = if asks(annotation::UPLOAD_TARGET) {
+        "an upload"
+    } else if asks(annotation::CLONE_REQUEST) {
+        "another claim"
+    } else {
+        return None;
+    };
+    Some(Refusal::NotYet { what })
 }
 
 /// Whether it takes VMware's library, and does not say from where.
@@ -136,6 +160,11 @@ fn source(claim: &PersistentVolumeClaim, word: &str, has_vddk: bool) -> Result<S
     if checkpoint.is_some() && !["imageio", "vddk"].contains(&word) {
         let source_kind = word.chars().take(64).collect();
         return Err(Refusal::Checkpoint { source_kind });
+    }
+    let is_archive = claim.annotation(annotation::CONTENT_TYPE) == Some("archive");
+    if is_archive && ["registry", "imageio", "vddk", "none"].contains(&word) {
+        let source_kind = word.to_owned();
+        return Err(Refusal::Archive { source_kind });
     }
     Ok(match word {
         "s3" => Source::S3 {

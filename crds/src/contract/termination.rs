@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::label;
+
 /// A message has fewer bytes than this.
 pub const MOST_BYTES: usize = 4096;
 /// What of the text stays, whatever else there is.
@@ -172,8 +174,7 @@ impl Termination {
 
 /// Labels that change how KubeVirt makes a machine of the disk.
 fn acted_upon(label: &str) -> bool {
-    label.starts_with("instancetype.kubevirt.io/")
-        || label == "kubevirt.io/dynamic-credentials-support"
+    label.starts_with(label::OF_INSTANCETYPE) || label == "kubevirt.io/dynamic-credentials-support"
 }
 
 /// JSON of what always has one: structs of texts and numbers.

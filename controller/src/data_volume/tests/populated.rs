@@ -63,7 +63,7 @@ fn the_way_is_chosen_by_the_driver_and_kept() {
         let plan = plan(&observed, NOW);
         assert!(
             matches!(plan.actions.as_slice(), [Action::MarkVolume(marks)]
-                if marks[annotation::USE_POPULATOR].as_deref() == Some(stamp)),
+                if marks.annotations[annotation::USE_POPULATOR].as_deref() == Some(stamp)),
             "{spec}: {plan:?}"
         );
     }

@@ -79,7 +79,7 @@ fn each_stage_has_its_phase_and_names_what_follows() {
             warm(&["a"], false),
             staged("a", "false", &[]),
             "ImportInProgress",
-            reason::TRANSFER_RUNNING,
+            "",
             None,
         ),
         // Nothing follows yet.
@@ -95,7 +95,7 @@ fn each_stage_has_its_phase_and_names_what_follows() {
             warm(&["a", "b"], false),
             staged("a", "false", &["a"]),
             "ImportScheduled",
-            reason::TRANSFER_RUNNING,
+            "",
             Some("b"),
         ),
         // The end, and another controller than ours copied it.
@@ -103,7 +103,7 @@ fn each_stage_has_its_phase_and_names_what_follows() {
             warm(&["a"], true),
             staged("a", "true", &["a"]),
             "ImportScheduled",
-            reason::TRANSFER_RUNNING,
+            "",
             None,
         ),
         (warm(&["a"], true), done, "Succeeded", "", None),

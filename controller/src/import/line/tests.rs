@@ -53,6 +53,22 @@ const ONE: Limits = Limits {
 };
 
 #[test]
+fn a_pod_that_was_gone_when_it_was_found_gives_its_place_back() {
+    let line = Line::default();
+    let [first, second, third] = [1, 2, 3].map(|second| claim(second, "h:80", None));
+    line.sees(&made(&first, "Running"));
+    line.misses(&made(&first, "Running"));
+    // Somebody asked for it before, and hears only now that it was there.
+    line.finds(&made(&first, "Running"), at(0));
+    assert!(asks(&line, &second, ONE, 1).is_some());
+    assert_eq!(asks(&line, &second, ONE, 120), None);
+    // One that the watch shows keeps its place, whoever else finds it.
+    line.sees(&made(&second, "Running"));
+    line.finds(&made(&second, "Running"), at(121));
+    assert!(asks(&line, &third, ONE, 300).is_some());
+}
+
+#[test]
 fn one_source_is_asked_by_so_many_and_others_go_past() {
     let line = Line::default();
     let [first, second, third] = [1, 2, 3].map(|second| claim(second, "h:80", None));

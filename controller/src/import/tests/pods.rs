@@ -1,5 +1,6 @@
 //! What each way in which a pod can fail, wait or be lost is told as.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -409,6 +410,41 @@ fn an_image_that_a_node_cannot_pull_is_told_though_the_importer_runs_beside_it()
 }
 
 #[test]
+fn a_claim_for_an_upload_or_a_clone_is_told_that_these_are_to_come() {
+    for (name, what) in [
+        (annotation::UPLOAD_TARGET, "an upload"),
+        (annotation::CLONE_REQUEST, "another claim"),
+    ] {
+        let asks = json!({name: ""});
+        let mut claim = claim("Bound", &asks);
+        claim.metadata.annotations = Some(BTreeMap::from([(name.to_owned(), String::new())]));
+        let changes = written(&plan(&seen(claim.clone(), None)));
+        let why = value(&changes, annotation::RUNNING_REASON);
+        assert_eq!(why, Some(reason::UNSUPPORTED_SOURCE));
+        let message = value(&changes, annotation::RUNNING_MESSAGE).unwrap();
+        assert!(message.contains(what), "{message}");
+        // Somebody else has filled it.
+        let all = claim.metadata.annotations.as_mut().unwrap();
+        all.insert(annotation::POD_PHASE.to_owned(), "Succeeded".to_owned());
+        assert_eq!(plan(&seen(claim, None)), []);
+    }
+}
+
+#[test]
+fn a_pod_is_made_only_of_the_claim_that_was_seen() {
+    // The name of a pod before it is there already.
+    let noted = json!({annotation::IMPORT_POD: "importer-disk"});
+    for annotations in [json!({}), noted] {
+        let actions = plan(&seen(claim("Bound", &annotations), None));
+        let [Action::Mark(marks), Action::CreatePod(_)] = actions.as_slice() else {
+            panic!("{actions:?}");
+        };
+        let named = value(&marks.annotations, annotation::IMPORT_POD);
+        assert_eq!(named, Some("importer-disk"));
+    }
+}
+
+#[test]
 fn sources_that_lack_something_are_refused_before_there_is_a_pod() {
     let no_image = json!({annotation::IMPORT_SOURCE: "vddk"});
     let stream = json!({
@@ -416,6 +452,9 @@ fn sources_that_lack_something_are_refused_before_there_is_a_pod() {
         annotation::IMPORT_ENDPOINT: "fedora:42",
     });
     let warm = json!({annotation::CHECKPOINT: "snap-1"});
+    let files = json!({
+        annotation::IMPORT_SOURCE: "none", annotation::CONTENT_TYPE: "archive",
+    });
     let no_disk = json!({annotation::IMPORT_SOURCE: "imageio"});
     let no_address = json!({annotation::IMPORT_ENDPOINT: ""});
     for (annotations, why, names) in [
@@ -426,6 +465,7 @@ fn sources_that_lack_something_are_refused_before_there_is_a_pod() {
             annotation::IMPORT_METHOD,
         ),
         (warm, reason::UNSUPPORTED_SOURCE, "checkpoints"),
+        (files, reason::UNSUPPORTED_SOURCE, annotation::CONTENT_TYPE),
         (
             no_disk,
             reason::UNSUPPORTED_SOURCE,
