@@ -1,11 +1,13 @@
 //! What holds for every history of claims and volumes.
 
+use longshore_crds::names::annotation;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tokio::runtime::{Builder, Runtime};
 
-use super::world::{Beginning, Kind, Step, Turn, World, foreign_things};
+use super::server::{Server, noted};
+use super::world::{Beginning, Kind, Step, Turn, World};
 
 /// Histories of each property, the same in each run: one that fails by chance tells whoever changed something
 /// else nothing. `PROPTEST_CASES` asks for so many others.
@@ -104,6 +106,15 @@ fn beginning() -> impl Strategy<Value = Beginning> {
         1 => Just(Beginning::Populated),
         2 => Just(Beginning::Resting),
     ]
+}
+
+/// Whether nobody has touched what is not ours.
+fn foreign_things(server: &Server) -> Vec<serde_json::Value> {
+    let store = server.store();
+    let foreign = store.objects.values().filter(|object| {
+        noted(object, "keep").is_some() && noted(object, annotation::CREATED_FOR).is_none()
+    });
+    foreign.cloned().collect()
 }
 
 proptest! {

@@ -788,12 +788,3 @@ fn volume(name: &str, kind: Kind) -> Value {
     }
     volume
 }
-
-/// Whether nobody has touched what is not ours.
-pub(super) fn foreign_things(server: &Server) -> Vec<Value> {
-    let store = server.store();
-    let foreign = store.objects.values().filter(|object| {
-        noted(object, "keep").is_some() && noted(object, annotation::CREATED_FOR).is_none()
-    });
-    foreign.cloned().collect()
-}
