@@ -155,7 +155,7 @@ pub(crate) async fn reconcile(
                 context.line.leaves(&claim);
             }
             for action in actions {
-                apply(&context, &claim, action).await?;
+                apply(&context, &claim, now, action).await?;
             }
             return Ok(after(again));
         }
@@ -179,7 +179,7 @@ pub(crate) async fn reconcile(
     }
     let Plan { actions, again } = decided;
     for action in actions {
-        let outcome = apply(&context, &observed.claim, action).await;
+        let outcome = apply(&context, &observed.claim, now, action).await;
         if outcome.is_err() {
             // Whoever comes next need not wait for what may not come about for long.
             context.line.leaves(&observed.claim);

@@ -396,10 +396,9 @@ pub mod object {
         format!("volume-import-source-{volume_uid}")
     }
 
-    /// Name of the copy of a proxy's authorities that the importer of the claim with this uid mounts. One of an
-    /// earlier claim of the same name goes with that.
-    pub fn proxy_authorities(claim_uid: &str) -> String {
-        format!("import-proxy-cm-{claim_uid}")
+    /// Name of the copy of a proxy's authorities that the importer of a claim mounts.
+    pub fn proxy_authorities(claim: &str) -> String {
+        shortened(&format!("import-proxy-cm-{claim}"), MOST)
     }
 
     /// `name` itself if it fits, else its front and a hash of all of it.

@@ -202,6 +202,12 @@ fn pods_are_made_with_what_the_installation_says() {
         &map,
     );
     namespace.volume_for("disk");
+    // As one of a pod before is for a moment.
+    let copy = "configmap/import-proxy-cm-disk";
+    namespace.apply(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "import-proxy-cm-disk"},
+        "data": {"ca.crt": "old"},
+    }));
     namespace.apply(&json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": "disk", "annotations": {
@@ -230,11 +236,18 @@ fn pods_are_made_with_what_the_installation_says() {
     assert_eq!(variable("no_proxy"), ".svc");
     assert_eq!(variable("IMPORTER_PROXY_CERT_DIR"), "/proxycerts");
     assert_eq!(variable("INSECURE_TLS"), "true");
-    let claim = namespace.get("pvc/disk");
-    let uid = claim["metadata"]["uid"].as_str().unwrap();
-    let copy = namespace.get(&format!("configmap/import-proxy-cm-{uid}"));
-    assert_eq!(copy["data"], json!({"ca.crt": "one"}));
-    assert_eq!(copy["metadata"]["ownerReferences"][0]["name"], "disk");
+    // It is let go once it has what it mounts, and only then is more to be told of it.
+    let phase = ".metadata.annotations.cdi\\.kubevirt\\.io/storage\\.pod\\.phase";
+    namespace.wait("pvc/disk", phase, "Pending");
+    let made = namespace.get(copy);
+    assert_eq!(made["data"], json!({"ca.crt": "one"}));
+    let pod = namespace.get("pod/importer-disk");
+    assert_eq!(pod["spec"]["schedulingGates"], Value::Null);
+    let owner = &made["metadata"]["ownerReferences"][0];
+    assert_eq!(owner["uid"], pod["metadata"]["uid"]);
+    namespace.pod_status("importer-disk", &json!({"phase": "Succeeded"}));
+    namespace.wait_for("pod/importer-disk", "delete");
+    namespace.wait_for(copy, "delete");
     namespace.patch(
         "cdi/cdi",
         &json!({"spec": {"imagePullPolicy": null, "workload": null, "config": {

@@ -1,11 +1,12 @@
 //! What was planned, done. Each write carries what it was decided on: an older decision changes nothing.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use longshore_crds::names::reason;
+use longshore_crds::names::object;
 use serde_json::json;
 
-use super::plan::{Action, refused, release};
+use super::plan::{Action, Release, is_too_late, refused, release};
 use super::pod::is_held;
 use super::source::Request;
 use super::{authorities, pod};
@@ -17,15 +18,14 @@ use crate::{populate, write};
 
 const COMPONENT: &str = "import-controller";
 
-/// Does one thing about `claim`.
+/// Does one thing about `claim`, as it was decided on what there was at the time `seen`.
 pub(super) async fn apply(
     context: &Context,
     claim: &PersistentVolumeClaim,
+    seen: Timestamp,
     action: Action,
 ) -> Result<()> {
     let about = about(claim);
-    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     match action {
         Action::Tell(note) => {
             tell(context, claim, &note).await;
@@ -35,20 +35,14 @@ pub(super) async fn apply(
             let outcome = write::mark(context, claim, &marks).await;
             outcome.trying("annotate", &about)
         }
-        Action::CreatePod(request) => Box::pin(create(context, claim, *request)).await,
-        Action::Release { uid, name, gates } => {
-            let patch = json!({"metadata": {"uid": uid}, "spec": {"schedulingGates": gates}});
-            pods.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .trying("release the pod of", &about)
-                .map(drop)
-        }
+        Action::CreatePod(request) => Box::pin(create(context, claim, seen, *request)).await,
+        Action::Release(pod) => Box::pin(let_go(context, claim, seen, pod)).await,
         Action::DeletePod { uid, name, at_once } => {
             let params = DeleteParams {
                 grace_period_seconds: at_once.then_some(0),
                 ..write::only(Some(uid))
             };
-            let outcome = pods.delete(&name, &params).await;
+            let outcome = pods(context, claim).delete(&name, &params).await;
             unless(outcome, NOT_FOUND)
                 .trying("delete the pod of", &about)
                 .map(drop)
@@ -56,44 +50,112 @@ pub(super) async fn apply(
     }
 }
 
+fn pods(context: &Context, claim: &PersistentVolumeClaim) -> Api<Pod> {
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    Api::namespaced(context.client.clone(), namespace)
+}
+
 /// Makes the pod, and lets it go if nobody else came before it.
 async fn create(
     context: &Context,
     claim: &PersistentVolumeClaim,
+    seen: Timestamp,
     mut request: Request,
 ) -> Result<()> {
     let about = about(claim);
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     request.trusts(&context.installation());
     let mut workload = context.workload(claim.class());
-    workload.proxy_authorities = match authorities::brought(context, claim).await {
-        Ok(name) => name,
-        Err(error) => {
-            let message = format!("Error starting pod: {error}");
-            let note = Note::warning(reason::ERR_STARTING_POD, message);
-            tell(context, claim, &note).await;
-            return Err(error);
-        }
-    };
+    let found = authorities_of_proxy(context, claim, seen).await?;
+    workload.proxy_authorities = found.map(|_| object::proxy_authorities(claim.named()));
     let pod = pod::pod(claim, &request, &workload);
-    let outcome = pods.create(&PostParams::default(), &pod).await;
+    let outcome = pods(context, claim)
+        .create(&PostParams::default(), &pod)
+        .await;
     let outcome = outcome.trying("create the pod of", &about);
-    if let Some(said) = outcome.as_ref().err().and_then(Error::refusal) {
-        // Of these none makes a pod.
-        for action in refused(claim, said) {
-            Box::pin(apply(context, claim, action)).await?;
-        }
-    }
-    let pod = outcome?;
+    let pod = unless_refused(context, claim, seen, outcome).await?;
     // If somebody was faster, or nobody can tell yet, or this does not come to its end, the pod stays held:
     // it brings about another round, which sees that.
     if is_held(&pod)
         && let Some(users) = context.users.beside(&pod, namespace, claim.named()).await
         && users.is_empty()
-        && let Some(action) = release(&pod)
+        && let Some(pod) = release(claim, &pod)
     {
-        Box::pin(apply(context, claim, action)).await?;
+        let_go(context, claim, seen, pod).await?;
+    }
+    Ok(())
+}
+
+/// Lets a pod go, with all that it mounts.
+async fn let_go(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    seen: Timestamp,
+    pod: Release,
+) -> Result<()> {
+    let Release {
+        uid,
+        name,
+        gates,
+        by_proxy,
+    } = pod;
+    if by_proxy {
+        let Some(found) = authorities_of_proxy(context, claim, seen).await? else {
+            // It was made by settings that are gone. It has not begun yet: another one follows.
+            let at_once = true;
+            let away = Action::DeletePod { uid, name, at_once };
+            return Box::pin(apply(context, claim, seen, away)).await;
+        };
+        let outcome = authorities::bring(context, claim, (&name, &uid), found).await;
+        unless_refused(context, claim, seen, outcome).await?;
+    }
+    if is_too_late(seen, context.now()) {
+        // It stays held, and the next round looks anew.
+        return Ok(());
+    }
+    let patch = json!({"metadata": {"uid": uid}, "spec": {"schedulingGates": gates}});
+    pods(context, claim)
+        .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .trying("release the pod of", &about(claim))
+        .map(drop)
+}
+
+/// Who vouches for the proxy, if anybody does. That this cannot be known is told.
+async fn authorities_of_proxy(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    seen: Timestamp,
+) -> Result<Option<ConfigMap>> {
+    let outcome = authorities::found(context).await;
+    if let Err(error) = &outcome {
+        not_started(context, claim, seen, &error.to_string()).await?;
+    }
+    outcome
+}
+
+/// Tells what the server said of what it would not make.
+async fn unless_refused<T>(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    seen: Timestamp,
+    outcome: Result<T>,
+) -> Result<T> {
+    if let Some(said) = outcome.as_ref().err().and_then(Error::refusal) {
+        not_started(context, claim, seen, said).await?;
+    }
+    outcome
+}
+
+async fn not_started(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    seen: Timestamp,
+    said: &str,
+) -> Result<()> {
+    // Of these none makes a pod.
+    for action in refused(claim, said) {
+        Box::pin(apply(context, claim, seen, action)).await?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ use k8s_openapi::jiff::Timestamp;
 use longshore_crds::names::{annotation, reason};
 
 use super::line::Wait;
-use super::pod::{is_held, other_gates};
+use super::pod::{is_held, mounts_authorities, other_gates};
 use super::progress;
 use super::said::{Said, said};
 use super::scrape::Heard;
@@ -49,6 +49,9 @@ const USERS_PAUSE: Duration = Duration::from_secs(5);
 const PENDING_PAUSE: Duration = Duration::from_secs(5);
 /// A pod that failed as a whole makes way for another one when it is as old as this.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
+
+/// What was seen longer ago is looked at again before a pod goes to a node.
+const FRESH: Duration = Duration::from_secs(15);
 
 /// All that a plan depends on.
 #[derive(Debug)]
@@ -87,13 +90,8 @@ pub(crate) enum Action {
     Mark(Marks),
     /// Make the importer's pod.
     CreatePod(Box<Request>),
-    /// Let the pod of this uid go to a node, as far as we are asked.
-    Release {
-        uid: String,
-        name: String,
-        /// What else holds it.
-        gates: Vec<PodSchedulingGate>,
-    },
+    /// Let a pod go to a node, as far as we are asked.
+    Release(Release),
     /// Take the pod of this uid away.
     DeletePod {
         uid: String,
@@ -101,6 +99,17 @@ pub(crate) enum Action {
         /// Without giving it time to end.
         at_once: bool,
     },
+}
+
+/// A pod that is held no longer.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Release {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    /// What else holds it.
+    pub(crate) gates: Vec<PodSchedulingGate>,
+    /// It mounts the authorities of a proxy, which are brought to it before.
+    pub(crate) by_proxy: bool,
 }
 
 /// What a pod is to be made for, if one is.
@@ -122,7 +131,7 @@ pub(super) fn may_be_late(shown: &Observed, actions: &[Action]) -> bool {
     let hands_on = |action: &Action| match action {
         Action::Tell(_) => true,
         Action::Mark(marks) => !marks.annotations.contains_key(annotation::FATAL_ERROR),
-        Action::CreatePod(_) | Action::Release { .. } | Action::DeletePod { .. } => false,
+        Action::CreatePod(_) | Action::Release(_) | Action::DeletePod { .. } => false,
     };
     actions.is_empty() || is_at_work && actions.iter().all(hands_on)
 }
@@ -234,7 +243,6 @@ fn begin(observed: &Observed, request: Request) -> Plan {
         return Plan::from(waits).and_look_after(wait.pause());
     }
     let pod = checkpoint::pod_name(claim);
-    // Written even where it is there: who decided on an older claim is told so before there is a pod.
     let mut named = changes([(annotation::IMPORT_POD, pod.as_str())]);
     if claim.annotation(annotation::IMPORT_POD) != Some(pod.as_str()) {
         // What is said of the pod before it.
@@ -242,11 +250,13 @@ fn begin(observed: &Observed, request: Request) -> Plan {
             named.insert(name.to_owned(), None);
         }
     }
-    let actions = vec![
-        Action::Mark(named.into()),
-        Action::CreatePod(Box::new(request)),
-    ];
-    actions.into()
+    vec![seen_as_is(named), Action::CreatePod(Box::new(request))].into()
+}
+
+/// Changes the claim even where it is so already: who decided on an older one is told so, before there is a
+/// pod, or one goes to a node.
+fn seen_as_is(annotations: Changes) -> Action {
+    Action::Mark(annotations.into())
 }
 
 /// Somebody else's pod uses the claim.
@@ -271,20 +281,34 @@ fn held(observed: &Observed, pod: &Pod) -> Plan {
         actions.extend(in_use(&observed.claim, user));
         return Plan::from(actions).and_look_after(USERS_PAUSE);
     }
-    let release = release(pod).into_iter().collect::<Vec<_>>();
-    Plan::from(release).and_look_after(PENDING_PAUSE)
+    let actions = match release(&observed.claim, pod) {
+        Some(pod) => {
+            let named = changes([(annotation::IMPORT_POD, pod.name.as_str())]);
+            vec![seen_as_is(named), Action::Release(pod)]
+        }
+        None => Vec::new(),
+    };
+    Plan::from(actions).and_look_after(PENDING_PAUSE)
 }
 
 /// Lets a pod go.
-pub(crate) fn release(pod: &Pod) -> Option<Action> {
-    Some(Action::Release {
+pub(super) fn release(claim: &PersistentVolumeClaim, pod: &Pod) -> Option<Release> {
+    Some(Release {
         uid: pod.metadata.uid.clone()?,
         name: pod.metadata.name.clone()?,
         gates: other_gates(pod),
+        by_proxy: mounts_authorities(claim, pod),
     })
 }
 
-/// The server did not take the pod, and this is what it said.
+/// Whether what was seen then is too old to let a pod go by: the process may have stood still, and somebody
+/// else may have its lease and have done all this meanwhile. Those who wait for a lease wait for longer.
+pub(super) fn is_too_late(seen: Timestamp, now: Timestamp) -> bool {
+    let age = Duration::try_from(now.duration_since(seen));
+    age.is_ok_and(|age| age > FRESH)
+}
+
+/// The server did not take the pod, or what it mounts, and this is what it said.
 pub(crate) fn refused(claim: &PersistentVolumeClaim, said: &str) -> Vec<Action> {
     let reason = if said.contains("exceeded quota") {
         reason::ERR_EXCEEDED_QUOTA

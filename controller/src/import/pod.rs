@@ -38,7 +38,7 @@ pub(crate) struct Workload {
     pub(crate) overhead: Overhead,
     /// The way to the sources.
     pub(crate) proxy: Proxy,
-    /// `ConfigMap` beside the claim with authorities that vouch for it.
+    /// `ConfigMap` beside the claim with authorities that vouch for it. It is made after the pod.
     pub(crate) proxy_authorities: Option<String>,
     /// What they log, unless it is the usual.
     pub(crate) log: Option<&'static str>,
@@ -51,6 +51,8 @@ const USER: i64 = 107;
 const CERTIFICATES: &str = "/certs";
 const GOOGLE: &str = "/google";
 const PROXY_CERTIFICATES: &str = "/proxycerts";
+/// The volume that is mounted there.
+const PROXY_VOLUME: &str = "proxy-certs";
 /// Where the journal of a block volume is: the pod's own storage, which a container that is started again
 /// finds as it was left, and a pod in its place does not.
 const JOURNAL: &str = "/journal";
@@ -157,6 +159,17 @@ pub(super) fn is_held(pod: &Pod) -> bool {
     gates.any(|gate| gate.name == object::SOLE_USER_GATE)
         && pod.metadata.deletion_timestamp.is_none()
         && phase.is_none_or(|phase| phase == "Pending")
+}
+
+/// Whether a pod mounts the copy of a proxy's authorities that is made for it.
+pub(super) fn mounts_authorities(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let copy = object::proxy_authorities(claim.named());
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+    let mut volumes = volumes.unwrap_or_default().iter();
+    volumes.any(|volume| {
+        let map = volume.config_map.as_ref();
+        volume.name == PROXY_VOLUME && map.is_some_and(|map| map.name == copy)
+    })
 }
 
 /// The gates that a pod has besides ours.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use longshore_crds::names::{annotation, reason};
 use serde_json::{Value, json};
 
-use super::plan::{self, Action, Observed, Plan};
+use super::plan::{self, Action, Observed, Plan, Release};
 use super::pod::{Workload, pod};
 use super::scrape::{Heard, Reading};
 use super::source::request;
@@ -150,10 +150,20 @@ fn a_pod_that_is_held_goes_to_a_node_once_it_alone_uses_the_claim() {
         claim("Bound", &json!({})),
         Some(held(&json!([ours, theirs]))),
     ));
-    let gates = vec![serde_json::from_value(theirs).unwrap()];
-    let (uid, name) = ("pod-1".to_owned(), "importer-disk".to_owned());
-    // What others hold it with is theirs to take away.
-    assert_eq!(alone, [Action::Release { uid, name, gates }]);
+    let released = Release {
+        uid: "pod-1".to_owned(),
+        name: "importer-disk".to_owned(),
+        // What others hold it with is theirs to take away.
+        gates: vec![serde_json::from_value(theirs).unwrap()],
+        by_proxy: false,
+    };
+    assert_eq!(alone.last(), Some(&Action::Release(released)));
+    // Whoever has decided on an older claim is told so first.
+    let named = Changes::from([(
+        annotation::IMPORT_POD.to_owned(),
+        Some("importer-disk".to_owned()),
+    )]);
+    assert_eq!((written(&alone), alone.len()), (named, 2));
     let observed = Observed {
         users: vec!["virt-launcher-vm".to_owned()],
         ..seen(claim("Bound", &json!({})), Some(held(&json!([ours]))))
@@ -175,6 +185,41 @@ fn a_pod_that_is_held_goes_to_a_node_once_it_alone_uses_the_claim() {
         value(&written(&queued), annotation::POD_PHASE),
         Some("Pending")
     );
+}
+
+#[test]
+fn what_a_pod_mounts_tells_what_is_brought_to_it_before_it_goes() {
+    for (volume, map, expected) in [
+        ("proxy-certs", "import-proxy-cm-disk", true),
+        // Somebody else's.
+        ("proxy-certs", "import-proxy-cm-other", false),
+        ("certs", "import-proxy-cm-disk", false),
+    ] {
+        let mut pod = held(&json!([{"name": "longshore.dev/sole-user"}]));
+        let volumes = json!([{"name": "d", "persistentVolumeClaim": {"claimName": "disk"}},
+            {"name": volume, "configMap": {"name": map}}]);
+        pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volumes).unwrap();
+        let actions = plan(&seen(claim("Bound", &json!({})), Some(pod)));
+        let Some(Action::Release(released)) = actions.last() else {
+            panic!("{actions:?}");
+        };
+        assert_eq!(released.by_proxy, expected, "{volume} {map}");
+    }
+}
+
+#[test]
+fn nobody_lets_a_pod_go_by_what_was_seen_long_ago() {
+    let seen = NOW.parse().unwrap();
+    for (now, expected) in [
+        (NOW, false),
+        ("2026-11-21T10:00:15Z", false),
+        ("2026-11-21T10:00:16Z", true),
+        // A clock that was set back.
+        ("2026-11-21T09:00:00Z", false),
+    ] {
+        let is_too_late = plan::is_too_late(seen, now.parse().unwrap());
+        assert_eq!(is_too_late, expected, "{now}");
+    }
 }
 
 #[test]

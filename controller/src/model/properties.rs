@@ -1,12 +1,13 @@
 //! What holds for every history of claims and volumes.
 
-use longshore_crds::names::annotation;
+use longshore_crds::names::{annotation, object};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use super::server::{Server, noted};
+use super::server::{Server, is_held, key, noted};
 use super::world::{Beginning, Kind, Step, Turn, World};
 
 /// Histories of each property, the same in each run: one that fails by chance tells whoever changed something
@@ -109,7 +110,7 @@ fn beginning() -> impl Strategy<Value = Beginning> {
 }
 
 /// Whether nobody has touched what is not ours.
-fn foreign_things(server: &Server) -> Vec<serde_json::Value> {
+fn foreign_things(server: &Server) -> Vec<Value> {
     let store = server.store();
     let foreign = store.objects.values().filter(|object| {
         noted(object, "keep").is_some() && noted(object, annotation::CREATED_FOR).is_none()
@@ -224,6 +225,54 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+/// Wherever the controller died on the way to that, and whatever it left there.
+#[test]
+fn an_importer_goes_to_a_node_with_all_that_it_mounts() {
+    for life in 0..6 {
+        runtime().block_on(async {
+            let mut world = World::new();
+            world.step(Step::Claim(false));
+            world.housekeeping();
+            world.killed_round(true, life).await;
+            assert!(world.settle(true).await.is_some(), "no end of it: {life}");
+            let store = world.server.store();
+            assert!(store.faults.is_empty(), "{life}: {:#?}", store.faults);
+            let at = |kind: &str, name: &str| &store.objects[&key(kind, name)];
+            let pod = at("pods", "importer-a");
+            assert!(!is_held(pod), "{life}: {pod}");
+            let copy = at("configmaps", "import-proxy-cm-a");
+            let owner = copy.pointer("/metadata/ownerReferences/0/uid");
+            assert_eq!(owner, pod.pointer("/metadata/uid"), "{life}");
+        });
+    }
+}
+
+#[test]
+fn a_pod_of_settings_that_are_gone_makes_way_before_it_runs() {
+    runtime().block_on(async {
+        let mut world = World::limited(1);
+        world.step(Step::Claim(false));
+        world.housekeeping();
+        let pod = json!({
+            "metadata": {"name": "importer-a", "labels": {"cdi.kubevirt.io": "importer"},
+                "ownerReferences": [{"kind": "PersistentVolumeClaim", "name": "a",
+                    "uid": "persistentvolumeclaims-a-1"}]},
+            "spec": {"containers": [], "schedulingGates": [{"name": object::SOLE_USER_GATE}],
+                "volumes": [
+                    {"name": "d", "persistentVolumeClaim": {"claimName": "a"}},
+                    {"name": "proxy-certs", "configMap": {"name": "import-proxy-cm-a"}},
+                ]},
+        });
+        drop(world.server.store().create("pods", &pod));
+        assert!(world.settle(true).await.is_some(), "no end of it");
+        let store = world.server.store();
+        assert!(store.faults.is_empty(), "{:#?}", store.faults);
+        let pod = &store.objects[&key("pods", "importer-a")];
+        let mounts = pod["spec"]["volumes"].as_array().map(Vec::len);
+        assert_eq!((is_held(pod), mounts), (false, Some(1)), "{pod}");
+    });
 }
 
 /// Such rounds are the most by far.

@@ -111,6 +111,12 @@ pub(super) fn is_importer(pod: &Value) -> bool {
     text(&pod["metadata"]["labels"], "/cdi.kubevirt.io") == "importer"
 }
 
+/// Whether a pod waits for a word before it goes to a node.
+pub(super) fn is_held(pod: &Value) -> bool {
+    let gates = pod["spec"]["schedulingGates"].as_array();
+    gates.is_some_and(|gates| !gates.is_empty())
+}
+
 /// A watch brings all that there is.
 pub(super) fn show<K>(watch: &mut Writer<K>, objects: impl IntoIterator<Item = K>)
 where
@@ -155,6 +161,10 @@ impl Server {
                 if let Some(value) = meta.get_mut(field) {
                     *value = json!("");
                 }
+            }
+            if plural == "configmaps" {
+                // Another one is made as often as nobody knows whether there is one.
+                object["metadata"]["uid"] = json!("");
             }
             let conditions = object.pointer_mut("/status/conditions");
             for condition in conditions

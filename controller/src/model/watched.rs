@@ -3,7 +3,10 @@
 use longshore_crds::names::{annotation, label, object};
 use serde_json::{Map, Value, json};
 
-use super::server::{Key, Store, key, noted, text, used_by};
+use super::server::{Key, Store, is_held, is_importer, key, noted, text, used_by};
+
+/// What the names of copies of a proxy's authorities begin with.
+const COPY: &str = "import-proxy-cm-";
 
 impl Store {
     pub(super) fn watch_create(&mut self, plural: &str, body: &Value) {
@@ -76,6 +79,14 @@ impl Store {
                         .push(format!("{name} was made for a disk that is filled"));
                 }
             }
+            "configmaps" => {
+                let pod = self.owner_of(body);
+                let waits = pod.is_some_and(|pod| is_importer(pod) && is_held(pod));
+                if !waits || !name.starts_with(COPY) {
+                    let fault = format!("{name} was made, and no pod waits for it");
+                    self.faults.push(fault);
+                }
+            }
             other => self.faults.push(format!("an object of {other} was made")),
         }
     }
@@ -97,10 +108,34 @@ impl Store {
             format!("was changed: {body}")
         } else if let Some(((_, other), _)) = earlier {
             format!("was let go beside {other} on {claim}")
+        } else if let Some(map) = self.lacks(pod) {
+            format!("was let go without its {map}")
         } else {
             return;
         };
         self.faults.push(format!("{name} {fault}"));
+    }
+
+    /// What a pod mounts and nobody has made for it.
+    fn lacks(&self, pod: &Value) -> Option<String> {
+        let volumes = pod["spec"]["volumes"].as_array().map(Vec::as_slice);
+        let maps = volumes
+            .unwrap_or_default()
+            .iter()
+            .map(|volume| text(volume, "/configMap/name"))
+            .filter(|map| !map.is_empty());
+        let mut lacks = maps.filter(|map| {
+            let map = self.objects.get(&key("configmaps", map));
+            map.and_then(|map| self.owner_of(map)) != Some(pod)
+        });
+        lacks.next().map(str::to_owned)
+    }
+
+    /// Who an object goes with.
+    fn owner_of(&self, object: &Value) -> Option<&Value> {
+        let uid = text(object, "/metadata/ownerReferences/0/uid");
+        let mut all = self.objects.values();
+        all.find(|it| text(it, "/metadata/uid") == uid)
     }
 
     pub(super) fn watch_patch(&mut self, key: &Key, sub: Option<&str>, body: &Value) {
@@ -284,6 +319,14 @@ impl Store {
             ("volumeimportsources", Some(source)) => {
                 let ours = text(source, "/metadata/ownerReferences/0/kind") == "DataVolume";
                 (!ours).then_some("is somebody's, and was deleted")
+            }
+            ("configmaps", Some(map)) => {
+                let works = self.owner_of(map).is_some_and(|pod| {
+                    let ended = ["Succeeded", "Failed"].contains(&text(pod, "/status/phase"));
+                    !ended && !is_held(pod)
+                });
+                let ours = key.1.starts_with(COPY);
+                (!ours || works).then_some("is not ours or in use, and was deleted")
             }
             _ => Some("was deleted"),
         };

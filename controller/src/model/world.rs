@@ -12,7 +12,9 @@ use kube::runtime::reflector::store::Writer;
 use longshore_crds::names::{annotation, object, reason};
 use serde_json::{Value, json};
 
-use super::server::{Key, NAMESPACE, Server, Store, is_importer, key, noted, show, text, used_by};
+use super::server::{
+    Key, NAMESPACE, Server, Store, is_held, is_importer, key, noted, show, text, used_by,
+};
 use crate::context::Context;
 use crate::health::Health;
 use crate::import::line::Line;
@@ -28,6 +30,9 @@ const CLAIMS: &str = "persistentvolumeclaims";
 const SOURCES: &str = "volumeimportsources";
 const PERSISTENT: &str = "persistentvolumes";
 const VOLUMES: &str = "datavolumes";
+const MAPS: &str = "configmaps";
+/// Who vouches for the proxy.
+const AUTHORITIES: &str = "authorities";
 
 thread_local! {
     static NOW: Cell<i64> = const { Cell::new(0) };
@@ -184,7 +189,7 @@ pub(super) enum Beginning {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::with(&[])
+        Self::with(&[], &json!({"trustedCAProxy": AUTHORITIES}))
     }
 
     /// One in which so many importers may be at work at a time.
@@ -192,13 +197,16 @@ impl World {
         let limit = json!({"metadata": {
             "name": object::CDI, "annotations": {annotation::IMPORTS_PER_NODE: most.to_string()},
         }});
-        let world = Self::with(&[("cdis", limit)]);
+        let world = Self::with(&[("cdis", limit)], &json!({}));
         world.server.store().most = Some(most);
         world
     }
 
-    fn with(more: &[(&str, Value)]) -> Self {
+    /// `proxy`: the way to the sources.
+    fn with(more: &[(&str, Value)], proxy: &Value) -> Self {
         let server = Server::default();
+        let authorities = json!({"metadata": {"name": AUTHORITIES}, "data": {"ca.crt": "c"}});
+        drop(server.store().create(MAPS, &authorities));
         let classes = [
             ("late", "p", "WaitForFirstConsumer"),
             ("now", "p", "Immediate"),
@@ -213,7 +221,7 @@ impl World {
         let driver = ("csidrivers", json!({"metadata": {"name": "d"}, "spec": {}}));
         let config = json!({
             "metadata": {"name": object::CONFIG},
-            "spec": {"featureGates": ["HonorWaitForFirstConsumer"]}, "status": {},
+            "spec": {"featureGates": ["HonorWaitForFirstConsumer"]}, "status": {"importProxy": proxy},
         });
         let config = ("cdiconfigs", config);
         let known = Known::seen(
@@ -548,7 +556,7 @@ impl Store {
                 self.remove(&key, false);
             }
         }
-        for plural in [CLAIMS, SOURCES, "pods"] {
+        for plural in [CLAIMS, SOURCES, "pods", MAPS] {
             for (key, object) in self.of(plural) {
                 let owners = object["metadata"]["ownerReferences"].as_array().cloned();
                 let owners = owners.unwrap_or_default();
@@ -683,9 +691,7 @@ impl Store {
             return;
         };
         let phase = text(&known, "/status/phase");
-        let gates = known["spec"]["schedulingGates"].as_array();
-        let held = gates.is_some_and(|gates| !gates.is_empty());
-        if ["Succeeded", "Failed"].contains(&phase) || held {
+        if ["Succeeded", "Failed"].contains(&phase) || is_held(&known) {
             return;
         }
         let restarts = known.pointer("/status/containerStatuses/0/restartCount");

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use longshore_crds::contract::Source;
 
 use super::{
-    CERTIFICATES, CREDENTIALS, GOOGLE, HEADERS, JOURNAL, JOURNAL_ROOM, PROXY_CERTIFICATES, VDDK,
-    VDDK_ARGUMENTS_FOLDER, Workload, keeps_journal_in_pod, pulled,
+    CERTIFICATES, CREDENTIALS, GOOGLE, HEADERS, JOURNAL, JOURNAL_ROOM, PROXY_CERTIFICATES,
+    PROXY_VOLUME, VDDK, VDDK_ARGUMENTS_FOLDER, Workload, keeps_journal_in_pod, pulled,
 };
 use crate::claim::{Claim, DEVICE, DISK_FOLDER};
 use crate::import::source::Request;
@@ -35,7 +35,7 @@ impl Mounts {
             mounts.own("journal", JOURNAL, Some(JOURNAL_ROOM));
         }
         if let Some(map) = &workload.proxy_authorities {
-            mounts.config_map("proxy-certs", map, PROXY_CERTIFICATES);
+            mounts.config_map(PROXY_VOLUME, map, PROXY_CERTIFICATES);
         }
         if let Some(map) = &request.certificates {
             mounts.config_map("certs", map, CERTIFICATES);
