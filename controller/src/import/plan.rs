@@ -316,7 +316,10 @@ pub(crate) fn refused(claim: &PersistentVolumeClaim, said: &str) -> Vec<Action> 
         reason::ERR_STARTING_POD
     };
     let pod = checkpoint::pod_name(claim);
-    let message = format!("Error starting pod {pod}: {said}");
+    // The first words are upstream's, which says no more: those who have the claim may read this, too.
+    let message = format!(
+        "Error starting pod '{pod}': For more information, request access to cdi-deploy logs from your sysadmin: {said}"
+    );
     let mut actions = stopped(claim, reason, &message);
     if !actions.is_empty() {
         actions.insert(0, Action::Tell(Note::warning(reason, message)));

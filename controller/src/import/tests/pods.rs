@@ -288,8 +288,10 @@ fn a_pod_that_the_server_refuses_is_told_once() {
         let changes = written(&actions);
         assert_eq!(value(&changes, annotation::RUNNING_REASON), Some(why));
         let message = value(&changes, annotation::RUNNING_MESSAGE).unwrap();
-        assert!(message.ends_with(said), "{message}");
-        assert!(matches!(actions.first(), Some(Action::Tell(_))));
+        let upstreams = "Error starting pod 'importer-disk': For more information, request access to cdi-deploy logs from your sysadmin";
+        assert_eq!(message, format!("{upstreams}: {said}"));
+        let note = Note::warning(why, message.to_owned());
+        assert_eq!(actions.first(), Some(&Action::Tell(note)));
         let known = json!({
             annotation::RUNNING: "false", annotation::RUNNING_REASON: why,
             annotation::RUNNING_MESSAGE: message,
