@@ -17,6 +17,20 @@ const NO_IMAGE: [&str; 4] = [
     "InvalidImageName",
 ];
 
+/// How a registry fails, or the way to it, before there is a byte of the disk: the importer's words. What has
+/// come and makes no sense, or is for no such platform, is not among them, and is told as any error is.
+const NO_ANSWER: [&str; 9] = [
+    "ConnectFailed",
+    "CertificateRefused",
+    "Unauthorized",
+    "NotFound",
+    "BadStatus",
+    "BadRedirect",
+    "BadAnswer",
+    "ConnectionBroken",
+    "Stalled",
+];
+
 /// What upstream says then, and its clients look for.
 const NO_IMAGE_TEXT: &str = "failed to pull image";
 
@@ -183,17 +197,13 @@ fn importer(status: &PodStatus) -> Option<&ContainerStatus> {
 
 /// One run of the container.
 fn attempt_failed(said: &mut Said, last: &Last, pulls: bool) {
-    let refused = ["NotFound", "Unauthorized"];
-    let no_image = pulls
-        && last
-            .reason
-            .as_deref()
-            .is_some_and(|why| refused.contains(&why));
+    let why = last.reason.as_deref();
+    let no_image = pulls && why.is_some_and(|why| NO_ANSWER.contains(&why));
     let reason = if last.out_of_memory {
         reason::OOM_KILLED
     } else if no_image {
         reason::IMAGE_PULL_FAILED
-    } else if last.reason.as_deref() == Some(reason::AWAITING_VDDK) {
+    } else if why == Some(reason::AWAITING_VDDK) {
         reason::AWAITING_VDDK
     } else {
         reason::ERROR

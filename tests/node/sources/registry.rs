@@ -90,7 +90,7 @@ fn images_come_from_registries_that_are_believed_or_named_as_insecure() {
     holds_sparse(&other, &disk);
     fails(&case, "missing", "ImagePullFailed", &["disk:2"]);
     fails(&case, "closed", "ImagePullFailed", &["401"]);
-    fails(&case, "stranger", "Error", &["certificate"]);
+    fails(&case, "stranger", "ImagePullFailed", &["certificate"]);
     let nothing = json!({"spec": {"config": {"insecureRegistries": null}}});
     case.patch("cdi/cdi", &nothing);
 }

@@ -178,24 +178,53 @@ fn images_that_cannot_be_had_are_told_in_upstreams_words() {
     let (why, message) = told(&side_car);
     assert_eq!(why, reason::IMAGE_PULL_FAILED);
     assert_eq!(message, "failed to pull image: vddk:8: back-off");
-    // The disk's own image, which the importer pulls.
-    let last = ended(
-        1,
-        &json!({"message": "r/i:x answered 404", "reason": "NotFound"}),
-    );
-    let mut pulls = importer(&json!({
-        "phase": "Running",
-        "containerStatuses": container(1, &json!({"waiting": {"reason": "CrashLoopBackOff"}}), &last),
-    }));
-    let (why, _) = told(&pulls);
-    assert_eq!(why, reason::ERROR);
-    pulls.spec = serde_json::from_value(json!({"containers": [{
-        "name": "importer", "env": [{"name": "IMPORTER_SOURCE", "value": "registry"}],
-    }]}))
-    .unwrap();
-    let (why, message) = told(&pulls);
-    assert_eq!(why, reason::IMAGE_PULL_FAILED);
-    assert_eq!(message, "failed to pull image: r/i:x answered 404");
+}
+
+#[test]
+fn a_registry_that_does_not_give_its_image_is_told_in_upstreams_words() {
+    let told_by = |source: &str, why: &str| {
+        let last = ended(1, &json!({"message": "r/i:x answered 404", "reason": why}));
+        let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let mut pod = importer(&json!({
+            "phase": "Running", "containerStatuses": container(1, &waits, &last),
+        }));
+        pod.spec = serde_json::from_value(json!({"containers": [{
+            "name": "importer", "env": [{"name": "IMPORTER_SOURCE", "value": source}],
+        }]}))
+        .unwrap();
+        told(&pod)
+    };
+    for (source, why, is_pull) in [
+        ("registry", "ConnectFailed", true),
+        ("registry", "CertificateRefused", true),
+        ("registry", "Unauthorized", true),
+        ("registry", "NotFound", true),
+        ("registry", "BadStatus", true),
+        ("registry", "Stalled", true),
+        ("registry", "NoImageForPlatform", false),
+        ("registry", "DiskMissing", false),
+        ("registry", "ImageMalformed", false),
+        // In the middle of the disk.
+        ("registry", "SourceUnreadable", false),
+        ("registry", "TargetTooSmall", false),
+        ("http", "NotFound", false),
+        ("http", "ConnectFailed", false),
+    ] {
+        let (found, message) = told_by(source, why);
+        let expected = if is_pull {
+            (
+                reason::IMAGE_PULL_FAILED,
+                "failed to pull image: r/i:x answered 404",
+            )
+        } else {
+            (reason::ERROR, "r/i:x answered 404")
+        };
+        assert_eq!(
+            (found.as_str(), message.as_str()),
+            expected,
+            "{source} {why}"
+        );
+    }
 }
 
 #[test]
