@@ -218,6 +218,8 @@ pub mod label {
     pub const VERSION: &str = "app.kubernetes.io/version";
     /// On what a backup had better leave out: `true`.
     pub const NO_BACKUP: &str = "velero.io/exclude-from-backup";
+    /// On a claim: what it leaves open is to be taken from its class's `StorageProfile`.
+    pub const APPLY_STORAGE_PROFILE: &str = "cdi.kubevirt.io/applyStorageProfile";
     /// Uid of the claim that a pod works for; ours.
     pub const CLAIM_UID: &str = "longshore.dev/claim-uid";
 }

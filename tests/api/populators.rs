@@ -159,7 +159,9 @@ fn events(namespace: &Namespace, about: &str) -> Vec<String> {
 fn a_claim_that_names_a_source_comes_filled_whatever_becomes_of_the_source() {
     let Some(namespace) = namespace() else { return };
     let class = Class::new(&namespace, "Immediate");
-    namespace.apply(&class.claim("disk", "VolumeImportSource", "source"));
+    let mut wanted = class.claim("disk", "VolumeImportSource", "source");
+    wanted["metadata"]["labels"] = json!({"team": "a"});
+    namespace.apply(&wanted);
     namespace.wait("pvc/disk", REASON, "AwaitingVolumeImportSource");
     namespace.apply(&source("source"));
     let prime = prime(&namespace, "disk");
@@ -167,14 +169,15 @@ fn a_claim_that_names_a_source_comes_filled_whatever_becomes_of_the_source() {
     assert_eq!(made["spec"]["dataSourceRef"], Value::Null);
     assert_eq!(made["spec"]["storageClassName"], json!(class.name));
     assert_eq!(made["metadata"]["ownerReferences"][0]["name"], "disk");
-    assert_eq!(
-        made["metadata"]["labels"]["velero.io/exclude-from-backup"],
-        "true"
-    );
+    let labels = &made["metadata"]["labels"];
+    assert_eq!(labels["velero.io/exclude-from-backup"], "true");
+    assert_eq!(labels["team"], "a");
 
     let volume = class.provision(&prime);
     let pod = format!("importer-{prime}");
     namespace.wait_for(&format!("pod/{pod}"), "create");
+    let worker = namespace.get(&format!("pod/{pod}"));
+    assert_eq!(worker["metadata"]["labels"]["team"], "a");
     namespace.ask(&["delete", "volumeimportsource", "source"]);
     namespace.pod_status(&pod, &running());
     namespace.wait("pvc/disk", PHASE, "Running");

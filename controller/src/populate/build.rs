@@ -57,17 +57,24 @@ pub(super) fn prime(
     }
 }
 
+/// Those of the claim, which its importer's pod gets in this way, and ours.
 fn labels(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
-    let mut labels: BTreeMap<String, String> = [
+    let mut labels = claim.metadata.labels.clone().unwrap_or_default();
+    // What the claim left open is known by now, and is the prime's as it is.
+    labels.remove(label::APPLY_STORAGE_PROFILE);
+    let mut set = |name: &str, value: &str| {
+        labels.insert(name.to_owned(), value.to_owned());
+    };
+    for (name, value) in [
         (label::APP, label::APP_VALUE),
         (label::MANAGED_BY, label::MANAGED_BY_VALUE),
         (label::COMPONENT, label::COMPONENT_VALUE),
         (label::NO_BACKUP, "true"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
+    ] {
+        set(name, value);
+    }
     if !claim.is_block() {
-        labels.insert(label::FILLING_UP.to_owned(), "disabled".to_owned());
+        set(label::FILLING_UP, "disabled");
     }
     labels
 }

@@ -23,31 +23,28 @@ const MIRRORED: [&str; 9] = [
     annotation::PROGRESS,
 ];
 
-/// What there is to say while the claim has no volume. The first words are upstream's.
+/// What there is to say while the claim has no volume. The first words and the brackets are upstream's, and its
+/// clients look for them.
 pub(super) fn pending(
     claim: &PersistentVolumeClaim,
     prime: &PersistentVolumeClaim,
     trouble: Option<&Trouble>,
 ) -> String {
-    let (name, prime_name) = (claim.named(), prime.named());
-    match trouble {
-        _ if prime.is_filled() => {
-            format!("target PVC {name} Pending and {prime_name}: its volume is being handed over")
-        }
-        Some(trouble) => {
-            format!(
-                "target PVC {name} Pending and {prime_name}: {}",
-                trouble.message
-            )
-        }
+    let copied;
+    let stage = match trouble {
+        _ if prime.is_filled() => "its volume is being handed over",
+        Some(trouble) => &trouble.message,
         None if prime.is_bound() => match checkpoint::paused_at(prime) {
-            Some(copied) => {
-                format!("target PVC {name} Pending and {prime_name}: checkpoint {copied} is copied")
+            Some(stage) => {
+                copied = format!("checkpoint {stage} is copied");
+                &copied
             }
-            None => format!("target PVC {name} Pending and {prime_name}: it is being filled"),
+            None => "it is being filled",
         },
-        None => format!("target PVC {name} Pending and {prime_name} Pending"),
-    }
+        None => "Pending",
+    };
+    let (name, prime) = (claim.named(), prime.named());
+    format!("target PVC {name} Pending and [{prime}] : {stage}")
 }
 
 /// What the claim shall say of what the prime says.
@@ -75,7 +72,8 @@ pub(super) fn mirrored(claim: &PersistentVolumeClaim, prime: &PersistentVolumeCl
     wanted
 }
 
-/// Labels that the image brought: they are the disk's.
+/// Labels that the image brought: they are the disk's, and there with it. Of those that the prime had before
+/// the claim may have lost some since.
 pub(super) fn image_labels(
     claim: &PersistentVolumeClaim,
     prime: &PersistentVolumeClaim,
@@ -84,6 +82,9 @@ pub(super) fn image_labels(
         let domain = name.split_once('/').map(|(domain, _)| domain);
         domain.is_some_and(|domain| domain == "kubevirt.io" || domain.ends_with(".kubevirt.io"))
     };
+    if !prime.is_filled() {
+        return BTreeMap::new();
+    }
     let known = claim.metadata.labels.clone().unwrap_or_default();
     let labels = prime.metadata.labels.clone().unwrap_or_default();
     labels

@@ -263,11 +263,13 @@ fn begin(observed: &Observed, populator: Populator<'_>, now: Timestamp) -> Plan 
         return mark(claim, none, BTreeMap::new()).into();
     }
     let name = object::prime(claim.uid());
-    let named = (annotation::PRIME.to_owned(), Some(name));
-    let mut actions = mark(claim, [named].into(), BTreeMap::new());
+    // Written even where it is there: who decided on an older claim is told so before there is a prime.
+    let named = Marks {
+        annotations: [(annotation::PRIME.to_owned(), Some(name))].into(),
+        ..Marks::default()
+    };
     let prime = build::prime(claim, source, observed.preallocates);
-    actions.push(Action::CreatePrime(Box::new(prime)));
-    actions.into()
+    vec![Action::Mark(named), Action::CreatePrime(Box::new(prime))].into()
 }
 
 /// Hands on what is said of the prime, and its volume once it is filled.

@@ -208,6 +208,58 @@ fn the_prime_is_as_the_claim_and_asks_for_the_import() {
     );
 }
 
+#[test]
+fn the_prime_has_the_labels_of_its_claim_under_ours() {
+    let mut labelled = claim("Pending", &json!({}));
+    labelled.metadata.labels = serde_json::from_value(json!({
+        "team": "a", "test.kubevirt.io/test": "true", label::APP: "mine", label::NO_BACKUP: "false",
+        label::APPLY_STORAGE_PROFILE: "true",
+    }))
+    .unwrap();
+    labelled.spec.as_mut().unwrap().volume_mode = None;
+    let plan = planned(&seen(labelled, None));
+    let labels = &made(&plan.actions).unwrap().metadata.labels;
+    let expected = json!({
+        "team": "a", "test.kubevirt.io/test": "true", label::APP: label::APP_VALUE,
+        label::NO_BACKUP: "true", label::MANAGED_BY: label::MANAGED_BY_VALUE,
+        label::COMPONENT: label::COMPONENT_VALUE, label::FILLING_UP: "disabled",
+    });
+    assert_eq!(serde_json::to_value(labels).unwrap(), expected);
+}
+
+#[test]
+fn a_label_that_the_claim_has_lost_meanwhile_does_not_come_back_from_the_prime() {
+    let marks = |annotations: &Value| {
+        let prime = prime("Bound", annotations);
+        let observed = Observed {
+            volume: Some(volume("claim-2", "")),
+            ..seen(claim("Pending", &json!({})), Some(prime))
+        };
+        let actions = planned(&observed).actions;
+        let labels = actions.into_iter().find_map(|action| match action {
+            Action::Mark(marks) => Some(marks.labels),
+            _ => None,
+        });
+        labels.unwrap()
+    };
+    let at_work = marks(&json!({annotation::POD_PHASE: "Running"}));
+    assert!(at_work.is_empty(), "{at_work:?}");
+    // Those of the image come with its end.
+    assert_eq!(marks(&json!({annotation::POD_PHASE: "Succeeded"})).len(), 1);
+}
+
+#[test]
+fn a_prime_is_made_only_of_the_claim_that_was_seen() {
+    // Its name is there already, of one before.
+    for annotations in [json!({}), json!({annotation::PRIME: PRIME})] {
+        let plan = planned(&seen(claim("Pending", &annotations), None));
+        let [Action::Mark(marks), Action::CreatePrime(_)] = plan.actions.as_slice() else {
+            panic!("{plan:?}");
+        };
+        assert_eq!(value(&marks.annotations, annotation::PRIME), Some(PRIME));
+    }
+}
+
 /// Nothing is made; the reason is told and noted, and that once.
 fn waits(observed: Observed, why: &str) {
     let plan = planned(&observed);
@@ -466,7 +518,7 @@ fn a_failed_attempt_and_what_keeps_the_prime_unbound_are_told_of_the_claim() {
     assert!(plan.actions.contains(&Action::Tell(note)), "{plan:?}");
     assert_eq!(
         value(&written(&plan.actions), annotation::BOUND_MESSAGE),
-        Some("target PVC disk Pending and prime-claim-1: no room")
+        Some("target PVC disk Pending and [prime-claim-1] : no room")
     );
     assert!(plan.again.is_some(), "nobody looks again");
     let later = Observed {
