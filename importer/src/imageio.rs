@@ -10,6 +10,7 @@
 
 mod address;
 mod alive;
+mod answer;
 mod disk;
 mod engine;
 mod error;

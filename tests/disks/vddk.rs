@@ -24,11 +24,11 @@ env > "$here/environment"
 args= disk= password= plugin= snapshot=
 for arg; do
   case "$arg" in
-    vddk) plugin=yes ;;
+    vddk|*/libvddk-test-plugin.so) plugin=yes ;;
     file=*) disk=${arg#file=} ;;
     password=+*) read -r password < "${arg#password=+}" ;;
     snapshot=*) snapshot=${arg#snapshot=} ;;
-    server=*|user=*|vm=moref=*|thumbprint=*|transports=*|compression=*|libdir=*|port=*) ;;
+    server=*|user=*|vm=moref=*|thumbprint=*|transports=*|compression=*|libdir=*|port=*|config=*) ;;
     -Dvddk.*) ;;
     -*) args="$args $arg" ;;
     *=*) echo "nbdkit: error: unknown parameter $arg" >&2; exit 1 ;;
@@ -171,6 +171,51 @@ fn a_disk_is_read_through_nbdkit_which_ends_with_the_source() {
     drop(source);
     assert!(!directory.exists());
     stand.is_gone();
+}
+
+#[test]
+fn the_plugin_of_upstreams_tests_is_told_what_it_counts_and_needs_no_library() {
+    if !have("nbdkit") {
+        return;
+    }
+    let mut stand = Stand::new(33, "", "");
+    let plugin = stand.place.path("libvddk-test-plugin.so");
+    stand.disk.plugin = Some(plugin.clone());
+    stand.disk.libdir = stand.place.path("nothing");
+    stand.disk.port = Some(8989);
+    let told = || {
+        let called = stand.read("called");
+        assert!(
+            called.lines().any(|line| Path::new(line) == plugin),
+            "{called}"
+        );
+        let told = called
+            .lines()
+            .filter(|line| line.contains('=') && !line.starts_with('-'));
+        told.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let import = |disk: &VddkDisk| {
+        let mut source = vddk_source(disk, None, &options()).unwrap();
+        import_to(source.as_mut(), &stand.out()).unwrap();
+        same(&stand.out(), &stand.place.path("web.vmdk"));
+    };
+    let mut disk = stand.disk.clone();
+    import(&disk);
+    let plain = told();
+    assert_eq!(plain.len(), 7, "{plain:?}");
+    let server = "server=vcenter.example.org:8989".to_owned();
+    assert!(plain.contains(&server), "{plain:?}");
+    // Two more of a snapshot, and one of a configuration.
+    disk.snapshot = Some("snapshot-7".into());
+    import(&disk);
+    let of_snapshot = told();
+    assert_eq!(of_snapshot.len(), 9, "{of_snapshot:?}");
+    let transports = "transports=file:nbdssl:nbd".to_owned();
+    assert!(of_snapshot.contains(&transports), "{of_snapshot:?}");
+    disk.snapshot = None;
+    disk.config = Some(stand.place.path("none"));
+    import(&disk);
+    assert_eq!(told().len(), 8, "{:?}", told());
 }
 
 /// Changes that are known beforehand, told a few at a time.

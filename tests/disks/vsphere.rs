@@ -385,6 +385,12 @@ fn a_pod_for_each_checkpoint_makes_the_disk() {
     std::fs::create_dir(&data).unwrap();
     let log = farm.stand.place.path("termination-log");
     let none = farm.stand.place.path("none");
+    let settings = farm.stand.place.path("settings");
+    std::fs::write(&settings, format!("a.b=16\n\nc={PASSWORD}\nd.e=4")).unwrap();
+    // It warns of something, and prints something past nbdkit.
+    let how = std::fs::read_to_string(farm.stand.place.path("how")).unwrap();
+    let how = format!("{how}\necho 'nbdkit: warning: no vSphere' >&2\necho 'a cookie' >&2\n");
+    std::fs::write(farm.stand.place.path("how"), how).unwrap();
     let run = |checkpoint: &[(&str, &str)]| {
         let mut command = Command::new(importer());
         command.env_clear().env("PATH", &path);
@@ -402,6 +408,7 @@ fn a_pod_for_each_checkpoint_makes_the_disk() {
                 farm.simulator.thumbprint().to_owned(),
             ),
             ("IMPORTER_VDDK_DIR", place(&farm.stand.disk.libdir)),
+            ("IMPORTER_VDDK_ARGS_FILE", place(&settings)),
             ("IMPORTER_ACCESS_KEY_ID", USER.to_owned()),
             ("IMPORTER_SECRET_KEY", PASSWORD.to_owned()),
             ("IMPORTER_IMAGE_SIZE", "8Mi".to_owned()),
@@ -414,6 +421,19 @@ fn a_pod_for_each_checkpoint_makes_the_disk() {
         let output = command.output().unwrap();
         let end = std::fs::read_to_string(&log).unwrap();
         assert!(!said(&output).contains("sesame") && !end.contains("sesame"));
+        let log = said(&output);
+        for wanted in [
+            "a.b=16",
+            "c=***",
+            "d.e=4",
+            "Log line from nbdkit: nbdkit: warning: no vSphere",
+        ] {
+            assert!(log.contains(wanted), "{wanted}: {log}");
+        }
+        assert!(
+            !log.contains("debug: ") && !log.contains("a cookie"),
+            "{log}"
+        );
         (output, Termination::parse(&end).unwrap())
     };
     let names: Vec<_> = (1..=3).map(|n| farm.simulator.snapshot(n)).collect();

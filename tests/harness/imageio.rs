@@ -123,6 +123,16 @@ impl Ports {
     }
 }
 
+/// How an engine writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Answers {
+    /// As it is asked to.
+    #[default]
+    Json,
+    /// But for its single sign-on, which knows no XML.
+    Xml,
+}
+
 /// What a fake engine does with a transfer.
 #[derive(Debug, Clone, Default)]
 pub struct Behaviour {
@@ -140,6 +150,10 @@ pub struct Behaviour {
     pub parent: Option<&'static str>,
     /// Calls that begin so, by method and path, are answered with 503, each so many times.
     pub busy: Option<(&'static str, u32)>,
+    /// How its answers are written, whatever is asked for.
+    pub answers: Answers,
+    /// A new transfer is ready at once, and only the answer that begins it says so: who looks is told nothing.
+    pub at_once: bool,
 }
 
 #[derive(Debug, Default)]
@@ -189,7 +203,16 @@ impl FakeEngine {
         let host = imageio.ports.remote.ip().to_string();
         let gate = Gate::listen_on(&host, None, None, move |asked, _| {
             let (status, body) = fake.answer(asked);
-            Reply::say(status, body.to_string()).with("Content-Type", "application/json")
+            if fake.behaviour.answers == Answers::Xml && !asked.head.target.contains("/sso/") {
+                let text = to_xml("answer", &body);
+                Reply::say(
+                    status,
+                    format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{text}"),
+                )
+                .with("Content-Type", "application/xml")
+            } else {
+                Reply::say(status, body.to_string()).with("Content-Type", "application/json")
+            }
         });
         Self {
             gate,
@@ -260,6 +283,27 @@ impl FakeEngine {
 /// How imageio names what a server has.
 fn export(server: &Server) -> String {
     format!("nbd:unix:{}", server.socket().display())
+}
+
+/// An element as an engine writes it: ids are attributes, and the rest is inside.
+fn to_xml(name: &str, value: &Value) -> String {
+    let escaped = |text: &str| {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;");
+        text.replace('"', "&quot;")
+    };
+    match value {
+        Value::Array(many) => many.iter().map(|one| to_xml(name, one)).collect(),
+        Value::Object(parts) => {
+            let id = parts.get("id").and_then(Value::as_str);
+            let id = id.map(|id| format!(" href=\"/{name}/{0}\" id=\"{0}\"", escaped(id)));
+            let inside = parts.iter().filter(|(name, _)| *name != "id");
+            let inside: Vec<_> = inside.map(|(name, part)| to_xml(name, part)).collect();
+            let (id, inside) = (id.unwrap_or_default(), inside.join("\n  "));
+            format!("<{name}{id}>\n  {inside}</{name}>")
+        }
+        Value::String(text) => format!("<{name}>{}</{name}>", escaped(text)),
+        other => format!("<{name}>{other}</{name}>"),
+    }
 }
 
 /// Puts the layer `top.qcow2` on `base.raw` in a folder, with changes that are options of `qemu-io`; `now.raw` is
@@ -385,7 +429,25 @@ impl Fake {
         });
         assert_eq!(self.imageio.ticket("PUT", "transfer-1", &ticket), 200);
         state.open.insert("transfer-1".to_owned(), wanted);
+        if self.behaviour.at_once {
+            return (201, self.transferring("transferring"));
+        }
         (201, json!({"id": "transfer-1", "phase": "initializing"}))
+    }
+
+    /// A transfer as it is told.
+    fn transferring(&self, phase: &str) -> Value {
+        let url = format!("http://{}/images/transfer-1", self.imageio.remote);
+        let nowhere = format!(
+            "http://127.0.0.1:{}/images/transfer-1",
+            free_address().port()
+        );
+        let direct = if self.behaviour.only_proxy {
+            &nowhere
+        } else {
+            &url
+        };
+        json!({"id": "transfer-1", "phase": phase, "transfer_url": direct, "proxy_url": url})
     }
 
     fn transfer(&self, state: &mut State, method: &str, path: &str) -> (u16, Value) {
@@ -396,6 +458,7 @@ impl Fake {
             return (404, json!({}));
         }
         match (method, verb) {
+            ("GET", "") if self.behaviour.at_once => (200, json!({})),
             ("GET", "") => {
                 state.looks += 1;
                 let phase = match self.behaviour.phase {
@@ -404,20 +467,7 @@ impl Fake {
                     Some(phase) => phase,
                     None => "transferring",
                 };
-                let url = format!("http://{}/images/transfer-1", self.imageio.remote);
-                let nowhere = format!(
-                    "http://127.0.0.1:{}/images/transfer-1",
-                    free_address().port()
-                );
-                let direct = if self.behaviour.only_proxy {
-                    &nowhere
-                } else {
-                    &url
-                };
-                (
-                    200,
-                    json!({"id": "transfer-1", "phase": phase, "transfer_url": direct, "proxy_url": url}),
-                )
+                (200, self.transferring(phase))
             }
             ("POST", "/extend") => {
                 let status = self

@@ -227,12 +227,33 @@ fn a_server_that_refuses_is_named_and_the_kubelet_tries_again() {
     let (_server, url) = serving("/disk.raw", Page::status(404));
     let ended = Pod::http(&url).run();
     let message = ended.failed(1, "NotFound");
-    let begins = format!("Unable to connect to http data source: could not open {url}");
+    let begins = format!(
+        "Unable to connect to http data source: expected status code 200, got 404. \
+         Status: 404 Not Found: could not open {url}"
+    );
     assert!(message.starts_with(&begins), "{message}");
     let last = ended.stdout.lines().last().unwrap();
     assert!(
         last.contains("\"event\":\"error\"") && last.contains("NotFound"),
         "{last}"
+    );
+}
+
+#[test]
+fn an_image_whose_tables_would_take_gigabytes_is_refused_in_qemus_words() {
+    // A VMDK of ESX 2 with a grain directory of 8 GiB.
+    let mut image = vec![0; 4096];
+    let words = [1u32, 3, 2048, 1, 4, 1 << 31];
+    image[..4].copy_from_slice(b"COWD");
+    for (at, word) in words.into_iter().enumerate() {
+        image[4 + 4 * at..8 + 4 * at].copy_from_slice(&word.to_le_bytes());
+    }
+    let (_server, url) = serving("/disk.img", Page::of(image));
+    let ended = Pod::http(&url).run();
+    let message = ended.failed(1, "ImageMalformed");
+    assert!(
+        message.starts_with("Unable to process data: ") && message.contains("L1 size too big"),
+        "{message}"
     );
 }
 

@@ -108,10 +108,16 @@ fn tunnels_to(server: SocketAddr) -> SocketAddr {
                 let mut line = String::new();
                 lines.read_line(&mut line).unwrap();
                 assert!(line.starts_with("CONNECT "), "{line}");
+                let mut agent = String::new();
                 while line.trim() != "" {
                     line.clear();
                     lines.read_line(&mut line).unwrap();
+                    if line.to_ascii_lowercase().starts_with("user-agent:") {
+                        agent.clone_from(&line);
+                    }
                 }
+                // It is all that such a proxy sees of who asks. Without it there is no answer.
+                assert!(agent.contains(" cdi-golang-importer longshore/"), "{agent}");
                 let server = TcpStream::connect(server).unwrap();
                 let (mut back, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
                 to.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").unwrap();

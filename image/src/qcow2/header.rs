@@ -247,7 +247,7 @@ fn check_l1(shape: &Shape, entries: u32) -> Result<u64> {
     let bytes = u64::from(entries).saturating_mul(8);
     if bytes > MAX_L1_BYTES {
         return Err(Error::malformed(format!(
-            "L1 table of {entries} entries is larger than 32 MiB"
+            "L1 size too big: a table of {entries} entries is larger than 32 MiB"
         ))
         .at(36));
     }

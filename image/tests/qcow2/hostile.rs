@@ -189,6 +189,11 @@ fn an_l1_too_small_for_the_disk_is_malformed() {
 fn an_l1_of_more_than_32_mib_is_malformed() {
     malformed_at(valid().be32(36, (4 << 20) + 1), 36);
     malformed_at(valid().be32(36, u32::MAX), 36);
+    let error = refused(valid().be32(36, u32::MAX), ErrorKind::Malformed);
+    assert!(
+        error.to_string().starts_with("L1 size too big: "),
+        "{error}"
+    );
 }
 
 #[test]

@@ -326,6 +326,20 @@ fn cowd_headers_and_tables_that_can_not_be_are_errors() {
     both_fail(&bytes, Unsupported);
 }
 
+#[test]
+fn a_directory_beyond_qemus_limit_is_refused_in_qemus_words() {
+    let mut bytes = cowd(5000, 1, &[]).bytes;
+    put32(&mut bytes, 24, 32 << 20);
+    crate::support::random(&bytes).unwrap();
+    put32(&mut bytes, 24, (32 << 20) + 1);
+    both_fail(&bytes, Malformed);
+    let error = crate::support::random(&bytes).unwrap_err();
+    assert!(
+        error.to_string().starts_with("L1 size too big: "),
+        "{error}"
+    );
+}
+
 fn se_disk(extent: &Extent) -> Files {
     Files::default().with("s", &extent.bytes)
 }

@@ -96,8 +96,9 @@ impl Agent {
         options: &SourceOptions,
     ) -> Result<Self> {
         let auth = options.basic_auth.as_ref().or(location.basic_auth.as_ref());
+        let user_agent = passport.as_ref().map_or(USER_AGENT, |p| p.user_agent());
         Ok(Self {
-            clients: Clients::new(&location.url, options, USER_AGENT)?,
+            clients: Clients::new(&location.url, options, user_agent)?,
             secrets: secrets(&options.headers, auth)?,
             passport,
             url: location.url,

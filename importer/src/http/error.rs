@@ -332,7 +332,8 @@ fn mentions_tls(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-fn status_text(status: u16) -> String {
+/// The code, and what it is called.
+pub(crate) fn status_text(status: u16) -> String {
     let phrase = StatusCode::from_u16(status).ok();
     match phrase.and_then(|s| s.canonical_reason()) {
         Some(phrase) => format!("{status} {phrase}"),

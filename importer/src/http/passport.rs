@@ -10,6 +10,7 @@ use std::pin::Pin;
 use reqwest::header::HeaderMap;
 use url::Url;
 
+use super::agent::USER_AGENT;
 use super::error::HttpError;
 
 /// What takes a request of its own to find out, perhaps.
@@ -67,6 +68,11 @@ pub(crate) trait Passport: Send + Sync + fmt::Debug {
                 _ => Ok(Verdict::Plain),
             }
         })
+    }
+
+    /// Who requests say that they come from. Servers of one kind know their clients by it.
+    fn user_agent(&self) -> &'static str {
+        USER_AGENT
     }
 
     /// The content is about to come, with these headers. An error if it is not the content that came

@@ -18,6 +18,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use url::Url;
 
+use super::answer::{list, read};
 use super::{Checkpoint, ImageioDisk, ImageioError};
 use crate::http::{HttpError, Net, TICK, client_for, exchange};
 use crate::{BasicAuth, Retry, SourceOptions};
@@ -108,7 +109,7 @@ impl Engine {
         if matches!(status, 404 | 405) {
             return Ok(None);
         }
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let answer = read(&body).unwrap_or_default();
         let token = answer.get("access_token").and_then(Value::as_str);
         match token {
             Some(token) if (200..300).contains(&status) => {
@@ -131,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// Asks the engine; the answer is JSON.
+    /// Asks the engine. It is asked for JSON, and XML will do: some know nothing else.
     fn ask(
         &self,
         action: &'static str,
@@ -143,7 +144,7 @@ impl Engine {
         if body.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&body).map_err(|e| ImageioError::Answer {
+        read(&body).map_err(|e| ImageioError::Answer {
             action,
             why: e.to_string(),
         })
@@ -234,12 +235,12 @@ impl Engine {
     ) -> Result<Option<Value>, ImageioError> {
         let path = format!("disks/{}", segment(disk));
         let found = self.ask("look up the disk", Method::GET, &path, None)?;
-        let domains = list(&found, "storage_domains", "storage_domain");
-        for domain in domains.iter().filter_map(|domain| id_of(domain)) {
+        let domains = found.get("storage_domains");
+        let domains = domains.map_or(&[][..], |domains| list(domains, "storage_domain"));
+        for domain in domains.iter().filter_map(id_of) {
             let path = format!("storagedomains/{}/disksnapshots", segment(domain));
             let snapshots = self.ask("list the snapshots", Method::GET, &path, None)?;
-            let snapshots = snapshots.get("disk_snapshot").and_then(Value::as_array);
-            for snapshot in snapshots.into_iter().flatten() {
+            for snapshot in list(&snapshots, "disk_snapshot") {
                 if id_of(snapshot) != Some(current) {
                     continue;
                 }
@@ -308,6 +309,7 @@ impl Engine {
             engine: self.clone(),
             path: format!("imagetransfers/{}", segment(id)),
             of_snapshot: wanted.get("snapshot").is_some(),
+            begun: Places::of(&answer).filter(Places::are_named),
             complete: AtomicBool::new(false),
         };
         tracing::info!(id, "an image transfer was begun");
@@ -321,6 +323,8 @@ pub(super) struct Transfer {
     path: String,
     /// It is of a snapshot, and not of the disk as it is.
     of_snapshot: bool,
+    /// Where its bytes are, if the engine said so when it began.
+    begun: Option<Places>,
     /// All was read.
     complete: AtomicBool,
 }
@@ -332,6 +336,20 @@ pub(super) struct Places {
     pub(super) proxy: Option<String>,
 }
 
+impl Places {
+    /// Those that a transfer names, if it is transferring.
+    fn of(transfer: &Value) -> Option<Self> {
+        (text(transfer, "phase") == Some("transferring")).then(|| Self {
+            direct: text(transfer, "transfer_url").map(str::to_owned),
+            proxy: text(transfer, "proxy_url").map(str::to_owned),
+        })
+    }
+
+    fn are_named(&self) -> bool {
+        self.direct.is_some() || self.proxy.is_some()
+    }
+}
+
 impl Transfer {
     /// What is transferred stays what it is.
     pub(super) fn is_of_snapshot(&self) -> bool {
@@ -340,6 +358,9 @@ impl Transfer {
 
     /// Waits until bytes can be had.
     pub(super) fn ready(&self) -> Result<Places, ImageioError> {
+        if let Some(places) = &self.begun {
+            return Ok(places.clone());
+        }
         let started = Instant::now();
         loop {
             let transfer = match self.look() {
@@ -357,15 +378,10 @@ impl Transfer {
                 }
                 transfer => transfer?,
             };
-            let phase = text(&transfer, "phase").unwrap_or("of no phase");
-            match phase {
-                "transferring" => {
-                    let places = Places {
-                        direct: text(&transfer, "transfer_url").map(str::to_owned),
-                        proxy: text(&transfer, "proxy_url").map(str::to_owned),
-                    };
-                    return Ok(places);
-                }
+            if let Some(places) = Places::of(&transfer) {
+                return Ok(places);
+            }
+            match text(&transfer, "phase").unwrap_or("of no phase") {
                 "initializing" | "resuming" | "unknown" => {}
                 phase => {
                     return Err(ImageioError::Phase {
@@ -472,17 +488,14 @@ fn id_of(value: &Value) -> Option<&str> {
     text(value, "id")
 }
 
-fn list<'a>(value: &'a Value, outer: &str, inner: &str) -> &'a [Value] {
-    let list = value.get(outer).and_then(|outer| outer.get(inner));
-    list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
 /// What an engine says of a refusal, for people.
 fn said(body: &[u8]) -> String {
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let answer = read(body).unwrap_or_default();
+    // Of what was done to a transfer it is told inside.
+    let answer = answer.get("fault").unwrap_or(&answer);
     let said = ["detail", "error_description", "reason", "error"]
         .iter()
-        .find_map(|key| text(&answer, key))
+        .find_map(|key| text(answer, key))
         .unwrap_or_default();
     let plain = said.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(MOST_SAID).collect()

@@ -1,10 +1,14 @@
 //! How an import fails, in the words that people and tests of CDI search for.
 
+use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 
 use longshore_crds::contract::EnvError;
 use longshore_telemetry::error_chain;
+
+use crate::RegistryError;
+use crate::http::error::{HttpError, status_text};
 
 /// Exit code of a process that SIGTERM ended, as shells count.
 const TERMINATED: u8 = 143;
@@ -111,13 +115,16 @@ impl PodError {
                 source_kind: "none",
                 ..
             }) => "Cannot create empty disk with content type archive".to_owned(),
-            Self::TooLarge { .. }
-            | Self::Transfer(_)
-            | Self::Unpack(_)
-            | Self::Volume { .. }
-            | Self::Crashed => format!("Unable to process data: {chain}"),
+            Self::Connect { kind, source } => of_image(source)
+                .or_else(|| of_status(kind, source))
+                .unwrap_or(chain),
+            Self::Transfer(source) => {
+                of_image(source).unwrap_or_else(|| format!("Unable to process data: {chain}"))
+            }
+            Self::TooLarge { .. } | Self::Unpack(_) | Self::Volume { .. } | Self::Crashed => {
+                format!("Unable to process data: {chain}")
+            }
             Self::Environment(_)
-            | Self::Connect { .. }
             | Self::Blank(_)
             | Self::Secret { .. }
             | Self::NotReady { .. }
@@ -154,6 +161,48 @@ impl PodError {
     }
 }
 
+/// A web server's refusal: upstream says first what it expected and what came, and so do we.
+fn of_status(kind: &str, source: &crate::Error) -> Option<String> {
+    if !matches!(kind, "http" | "glance") {
+        return None;
+    }
+    let status = HttpError::find(source)?.status()?;
+    Some(format!(
+        "Unable to connect to {kind} data source: expected status code 200, got {status}. Status: {}: {}",
+        status_text(status),
+        error_chain(source)
+    ))
+}
+
+/// An image that is not there for this platform, or has no disk. Upstream finds that out when it copies the
+/// image to scratch space, and says so.
+fn of_image(error: &(dyn StdError + 'static)) -> Option<String> {
+    let refusal = refusal(error)?;
+    let step = match refusal {
+        RegistryError::NoPlatform { .. } => "Error retrieving image: choosing image instance: ",
+        RegistryError::NoDisk { .. } => "",
+        _ => return None,
+    };
+    Some(format!(
+        "Unable to process data: Unable to transfer source data to scratch space: \
+         Failed to read registry image: {step}{} ({error})",
+        error_chain(refusal)
+    ))
+}
+
+/// What is wrong with an image, among the causes of `error`.
+fn refusal<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a RegistryError> {
+    let boxed = || {
+        error
+            .downcast_ref::<Box<RegistryError>>()
+            .map(|found| &**found)
+    };
+    error
+        .downcast_ref()
+        .or_else(boxed)
+        .or_else(|| error.source().and_then(refusal))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,5 +237,91 @@ mod tests {
         assert!(error.message().contains("checksum mismatch"));
         assert_eq!(error.exit_code(), 0);
         assert_eq!(PodError::Interrupted.exit_code(), 143);
+    }
+
+    fn connect(kind: &'static str, source: crate::Error) -> PodError {
+        let source = Box::new(source);
+        PodError::Connect { kind, source }
+    }
+
+    #[test]
+    fn a_refusal_of_a_web_server_begins_with_what_was_expected_and_what_came() {
+        let refused = |status| HttpError::Status {
+            host: "h:80".into(),
+            status,
+            hint: ": check the URL",
+            wait: None,
+        };
+        let open = |source| crate::Error::Open {
+            name: "http://h/d".into(),
+            source,
+        };
+        assert_eq!(
+            connect("http", open(refused(404))).message(),
+            "Unable to connect to http data source: expected status code 200, got 404. Status: 404 Not Found: \
+             could not open http://h/d: h:80 answered 404 Not Found: check the URL"
+        );
+        let gave_up = refused(503).after(3);
+        let message = connect("http", open(gave_up)).message();
+        let begins = "Unable to connect to http data source: expected status code 200, got 503. \
+                      Status: 503 Service Unavailable: could not open http://h/d: gave up";
+        assert!(message.starts_with(begins), "{message}");
+        // Other kinds of servers say it in their own words.
+        let message = connect("s3", open(refused(404))).message();
+        assert!(
+            message.starts_with("Unable to connect to s3 data source: could not open"),
+            "{message}"
+        );
+        let other = HttpError::Truncated {
+            expected: 2,
+            found: 1,
+        };
+        assert_eq!(
+            connect("http", open(other)).message(),
+            "Unable to connect to http data source: could not open http://h/d: \
+             the answer ended at byte 1 of 2"
+        );
+    }
+
+    #[test]
+    fn an_image_without_what_is_wanted_is_told_as_upstream_tells_it() {
+        let image = |source| crate::Error::Image {
+            name: "docker://r/i:t".into(),
+            source: Box::new(source),
+        };
+        let absent = RegistryError::NoPlatform {
+            list: "image index",
+            architecture: "absent".into(),
+            variant: String::new(),
+            os: "linux".into(),
+            has: vec!["linux/amd64".into()],
+        };
+        let error = connect("registry", image(absent));
+        assert_eq!(
+            error.message(),
+            "Unable to process data: Unable to transfer source data to scratch space: \
+             Failed to read registry image: Error retrieving image: choosing image instance: \
+             no image found in image index for architecture \"absent\", variant \"\", OS \"linux\"; \
+             it has linux/amd64 (could not open docker://r/i:t)"
+        );
+        assert_eq!(error.reason(), "NoImageForPlatform");
+        let none = || RegistryError::NoDisk {
+            why: "it has no layers".into(),
+        };
+        let begins = "Unable to process data: Unable to transfer source data to scratch space: \
+                      Failed to read registry image: Failed to find VM disk image file in the \
+                      container image: it has no layers (could not ";
+        let late = longshore_transfer::Error::Source {
+            name: "docker://r/i:t".into(),
+            source: Box::new(none()),
+        };
+        for error in [connect("registry", image(none())), PodError::from(late)] {
+            let message = error.message();
+            assert!(message.starts_with(begins), "{message}");
+        }
+        let other = RegistryError::Bootc { label: "l".into() };
+        let message = connect("registry", image(other)).message();
+        let begins = "Unable to connect to registry data source: could not open docker://r/i:t";
+        assert!(message.starts_with(begins), "{message}");
     }
 }

@@ -21,6 +21,10 @@ use crate::{
 const HEADERS: &str = "/extraheaders";
 /// Largest file of a mounted Secret; the API server has none larger.
 const MOST_SECRET: u64 = 1 << 20;
+/// All that upstream's image for its tests has in place of VMware's library: a plugin of nbdkit that takes the
+/// same arguments. Upstream's importer prefers it where it is there, and so do we.
+const TEST_PLUGIN: &str = "/opt/testing/libvddk-test-plugin.so";
+
 /// What a source is opened with.
 pub(super) struct Access {
     pub(super) cancel: Cancel,
@@ -152,6 +156,7 @@ fn vmware(
     wanted.port = url.port();
     wanted.thumbprint = Some(disk.thumbprint.clone());
     wanted.config.clone_from(&disk.arguments);
+    wanted.plugin = Some(PathBuf::from(TEST_PLUGIN)).filter(|plugin| plugin.exists());
     if let Some(library) = &disk.library {
         wanted.libdir.clone_from(library);
     }

@@ -26,6 +26,11 @@ use crate::http::location::{host, is_web};
 use crate::http::passport::{Passport, Pending};
 use crate::http::retry::Policy;
 
+/// Proxies see upstream's registry client, which is a library, by Go's own name: rules for them go by the
+/// first word, and so do upstream's tests. The second says who asks in truth.
+pub(super) const USER_AGENT: &str =
+    concat!("Go-http-client/1.1 longshore/", env!("CARGO_PKG_VERSION"));
+
 /// A token with what comes around it has some kilobytes.
 const MOST_TOKEN: usize = 256 << 10;
 /// All requests under way are refused when a token runs out, and which token a refusal is for is not
@@ -212,6 +217,10 @@ impl Badge {
 }
 
 impl Passport for Badge {
+    fn user_agent(&self) -> &'static str {
+        USER_AGENT
+    }
+
     fn stamp<'a>(&'a self, _: &'a Url, _: &'a HeaderMap) -> Pending<'a, HeaderMap> {
         Box::pin(async {
             let header = self.shown.lock().await.header.clone();

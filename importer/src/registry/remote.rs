@@ -9,7 +9,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request};
 use url::Url;
 
-use super::badge::{Badge, Office};
+use super::badge::{Badge, Office, USER_AGENT};
 use super::credentials::{AuthFile, Secret};
 use super::digest::Digest;
 use super::error::RegistryError;
@@ -17,7 +17,7 @@ use super::manifest::{self, Descriptor, MOST_TEXT};
 use super::reference::{Reference, api_host};
 use super::resolve::{Store, Text};
 use crate::http::HttpSource;
-use crate::http::agent::{USER_AGENT, is_redirect, redirected};
+use crate::http::agent::{is_redirect, redirected};
 use crate::http::answer::text;
 use crate::http::call::{Reply, call, persist};
 use crate::http::error::HttpError;

@@ -27,6 +27,12 @@ use crate::nbd::{Keeper, NbdError};
 const LINES: usize = 12;
 /// Bytes of a line that are.
 const LINE: usize = 400;
+/// Bytes of the library's configuration, and settings in it, that are told.
+const MOST_SETTINGS: u64 = 16 << 10;
+const SETTINGS: usize = 64;
+/// How a snapshot is read unless something else is said: the library crashes when it may choose, and there is no
+/// other way from a container. Upstream's choice.
+const TRANSPORTS: &str = "file:nbdssl:nbd";
 /// How long it may take to end when it is asked to, before it is killed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -68,6 +74,9 @@ impl Child {
             secret: disk.auth.password.clone(),
             served: disk.served.clone(),
         });
+        if let Some(config) = &disk.config {
+            said.tell_settings(config);
+        }
         let process = spawn(command, &said).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => VddkError::NoNbdkit {
                 program: disk.nbdkit.clone(),
@@ -249,7 +258,10 @@ fn arguments(disk: &VddkDisk, directory: &Path) -> Result<Vec<OsString>, VddkErr
     arguments.push(directory.join("socket").into());
     arguments.push("--pidfile".into());
     arguments.push(directory.join("pid").into());
-    arguments.push("vddk".into());
+    arguments.push(match &disk.plugin {
+        Some(plugin) => plugin.into(),
+        None => "vddk".into(),
+    });
     let mut add = |what: &'static str, name: &str, value: &str| {
         if value.is_empty() || value.contains(['\0', '\n']) {
             let why = "it is empty, or of more than one line";
@@ -258,14 +270,20 @@ fn arguments(disk: &VddkDisk, directory: &Path) -> Result<Vec<OsString>, VddkErr
         arguments.push(format!("{name}={value}").into());
         Ok(())
     };
-    add("server", "server", &disk.server)?;
+    // Upstream's plugin counts what it is told: for it the port is part of the server, as upstream has it.
+    match (&disk.plugin, disk.port) {
+        (Some(_), Some(port)) => add("server", "server", &format!("{}:{port}", disk.server))?,
+        _ => add("server", "server", &disk.server)?,
+    }
     add("user", "user", &disk.auth.user)?;
     add("machine", "vm", &format!("moref={}", disk.vm))?;
     add("path", "file", &disk.file)?;
+    let transports = disk.snapshot.is_some().then(|| TRANSPORTS.to_owned());
+    let transports = disk.transports.clone().or(transports);
     let optional = [
         ("thumbprint", "thumbprint", &disk.thumbprint),
         ("snapshot", "snapshot", &disk.snapshot),
-        ("transports", "transports", &disk.transports),
+        ("transports", "transports", &transports),
         ("compression", "compression", &disk.compression),
     ];
     for (what, name, value) in optional {
@@ -273,7 +291,7 @@ fn arguments(disk: &VddkDisk, directory: &Path) -> Result<Vec<OsString>, VddkErr
             add(what, name, value)?;
         }
     }
-    if let Some(port) = disk.port {
+    if let (None, Some(port)) = (&disk.plugin, disk.port) {
         add("port", "port", &port.to_string())?;
     }
     let mut path = |name: &str, path: &Path| {
@@ -378,22 +396,38 @@ impl Said {
         }
     }
 
-    fn hear(&self, line: &str, whole: bool) {
-        let mut masked = if self.secret.is_empty() {
-            line.to_owned()
-        } else {
-            line.replace(&self.secret, "***")
-        };
-        if !whole {
-            // It may end with the beginning of the password.
-            let keep = masked.chars().count().saturating_sub(self.secret.len());
-            masked = masked.chars().take(keep).collect();
+    /// Tells the log what the library is configured with. Whoever configured it looks there; the library itself
+    /// says it only where it is traced.
+    fn tell_settings(&self, config: &Path) {
+        let mut settings = Vec::new();
+        let read =
+            File::open(config).and_then(|file| file.take(MOST_SETTINGS).read_to_end(&mut settings));
+        if let Err(error) = read {
+            tracing::warn!(path = %config.display(), %error, "VMware's library is configured by what can't be read");
         }
-        let plain = masked.trim().chars().filter(|c| !c.is_control());
-        let plain: String = plain.take(LINE).collect();
-        tracing::debug!(line = plain, "nbdkit");
-        // What it traces is no message.
-        if plain.contains(": debug: ") {
+        let settings = String::from_utf8_lossy(&settings);
+        let lines = settings.split_inclusive('\n');
+        let lines = lines.map(|line| {
+            let whole = line.ends_with('\n') || (settings.len() as u64) < MOST_SETTINGS;
+            self.plain(line, whole)
+        });
+        for setting in lines.filter(|line| !line.is_empty()).take(SETTINGS) {
+            tracing::info!("VMware's library is configured by {setting}");
+        }
+    }
+
+    fn hear(&self, line: &str, whole: bool) {
+        let plain = self.plain(line, whole);
+        // What it traces is no message. Nor is for the log what the library may print past nbdkit: nobody knows
+        // what is in it.
+        let traced = plain.contains(": debug: ");
+        if !traced && plain.starts_with("nbdkit:") {
+            // Upstream's words.
+            tracing::info!("Log line from nbdkit: {plain}");
+        } else {
+            tracing::debug!(line = plain, "nbdkit");
+        }
+        if traced {
             self.served.hear(&plain);
             return;
         }
@@ -405,6 +439,22 @@ impl Said {
             lines.0.pop_front();
         }
         lines.0.push_back(plain);
+    }
+
+    /// A line as it may be shown: short, without the password and without what moves cursors.
+    fn plain(&self, line: &str, whole: bool) -> String {
+        let mut masked = if self.secret.is_empty() {
+            line.to_owned()
+        } else {
+            line.replace(&self.secret, "***")
+        };
+        if !whole {
+            // It may end with the beginning of the password.
+            let keep = masked.chars().count().saturating_sub(self.secret.len());
+            masked = masked.chars().take(keep).collect();
+        }
+        let plain = masked.trim().chars().filter(|c| !c.is_control());
+        plain.take(LINE).collect()
     }
 
     fn end(&self) {

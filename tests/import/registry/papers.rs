@@ -36,6 +36,26 @@ fn guarded(images: &Images, wanted: &str, giver: &str) -> (Server, SourceOptions
 }
 
 #[test]
+fn registries_and_givers_of_tokens_see_the_client_that_upstream_has() {
+    let expected = disk(200_000, 12);
+    let images = Images::of_disk("t", &expected, Packing::Plain);
+    let giver = Server::start([("/t", token("one"))]);
+    let (server, options) = guarded(&images, "Bearer one", &giver.url("/t"));
+    gives(&name(&server, "t"), &options, &expected);
+    let (mut requests, tokens) = (server.log().requests, giver.log().requests);
+    let blob = requests.iter().any(|r| r.target.contains("/blobs/"));
+    assert!(blob && !tokens.is_empty(), "{requests:?}");
+    requests.extend(tokens);
+    for request in requests {
+        let agent = request.header("user-agent").unwrap();
+        assert!(
+            agent.starts_with("Go-http-client/1.1 longshore/"),
+            "{agent}"
+        );
+    }
+}
+
+#[test]
 fn a_token_that_runs_out_is_fetched_again() {
     let expected = disk(4 << 20, 1);
     let images = Images::of_disk("t", &expected, Packing::Plain);

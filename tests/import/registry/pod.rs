@@ -100,8 +100,10 @@ fn a_pod_pulls_with_its_mounted_secret_and_tells_labels_and_digest() {
     }
     let refused = secret(pod("s390x")).run();
     let message = refused.failed(1, "NoImageForPlatform");
-    let upstream = "no image found in image index for architecture \"s390x\"";
-    assert!(message.contains(upstream), "{message}");
+    let upstream = "Unable to process data: Unable to transfer source data to scratch space: \
+        Failed to read registry image: Error retrieving image: choosing image instance: \
+        no image found in image index for architecture \"s390x\", variant \"\", OS \"linux\"";
+    assert!(message.starts_with(upstream), "{message}");
     let refused = pod("amd64").run();
     let message = refused.failed(1, "Unauthorized");
     assert!(

@@ -64,7 +64,7 @@ pub(super) fn parse(head: &[u8], limits: &Limits) -> Result<Header> {
     let l1_bytes = shape.l1_entries().saturating_mul(8);
     if l1_bytes > MAX_L1_BYTES {
         return Err(Error::unsupported(format!(
-            "L1 table of {} entries is larger than 32 MiB",
+            "L1 size too big: a table of {} entries is larger than 32 MiB",
             shape.l1_entries()
         ))
         .at(24));
