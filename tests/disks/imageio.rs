@@ -508,7 +508,8 @@ fn a_transfer_that_begins_with_its_address_is_not_looked_at() {
         let Some(rig) = Rig::new(58, behaviour) else {
             return;
         };
-        let done = pod(&rig).output().unwrap();
+        let mut pod = pod(&rig);
+        let done = pod.env("IMPORTER_IMAGE_SIZE", "64Mi").output().unwrap();
         assert!(done.status.success(), "{}", said(&done));
         same(&rig.place.path("data/disk.img"), &rig.place.path("in.raw"));
         assert_eq!(rig.engine.count("GET "), 0, "{:?}", rig.engine.calls());
