@@ -542,6 +542,7 @@ impl Store {
     fn end_pods(&mut self) {
         for (key, pod) in self.of("pods") {
             if !text(&pod, "/metadata/deletionTimestamp").is_empty() {
+                self.overlook(&key.1);
                 self.remove(&key, true);
             }
         }
