@@ -94,10 +94,15 @@ pub enum Fault {
     Become(Box<Page>),
 }
 
+/// What is left of a line once its dose is used up, in bytes a second.
+const DRIP: u64 = 64 << 10;
+
 /// How many bytes a second each connection gets at most, or all of them together.
 #[derive(Debug, Clone)]
 pub struct Rate {
     bytes: Arc<AtomicU64>,
+    /// What is left of the dose; what comes after it drips.
+    dose: Arc<AtomicU64>,
     /// When the line that all share is free again.
     line: Option<Arc<Mutex<Instant>>>,
 }
@@ -107,6 +112,7 @@ impl Rate {
     pub fn of(bytes: u64) -> Self {
         Self {
             bytes: Arc::new(AtomicU64::new(bytes)),
+            dose: Arc::new(AtomicU64::new(u64::MAX)),
             line: None,
         }
     }
@@ -124,13 +130,23 @@ impl Rate {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
+    /// From now on so many bytes as before, and then so few that whoever waits for what they lead to sees it
+    /// before all is through, however slow the machine is.
+    pub fn dose(&self, bytes: u64) {
+        self.dose.store(bytes, Ordering::Relaxed);
+    }
+
     /// `None` if it is lifted.
     pub(super) fn get(&self) -> Option<u64> {
-        Some(self.bytes.load(Ordering::Relaxed)).filter(|&rate| rate > 0)
+        let rate = self.bytes.load(Ordering::Relaxed);
+        let drips = rate > 0 && self.dose.load(Ordering::Relaxed) == 0;
+        Some(if drips { DRIP } else { rate }).filter(|&rate| rate > 0)
     }
 
     /// Takes as long as the line takes for `sent` bytes, a twentieth of what it does in a second.
     pub(super) fn pass(&self, sent: u64, rate: u64) {
+        let less = |dose: u64| (dose < u64::MAX).then(|| dose.saturating_sub(sent));
+        let _endless = (self.dose).fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         let took = Duration::from_secs_f64(
             f64::from(u32::try_from(sent).unwrap()) / f64::from(u32::try_from(rate).unwrap()),
         );

@@ -7,7 +7,7 @@ use std::process::Command;
 use longshore_tests::data::disk;
 use longshore_tests::device::{Loop, is_root};
 use longshore_tests::eventually;
-use longshore_tests::http::Page;
+use longshore_tests::http::{Page, Rate, Server};
 use longshore_tests::program::{have, run, said, silent};
 
 use super::Pod;
@@ -17,10 +17,12 @@ const MIB: usize = 1 << 20;
 const DISK: usize = 24 * MIB;
 /// A line slow enough that an import is seen at work.
 const SLOW: u64 = 8 << 20;
+/// What comes quickly enough in a run that is killed: a third of a disk.
+const DOSE: u64 = 8 << 20;
 /// What a kill costs at the most: what had come and was not written down.
 const COST: u64 = 12 << 20;
-/// A journal that tells of something.
-const BEGUN: u64 = 900;
+/// What two steps are longer than in a journal.
+const STEPS: u64 = 60;
 
 /// An importer that writes its journal at every MiB.
 fn pod(url: &str) -> Pod {
@@ -42,26 +44,51 @@ fn journal(directory: &Path) -> u64 {
         .sum()
 }
 
-/// Runs the importer until its journal in `directory` is longer than `len`, and kills it.
-fn killed(pod: &Pod, directory: &Path, len: u64) {
-    let mut child = silent(&mut pod.command());
-    eventually("a longer journal", || {
-        assert!(child.try_wait().unwrap().is_none(), "it has ended");
-        (journal(directory) > len).then_some(())
-    });
-    child.kill().unwrap();
-    child.wait().unwrap();
+/// A disk that is served, and how fast.
+struct Source {
+    server: Server,
+    rate: Rate,
+}
+
+impl Source {
+    /// And a pod that imports it.
+    fn of(bytes: &[u8]) -> (Self, Pod) {
+        let rate = Rate::of_all(SLOW);
+        let page = Page::of(bytes.to_vec()).throttle_by(&rate);
+        let (server, url) = serving("/disk.raw", page);
+        (Self { server, rate }, pod(&url))
+    }
+
+    /// Runs the importer until its journal in `directory` has this many more bytes than it begins with, and
+    /// kills it. Later ones get what is left as fast as may be.
+    fn killed(&self, pod: &Pod, directory: &Path, more: u64) {
+        self.rate.dose(DOSE);
+        let mut child = silent(&mut pod.command());
+        let mut begun = u64::MAX;
+        eventually("a longer journal", || {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "it has ended: {ended:?}");
+            let now = journal(directory);
+            // What an earlier run wrote is summed up at first.
+            if now > 0 {
+                begun = begun.min(now);
+            }
+            (now > begun.saturating_add(more)).then_some(())
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.rate.dose(u64::MAX);
+    }
 }
 
 #[test]
 fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
     let bytes = disk(DISK, 4);
-    let (server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
-    let pod = pod(&url);
+    let (source, pod) = Source::of(&bytes);
     std::fs::create_dir(pod.path("data/lost+found")).unwrap();
     let data = pod.path("data");
-    killed(&pod, &data, BEGUN);
-    killed(&pod, &data, journal(&data) + 100);
+    source.killed(&pod, &data, STEPS);
+    source.killed(&pod, &data, STEPS);
     assert!(!pod.disk().exists());
     let ended = pod.run();
     let end = ended.complete();
@@ -71,7 +98,7 @@ fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
         end.bytes_read.unwrap() <= bytes.len() as u64 - there,
         "{end:?}"
     );
-    let (sent, most) = (server.log().sent, bytes.len() as u64 + 2 * COST);
+    let (sent, most) = (source.server.log().sent, bytes.len() as u64 + 2 * COST);
     assert!(sent <= most, "{sent} bytes were sent, {most} at the most");
     assert!(ended.stderr.contains("going on with an earlier import"));
     let made = std::fs::read(pod.disk()).unwrap();
@@ -84,9 +111,8 @@ fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
 #[test]
 fn what_was_done_for_another_claim_is_not_gone_on_with() {
     let bytes = disk(DISK, 5);
-    let (_server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
-    let pod = pod(&url);
-    killed(&pod, &pod.path("data"), BEGUN);
+    let (source, pod) = Source::of(&bytes);
+    source.killed(&pod, &pod.path("data"), STEPS);
     let pod = pod.set("IMPORTER_CLAIM_UID", "another");
     let ended = pod.run();
     assert_eq!(ended.complete().bytes_resumed, Some(0));
@@ -103,8 +129,7 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
         return;
     }
     let bytes = disk(DISK, 6);
-    let (_server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
-    let pod = pod(&url);
+    let (source, pod) = Source::of(&bytes);
     let (image, data) = (pod.path("fs"), pod.path("data"));
     std::fs::File::create(&image)
         .unwrap()
@@ -126,7 +151,7 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
         return;
     }
     let number = data.metadata().unwrap().dev();
-    killed(&pod, &data, BEGUN);
+    source.killed(&pod, &data, STEPS);
     run(Command::new("umount").arg(&data));
     // The number is taken until the filesystem is mounted again.
     std::fs::write(pod.path("in the way"), vec![0; MIB]).unwrap();
@@ -150,8 +175,7 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
 #[test]
 fn a_container_that_is_started_again_goes_on_with_a_block_volume() {
     let bytes = disk(DISK, 7);
-    let (server, url) = serving("/disk.raw", Page::of(bytes.clone()).throttle_all(SLOW));
-    let pod = pod(&url);
+    let (source, pod) = Source::of(&bytes);
     std::fs::write(pod.path("backing"), vec![0xee; 32 * MIB]).unwrap();
     let Some(device) = Loop::over(&pod.path("backing")) else {
         return;
@@ -162,17 +186,17 @@ fn a_container_that_is_started_again_goes_on_with_a_block_volume() {
         .set("LONGSHORE_BLOCK_DEVICE", device.name())
         .set("IMPORTER_JOURNAL_DIR", journals.to_str().unwrap());
     // The first step has the first MiB of the disk with it.
-    killed(&pod, &journals, MIB as u64 + BEGUN + 200);
+    source.killed(&pod, &journals, MIB as u64 + STEPS);
     let ended = pod.run();
     let end = ended.complete();
     let there = end.bytes_resumed.unwrap();
     assert!(there >= MIB as u64 / 4, "{there}");
-    let (sent, most) = (server.log().sent, bytes.len() as u64 + COST);
+    let (sent, most) = (source.server.log().sent, bytes.len() as u64 + COST);
     assert!(sent <= most, "{sent} bytes were sent, {most} at the most");
     assert!(std::fs::read(device.path()).unwrap()[..DISK] == bytes);
     assert_eq!(journals.read_dir().unwrap().count(), 0);
     // A pod in its place has another such directory, and starts over.
-    killed(&pod, &journals, MIB as u64 + BEGUN + 200);
+    source.killed(&pod, &journals, MIB as u64 + STEPS);
     std::fs::remove_dir_all(&journals).unwrap();
     std::fs::create_dir(&journals).unwrap();
     assert_eq!(pod.run().complete().bytes_resumed, Some(0));
