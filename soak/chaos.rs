@@ -211,6 +211,11 @@ impl<'a> Chaos<'a> {
             News::Filled if self.keeps => self.tally.filled(volume),
             // Once more, in the end.
             News::Filled => {}
+            News::Unheld => {
+                self.tally.unheld += 1;
+                self.tell(&format!("{} was left mounted by the kubelet", volume.name));
+                return;
+            }
             News::Failed => self.tally.failed(volume.wish.goal),
             News::Wrong(what) => {
                 let what = format!("{}: {what}; hit by {:?}", volume.name, volume.hits);

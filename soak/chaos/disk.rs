@@ -1,10 +1,12 @@
 //! Whether a claim's volume holds the disk that was imported, byte by byte, and nothing else.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use longshore_csi::host;
 use longshore_tests::data;
 use longshore_tests::node::{attached_in, folder_of};
 use longshore_tests::program::said;
@@ -41,6 +43,38 @@ pub(crate) fn look(node: &Node, claim: &Value, disks: &[&[u8]]) -> Result<Found>
     }
     let folder = folder_of(&volume).context("a volume of a strange kind")?;
     in_folder(&folder, disks)
+}
+
+/// Unmounts a volume that no pod has, and that the kubelet will not: one that was killed when it had taken a
+/// volume from its pod and not yet from the node does not look for it when it is back. Whoever mounts it next
+/// has it from there and lets go of it; here nobody does.
+pub(crate) fn let_go(node: &Node, claim: &Value) -> Result<()> {
+    let image = node.image_of(&node.volume(claim)?);
+    unmount(&image.context("a volume of a strange kind")?)
+}
+
+fn unmount(image: &Path) -> Result<()> {
+    let Some(device) = host::device_over(image)? else {
+        return Ok(());
+    };
+    for mounted in host::mounts()? {
+        // A device that is shown at another place has the name it has there.
+        let is_file = fs::metadata(&mounted.at)
+            .is_ok_and(|at| at.rdev() != 0 && Some(at.rdev()) == number(&device));
+        if mounted.source == device || is_file {
+            host::unmount(&mounted.at)?;
+        }
+    }
+    // That of a filesystem goes with its mount.
+    if host::device_over(image)?.is_some_and(|still| still == device) {
+        host::detach(&device)?;
+    }
+    Ok(())
+}
+
+/// Which device a file is.
+fn number(device: &Path) -> Option<u64> {
+    Some(device.metadata().ok()?.rdev())
 }
 
 fn tool(program: &str, options: &[&str], paths: &[&Path]) -> Result<()> {
@@ -93,7 +127,40 @@ fn differs(bytes: &[u8], disk: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::differs;
+    use std::fs::{self, File};
+
+    use longshore_csi::host;
+    use longshore_tests::device::is_root;
+    use longshore_tests::eventually;
+
+    use super::{differs, unmount};
+
+    #[test]
+    fn a_volume_that_was_left_on_the_node_is_let_go() {
+        if !is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (image, at) = (folder.path().join("it.img"), folder.path().join("at"));
+        File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        host::format(&image).unwrap();
+        fs::create_dir(&at).unwrap();
+        host::mount_file(&image, &at, &[]).unwrap();
+        unmount(&image).unwrap();
+        assert!(!host::is_mounted(&at).unwrap());
+        // Whoever looks at new devices may have it open for a moment.
+        let is_free = || host::device_over(&image).unwrap().is_none().then_some(());
+        eventually("the device to go", is_free);
+
+        let device = host::attach(&image).unwrap();
+        let shown = folder.path().join("shown");
+        File::create(&shown).unwrap();
+        host::bind(&device, &shown, false).unwrap();
+        unmount(&image).unwrap();
+        assert!(!host::is_mounted(&shown).unwrap());
+        eventually("the device to go", is_free);
+        unmount(&image).unwrap();
+    }
 
     #[test]
     fn a_volume_is_the_disk_and_zeros_and_not_less() {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::fault::Fault;
 use super::node::{Node, resident};
-use super::volume::Volume;
+use super::volume::{HELD, Volume};
 use super::wish::{Form, Goal};
 
 /// Imports of one kind.
@@ -51,6 +51,8 @@ pub(crate) struct Tally {
     pub(crate) settled: Option<Duration>,
     /// Folders that are the provisioner's to remove.
     pub(crate) forgotten: usize,
+    /// Volumes that the kubelet forgot on the node.
+    pub(crate) unheld: u32,
 }
 
 impl Tally {
@@ -67,6 +69,7 @@ impl Tally {
             unanswered: 0,
             settled: None,
             forgotten: 0,
+            unheld: 0,
         }
     }
 
@@ -203,6 +206,15 @@ impl Tally {
                 "{} empty folders are left by the provisioner local-path, which forgets what it made for a claim \
                  that is deleted before it has told of the volume: no importer ever saw them.\n",
                 self.forgotten
+            );
+        }
+        if self.unheld > 0 {
+            let _ = writeln!(
+                text,
+                "{} volumes were unmounted by us, {} s and more after their importer had ended: the kubelet was killed \
+                 when it had taken them from their pods and not yet from the node, and does not look for such.\n",
+                self.unheld,
+                HELD.as_secs()
             );
         }
         if self.wrong.is_empty() && left.is_empty() {

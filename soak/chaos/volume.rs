@@ -43,7 +43,12 @@ pub(crate) struct Volume {
     pub(crate) restarts: u64,
     /// What was found wrong a moment ago, and on which claim: the next look decides.
     doubt: Option<(String, String)>,
+    /// Since when it is filled and in use.
+    busy: Option<Instant>,
 }
+
+/// Longer than kubelet takes to let go of a volume, its own end and beginning included.
+pub(crate) const HELD: Duration = Duration::from_secs(90);
 
 /// What came of looking at one.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub(crate) enum News {
     Filled,
     /// It failed as it had to.
     Failed,
+    /// Its volume was taken from a node that did not know of it any more.
+    Unheld,
     /// All of it is gone.
     Gone,
     /// What must never be.
@@ -81,6 +88,7 @@ impl Volume {
             waits: String::new(),
             restarts: 0,
             doubt: None,
+            busy: None,
         }
     }
 
@@ -169,7 +177,7 @@ impl Volume {
             }
             Stage::Kept | Stage::Gone => Ok(News::Nothing),
             Stage::Going if self.wish.form.has_volume() => Ok(self.volume(node, all, claim)),
-            Stage::Going => Ok(self.claim(node, claim)),
+            Stage::Going => Ok(self.claim(node, all, claim)),
         }
     }
 
@@ -187,7 +195,7 @@ impl Volume {
         self.waits = format!("{phase}; {bound}: {bound_message}; {reason}: {message}");
         match (self.wish.goal, phase) {
             (Goal::Filled, "Succeeded") => match claim {
-                Some(claim) => self.compare(node, claim),
+                Some(claim) => self.compare(node, all, claim),
                 None => News::Nothing,
             },
             (Goal::WrongSum, "Failed") => {
@@ -209,7 +217,7 @@ impl Volume {
     }
 
     /// A claim on its own.
-    fn claim(&mut self, node: &Node, claim: Option<&Value>) -> News {
+    fn claim(&mut self, node: &Node, all: &Snapshot, claim: Option<&Value>) -> News {
         let Some(claim) = claim else {
             return News::Nothing;
         };
@@ -227,12 +235,12 @@ impl Volume {
             annotation("condition.running.message")
         );
         if phase == "Succeeded" && bound == "Bound" {
-            return self.compare(node, claim);
+            return self.compare(node, all, claim);
         }
         News::Nothing
     }
 
-    fn compare(&mut self, node: &Node, claim: &Value) -> News {
+    fn compare(&mut self, node: &Node, all: &Snapshot, claim: &Value) -> News {
         let leaves = claim["metadata"]["deletionTimestamp"].is_string();
         if leaves || claim["status"]["phase"] != "Bound" {
             return News::Nothing;
@@ -254,7 +262,14 @@ impl Volume {
             }
             Found::Busy => {
                 "filled, and its volume is in use".clone_into(&mut self.waits);
-                News::Nothing
+                let since = *self.busy.get_or_insert_with(Instant::now);
+                if since.elapsed() < HELD || !self.pods(all).is_empty() {
+                    return News::Nothing;
+                }
+                match disk::let_go(node, claim) {
+                    Ok(()) => News::Unheld,
+                    Err(error) => News::Wrong(format!("its volume is not let go: {error:#}")),
+                }
             }
             Found::Wrong(what) => {
                 let before = self.doubt.replace((uid.clone(), what.clone()));
