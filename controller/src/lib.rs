@@ -78,11 +78,19 @@ pub async fn run() -> Result<()> {
     );
     let told = told_to_end()?;
     tokio::pin!(told);
+    // This line and the next are upstream's: who looks after it greps for them.
+    tracing::info!(
+        identity = settings.identity,
+        "Attempting to acquire leader lease"
+    );
     tokio::select! {
         () = stand_by(&client, &mut elector, &health) => {}
         () = &mut told => return Ok(()),
     }
-    tracing::info!(identity = settings.identity, "this controller works");
+    tracing::info!(
+        identity = settings.identity,
+        "Successfully acquired leadership lease"
+    );
     health.works(&["the cluster", "data volumes", "claims", "populated claims"]);
     let (known, following) = Known::watch(&client);
     metrics::works_with(&known);
