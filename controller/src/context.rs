@@ -85,28 +85,31 @@ impl Context {
 
     /// The class of this name, or the one that Kubernetes gives claims that name none; `None` if there is none.
     pub(crate) fn class(&self, name: Option<&str>) -> Option<Class> {
-        self.class_or(name, is_default)
+        match name {
+            // Explicitly none: a volume that exists already.
+            Some("") => None,
+            Some(name) => self.known.class(name).map(|it| self.class_of(&it)),
+            None => self.default_class(is_default),
+        }
     }
 
     /// The same for disks of virtual machines, which may have a default one of their own.
     pub(crate) fn class_of_disk(&self, name: Option<&str>) -> Option<Class> {
-        self.class_or(name, is_default_virt)
-            .or_else(|| self.class(name))
+        let own = name.is_none().then(|| self.default_class(is_default_virt));
+        own.flatten().or_else(|| self.class(name))
     }
 
-    fn class_or(&self, name: Option<&str>, is_default: fn(&StorageClass) -> bool) -> Option<Class> {
-        let class = match name {
-            // Explicitly none: a volume that exists already.
-            Some("") => None,
-            Some(name) => self.known.class(name),
-            None => default_of(self.known.classes(), is_default),
-        }?;
-        Some(Class {
+    fn default_class(&self, is_default: fn(&StorageClass) -> bool) -> Option<Class> {
+        default_of(self.known.classes(), is_default).map(|it| self.class_of(&it))
+    }
+
+    fn class_of(&self, class: &StorageClass) -> Class {
+        Class {
             name: class.name_any(),
             provisioner: class.provisioner.clone(),
             has_driver: self.known.has_driver(&class.provisioner),
             binds_late: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
-        })
+        }
     }
 
     /// What a claim of this class can be.
@@ -169,9 +172,8 @@ fn default_of(
     classes: Vec<Arc<StorageClass>>,
     is_default: fn(&StorageClass) -> bool,
 ) -> Option<Arc<StorageClass>> {
-    let mut classes = classes;
-    classes.retain(|class| is_default(class));
-    classes.into_iter().max_by_key(|class| {
+    let marked = classes.into_iter().filter(|class| is_default(class));
+    marked.max_by_key(|class| {
         let made = class.metadata.creation_timestamp.as_ref();
         (
             made.map(|time| time.0),

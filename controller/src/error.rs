@@ -128,6 +128,8 @@ impl<T> Trying<T> for Result<T, kube::Error> {
 
 /// What the server answers about what is there already, or was written to since.
 pub(crate) const CONFLICT: u16 = 409;
+/// What it answers to who may not ask.
+pub(crate) const FORBIDDEN: u16 = 403;
 /// What it answers about what is not there.
 pub(crate) const NOT_FOUND: u16 = 404;
 

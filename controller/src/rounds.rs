@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use kube::runtime::controller::{Action as Next, Config};
+use kube::runtime::controller::{self, Action as Next, Config};
 
 use crate::context::Context;
 use crate::error::{CONFLICT, Error};
@@ -70,18 +70,21 @@ pub(crate) fn again<K>(_: Arc<K>, error: &Error, _: Arc<Context>) -> Next {
 }
 
 /// Drives a controller, and logs what was not reconciled. `what` it is about, in a word.
-pub(crate) async fn drive<T, E>(what: &'static str, rounds: impl Stream<Item = Result<T, E>>)
-where
+pub(crate) async fn drive<T, E, Q>(
+    what: &'static str,
+    rounds: impl Stream<Item = Result<T, controller::Error<E, Q>>>,
+) where
     E: std::error::Error + 'static,
+    Q: std::error::Error + 'static,
 {
     rounds
-        .for_each(async |outcome| {
-            if let Err(error) = outcome {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a {what} was not reconciled"
-                );
-            }
+        .for_each(async |outcome| match outcome {
+            // What is handed on because it is gone needs no round.
+            Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a {what} was not reconciled"
+            ),
         })
         .await;
 }

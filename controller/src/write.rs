@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::claim::{Changes, Claim as _};
 use crate::context::Context;
@@ -26,26 +27,25 @@ impl From<Changes> for Marks {
     }
 }
 
+/// How they are asked for of an object that is still as it was seen.
+pub(crate) fn marking(seen: &ObjectMeta, marks: &Marks) -> Patch<Value> {
+    Patch::Merge(json!({"metadata": {
+        "uid": seen.uid,
+        "resourceVersion": seen.resource_version,
+        "annotations": marks.annotations,
+        "labels": marks.labels,
+    }}))
+}
+
 /// Makes them, if the claim is still as it was seen.
 pub(crate) async fn mark(
     context: &Context,
     claim: &PersistentVolumeClaim,
-    Marks {
-        annotations,
-        labels,
-    }: &Marks,
+    marks: &Marks,
 ) -> Result<(), kube::Error> {
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-    let mut metadata = json!({
-        "uid": claim.uid(),
-        "resourceVersion": claim.metadata.resource_version,
-        "annotations": annotations,
-    });
-    if !labels.is_empty() {
-        metadata["labels"] = json!(labels);
-    }
-    let patch = Patch::Merge(json!({"metadata": metadata}));
+    let patch = marking(&claim.metadata, marks);
     let params = PatchParams::default();
     let written = claims.patch(claim.named(), &params, &patch).await?;
     context.written.wrote(&written.metadata);

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::custom::{DATA_VOLUME, VOLUME_IMPORT_SOURCE};
 use crate::error::{CONFLICT, Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event;
-use crate::write::{self, Marks};
+use crate::write;
 
 const COMPONENT: &str = "datavolume-import-controller";
 
@@ -38,18 +38,10 @@ pub(super) async fn apply(
             .await;
             Ok(())
         }
-        Action::MarkVolume(Marks {
-            annotations,
-            labels,
-        }) => {
-            let patch = json!({"metadata": {
-                "uid": volume.uid(),
-                "resourceVersion": volume.meta.resource_version,
-                "annotations": annotations,
-                "labels": labels,
-            }});
+        Action::MarkVolume(marks) => {
+            let patch = write::marking(&volume.meta, marks);
             volumes(context, namespace)
-                .patch(volume.name(), &PatchParams::default(), &Patch::Merge(patch))
+                .patch(volume.name(), &PatchParams::default(), &patch)
                 .await
                 .trying("annotate", &about)
                 .map(|written| context.written.wrote(&written.metadata))
@@ -58,10 +50,7 @@ pub(super) async fn apply(
             let Some(claim) = &observed.claim else {
                 return Ok(());
             };
-            let marks = Marks {
-                annotations: annotations.clone(),
-                ..Marks::default()
-            };
+            let marks = annotations.clone().into();
             let outcome = write::mark(context, claim, &marks).await;
             outcome.trying("annotate the claim of", &about)
         }

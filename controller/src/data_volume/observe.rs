@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
 use kube::runtime::reflector::ObjectRef;
-use longshore_crds::data_volume::ContentType;
+use longshore_crds::data_volume::{ClaimSpec, ContentType};
 use longshore_crds::names::{annotation, object};
 use longshore_crds::volume_source::VolumeImportSourceSpec;
 
@@ -55,28 +55,27 @@ pub(super) async fn observe(
         }
         _ => None,
     };
-    let statics = match &claim {
-        None if volume.annotation(annotation::CHECK_STATIC_VOLUME).is_some() => {
+    let mut profile = context.profile(class.as_ref());
+    let mut statics = Vec::new();
+    if claim.is_none() {
+        let is_static = volume.annotation(annotation::CHECK_STATIC_VOLUME).is_some();
+        let bare = bare_class(context, &volume).filter(|_| class.is_none());
+        if is_static || bare.is_some() {
             let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
             let all = volumes.list(&ListParams::default()).await;
-            let mut all = all.trying("list the volumes for", &about)?.items;
-            all.retain(|one| statics::is_for(one, &namespace, volume.name()));
-            all
+            statics = all.trying("list the volumes for", &about)?.items;
         }
-        _ => Vec::new(),
-    };
-    let mut profile = context.profile(class.as_ref());
-    if claim.is_none()
-        && class.is_none()
-        && let Some(storage) = volume.spec.as_ref().and_then(|spec| spec.storage.as_ref())
-        && let Some(name) = &storage.storage_class_name
-    {
-        let volumes: Api<PersistentVolume> = Api::all(context.client.clone());
-        let all = volumes.list(&ListParams::default()).await;
-        let all = all.trying("list the volumes for", &about)?.items;
-        let requests = storage.resources.as_ref().map(|it| &it.requests);
-        let least = requests.and_then(|requests| requests.get("storage"));
-        profile.sets = statics::sets(&all, name, least);
+        if let Some((storage, name)) = bare {
+            let requests = storage.resources.as_ref().map(|it| &it.requests);
+            let least = requests.and_then(|requests| requests.get("storage"));
+            let mut free = statics.clone();
+            free.retain(|one| {
+                let is_taken = one.spec.as_ref().is_some_and(|it| it.claim_ref.is_some());
+                !is_taken || statics::is_for(one, &namespace, volume.name())
+            });
+            profile.sets = statics::sets(&free, name, least);
+        }
+        statics.retain(|one| is_static && statics::is_for(one, &namespace, volume.name()));
     }
     let source = match &claim {
         Some(claim) => source(context, &volume, claim).await?,
@@ -94,6 +93,18 @@ pub(super) async fn observe(
             && installation.honors_first_consumer(),
         adoption: installation.adopts_claims(),
     }))
+}
+
+/// What the volume asks for of a class that is only a name on volumes that are there, if it leaves open how it is
+/// used. The watch tells what names there are; of what kind their volumes are it does not keep.
+fn bare_class<'a>(context: &Context, volume: &'a Volume) -> Option<(&'a ClaimSpec, &'a str)> {
+    let storage = volume.spec.as_ref()?.storage.as_ref()?;
+    let name = storage.storage_class_name.as_deref()?;
+    let mode = storage.volume_mode.as_deref();
+    let is_open =
+        storage.access_modes.is_empty() || mode.is_none_or(|mode| mode == "FromStorageProfile");
+    let is_known = || name.is_empty() || !context.known.volumes_of(name).is_empty();
+    (is_open && is_known()).then_some((storage, name))
 }
 
 /// A class by its name, or whichever is the default one of these.

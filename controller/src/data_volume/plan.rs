@@ -277,7 +277,10 @@ fn existing<'a>(
             // filled again unless the volume knows better.
             plan.actions
                 .push(if claim.is_filled() && !volume.has_filled(claim) {
-                    Action::MarkVolume(filled(claim).into())
+                    Action::MarkVolume(Marks {
+                        annotations: filled(claim),
+                        labels: told_of_disk(volume, claim),
+                    })
                 } else {
                     Action::Adopt
                 });
@@ -482,16 +485,19 @@ fn notes(volume: &Volume, next: &Status) -> Vec<Note> {
         && !running.message.is_empty()
         && !matches!(next.phase.as_deref(), Some("Succeeded" | "Paused"))
         // What fails at once is never seen to run.
-        && (old.is_some_and(|old| old.status == "True") || tells_of_failure(next, running))
+        && (old.is_some_and(|old| old.status == "True") || tells_of_failure(volume, next, running))
     {
         notes.push(Note::warning(&running.reason, running.message.clone()));
     }
     notes
 }
 
-/// Whether there is a claim with a volume, and this is no usual step on the way.
-fn tells_of_failure(next: &Status, running: &Condition) -> bool {
-    let bound = of_kind(next, "Bound");
+/// Whether there is a claim with a volume, or one that a populator has begun with, and this is no usual step on
+/// the way.
+fn tells_of_failure(volume: &Volume, next: &Status, running: &Condition) -> bool {
+    let is_bound = of_kind(next, "Bound").is_some_and(|bound| bound.status == "True");
+    let populates = volume.annotation(annotation::USE_POPULATOR) == Some("true")
+        && !matches!(next.phase.as_deref(), Some("Pending" | "PendingPopulation"));
     let usual = [
         reason::PENDING,
         reason::COMPLETED,
@@ -501,7 +507,7 @@ fn tells_of_failure(next: &Status, running: &Condition) -> bool {
         "ContainerCreating",
         "PodInitializing",
     ];
-    bound.is_some_and(|bound| bound.status == "True") && !usual.contains(&running.reason.as_str())
+    (is_bound || populates) && !usual.contains(&running.reason.as_str())
 }
 
 fn of_kind<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {

@@ -57,7 +57,7 @@ pub(super) fn sets(
 }
 
 /// A class that has no object may have volumes that somebody made.
-pub(super) fn is_of(volume: &PersistentVolume, class: &str) -> bool {
+fn is_of(volume: &PersistentVolume, class: &str) -> bool {
     let spec = volume.spec.as_ref();
     let its = spec.and_then(|spec| spec.storage_class_name.as_deref());
     its.unwrap_or_default() == class

@@ -56,7 +56,11 @@ pub(super) fn status(volume: &Volume, facts: &Facts<'_>, now: &str) -> Status {
             progress: Some("N/A".to_owned()),
             restart_count: before.restart_count,
             conditions: timed(before, now, {
-                let general = upstream_s(reason);
+                // The word that upstream has for this and others.
+                let general = match *reason {
+                    reason::STORAGE_PROFILE_INCOMPLETE => reason::ERR_CLAIM_NOT_VALID,
+                    other => other,
+                };
                 [
                     bound(false, general, message.clone()),
                     ready(false, general, message.clone()),
@@ -95,7 +99,7 @@ fn of_claim(
             running(false, reason, message.to_owned())
         }
         // Upstream tells of it as what keeps the claim from being bound.
-        _ if bound.reason == reason::AWAITING_VDDK => running(false, "", String::new()),
+        _ if awaits_vddk(claim) && !claim.is_ending() => running(false, "", String::new()),
         _ => running_of(claim, phase, &bound),
     };
     let ready = match phase {
@@ -120,14 +124,6 @@ fn of_claim(
     }
 }
 
-/// The word that upstream has for a cause and others.
-pub(super) fn upstream_s(reason: &'static str) -> &'static str {
-    match reason {
-        reason::STORAGE_PROFILE_INCOMPLETE => reason::ERR_CLAIM_NOT_VALID,
-        other => other,
-    }
-}
-
 /// Whether somebody else says that the claim is this volume's disk.
 fn came_filled(volume: &Volume, claim: &PersistentVolumeClaim) -> bool {
     claim.annotation(annotation::POPULATED_FOR) == Some(volume.name())
@@ -147,9 +143,10 @@ fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble
     if claim.is_lost() {
         return bound(false, reason::CLAIM_LOST, "Claim Lost".to_owned());
     }
-    let noted = |name| claim.annotation(name);
-    if noted(annotation::RUNNING_REASON) == Some(reason::AWAITING_VDDK) && phase != "Succeeded" {
-        let message = noted(annotation::RUNNING_MESSAGE).unwrap_or_default();
+    // What a populator waits for is part of what it says of the claim.
+    if awaits_vddk(claim) && claim.populator().is_none() {
+        let message = claim.annotation(annotation::RUNNING_MESSAGE);
+        let message = message.unwrap_or_default();
         return bound(false, reason::AWAITING_VDDK, message.to_owned());
     }
     if claim.is_bound() {
@@ -165,6 +162,12 @@ fn bound_of(claim: &PersistentVolumeClaim, phase: &str, trouble: Option<&Trouble
         None => format!("PVC {name} Pending"),
     };
     bound(false, reason::PENDING, message)
+}
+
+/// Whether an import waits for somebody to name the image with VMware's library.
+fn awaits_vddk(claim: &PersistentVolumeClaim) -> bool {
+    claim.annotation(annotation::RUNNING_REASON) == Some(reason::AWAITING_VDDK)
+        && !claim.is_filled()
 }
 
 /// What the claim says of its pod; while there is none, what is waited for.
@@ -238,9 +241,7 @@ fn phase(
         Some("Running" | "Failed") => "ImportInProgress",
         Some(_) => "ImportScheduled",
         None if noted(annotation::IMPORT_POD).is_some() => "ImportScheduled",
-        None if noted(annotation::RUNNING_REASON) == Some(reason::AWAITING_VDDK) => {
-            "ImportScheduled"
-        }
+        None if awaits_vddk(claim) => "ImportScheduled",
         // All stages were copied, and its volume is on its way.
         None if checkpoint::is_done(claim) => "ImportScheduled",
         None if claim.is_bound() => "PVCBound",

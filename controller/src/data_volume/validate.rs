@@ -177,10 +177,8 @@ fn one_source(source: &DataVolumeSource, content: Option<ContentType>) -> Result
     if source.blank.is_some() && archive {
         return Err("SourceType cannot be blank and the contentType be archive".to_owned());
     }
-    if source.registry.is_some() && archive {
-        return Err("ContentType must be kubevirt when Source is Registry".to_owned());
-    }
     for (name, is) in [
+        ("Registry", source.registry.is_some()),
         ("Imageio", source.imageio.is_some()),
         ("VDDK", source.vddk.is_some()),
     ] {

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use longshore_crds::names::object;
+use longshore_telemetry::error_chain;
 use serde_json::json;
 
 use super::plan::{Action, Release, is_too_late, refused, release};
@@ -12,7 +13,7 @@ use super::source::Request;
 use super::{authorities, pod};
 use crate::claim::{Claim as _, about, reference};
 use crate::context::Context;
-use crate::error::{Error, NOT_FOUND, Result, Trying as _, unless};
+use crate::error::{Error, FORBIDDEN, NOT_FOUND, Result, Trying as _, unless};
 use crate::event::{self, Note};
 use crate::{populate, write};
 
@@ -36,7 +37,14 @@ pub(super) async fn apply(
             outcome.trying("annotate", &about)
         }
         Action::CreatePod(request) => Box::pin(create(context, claim, seen, *request)).await,
-        Action::Release(pod) => Box::pin(let_go(context, claim, seen, pod)).await,
+        Action::Release(pod) => {
+            let found = if pod.by_proxy {
+                authorities_of_proxy(context, claim, seen).await?
+            } else {
+                None
+            };
+            Box::pin(let_go(context, claim, seen, pod, found)).await
+        }
         Action::DeletePod { uid, name, at_once } => {
             let params = DeleteParams {
                 grace_period_seconds: at_once.then_some(0),
@@ -67,7 +75,10 @@ async fn create(
     request.trusts(&context.installation());
     let mut workload = context.workload(claim.class());
     let found = authorities_of_proxy(context, claim, seen).await?;
-    workload.proxy_authorities = found.map(|_| object::proxy_authorities(claim.named()));
+    let copy = found
+        .as_ref()
+        .map(|_| object::proxy_authorities(claim.named()));
+    workload.proxy_authorities = copy;
     let pod = pod::pod(claim, &request, &workload);
     let outcome = pods(context, claim)
         .create(&PostParams::default(), &pod)
@@ -76,12 +87,17 @@ async fn create(
     let pod = unless_refused(context, claim, seen, outcome).await?;
     // If somebody was faster, or nobody can tell yet, or this does not come to its end, the pod stays held:
     // it brings about another round, which sees that.
-    if is_held(&pod)
-        && let Some(users) = context.users.beside(&pod, namespace, claim.named()).await
+    let Some(release) = release(claim, &pod) else {
+        return Ok(());
+    };
+    if !is_held(&pod) {
+        // Older servers, and webhooks, hold nothing: it waits for what it mounts.
+        return mounted(context, claim, seen, &release, found).await;
+    }
+    if let Some(users) = context.users.beside(&pod, namespace, claim.named()).await
         && users.is_empty()
-        && let Some(pod) = release(claim, &pod)
     {
-        let_go(context, claim, seen, pod).await?;
+        let_go(context, claim, seen, release, found).await?;
     }
     Ok(())
 }
@@ -92,23 +108,19 @@ async fn let_go(
     claim: &PersistentVolumeClaim,
     seen: Timestamp,
     pod: Release,
+    found: Option<ConfigMap>,
 ) -> Result<()> {
-    let Release {
-        uid,
-        name,
-        gates,
-        by_proxy,
-    } = pod;
-    if by_proxy {
-        let Some(found) = authorities_of_proxy(context, claim, seen).await? else {
-            // It was made by settings that are gone. It has not begun yet: another one follows.
-            let at_once = true;
-            let away = Action::DeletePod { uid, name, at_once };
-            return Box::pin(apply(context, claim, seen, away)).await;
-        };
-        let outcome = authorities::bring(context, claim, (&name, &uid), found).await;
-        unless_refused(context, claim, seen, outcome).await?;
+    if pod.by_proxy && found.is_none() {
+        // It was made by settings that are gone. It has not begun yet: another one follows.
+        let Release { uid, name, .. } = pod;
+        let at_once = true;
+        let away = Action::DeletePod { uid, name, at_once };
+        return Box::pin(apply(context, claim, seen, away)).await;
     }
+    mounted(context, claim, seen, &pod, found).await?;
+    let Release {
+        uid, name, gates, ..
+    } = pod;
     if is_too_late(seen, context.now()) {
         // It stays held, and the next round looks anew.
         return Ok(());
@@ -121,6 +133,21 @@ async fn let_go(
         .map(drop)
 }
 
+/// Brings to a pod the authorities that it mounts.
+async fn mounted(
+    context: &Context,
+    claim: &PersistentVolumeClaim,
+    seen: Timestamp,
+    Release { uid, name, .. }: &Release,
+    found: Option<ConfigMap>,
+) -> Result<()> {
+    let Some(found) = found else {
+        return Ok(());
+    };
+    let outcome = authorities::bring(context, claim, (name, uid), found).await;
+    unless_refused(context, claim, seen, outcome).await
+}
+
 /// Who vouches for the proxy, if anybody does. That this cannot be known is told.
 async fn authorities_of_proxy(
     context: &Context,
@@ -128,8 +155,11 @@ async fn authorities_of_proxy(
     seen: Timestamp,
 ) -> Result<Option<ConfigMap>> {
     let outcome = authorities::found(context).await;
-    if let Err(error) = &outcome {
-        not_started(context, claim, seen, &error.to_string()).await?;
+    // What passes is not told: it is tried again.
+    if let Err(error) = &outcome
+        && matches!(error.status(), Some(FORBIDDEN | NOT_FOUND))
+    {
+        not_started(context, claim, seen, &error_chain(error)).await?;
     }
     outcome
 }

@@ -39,10 +39,9 @@ pub(super) async fn glance(
     let mut observed = begun(context, seen.clone(), pod);
     let claim = &observed.claim;
     let is_wanted = !claim.is_filled() && !claim.is_ending();
-    if is_wanted && lacks_vddk(claim) || observed.pod.as_ref().is_some_and(is_held) {
-        return None;
-    }
     match &observed.pod {
+        Some(pod) if is_held(pod) => return None,
+        None if is_wanted && lacks_vddk(claim) => return None,
         Some(_) => follow(context, &mut observed, now).await,
         // Whether its volume remembers that it was filled is asked before a pod is made.
         None if is_wanted => look_around(context, &mut observed, &names),
@@ -75,7 +74,7 @@ pub(super) async fn observe(
     let mut observed = begun(context, claim, pod);
     let claim = &observed.claim;
     let is_wanted = !claim.is_filled() && !claim.is_ending();
-    if is_wanted && lacks_vddk(claim) {
+    if is_wanted && observed.pod.is_none() && lacks_vddk(claim) {
         observed.vddk = vddk_image(context).await?;
     }
     match &observed.pod {

@@ -6,8 +6,9 @@
 //! filled ---------------------------------------> pod away (unless kept)
 //! failed for good ------------------------------> nothing
 //! a checkpoint copied, and no other named ------> nothing; after the last one say that it is filled
-//! source not of ours ---------------------------> say so
-//! no pod: not bound, and nobody may bind it ----> wait
+//! no pod: source not of ours -------------------> say so
+//!         not bound, and nobody may bind it ----> wait
+//!         no image with VMware's library -------> wait, and say so
 //!         somebody else mounts the claim -------> wait, and say so
 //!         it was filled before -----------------> say that it is
 //!         others are first ---------------------> wait, and say for what
@@ -35,7 +36,7 @@ use super::pod::{is_held, mounts_authorities, other_gates};
 use super::progress;
 use super::said::{Said, said};
 use super::scrape::Heard;
-use super::source::{Refusal, Request, request};
+use super::source::{self, Refusal, Request, request};
 use crate::checkpoint;
 use crate::claim::{Changes, Claim, age, missing};
 use crate::event::Note;
@@ -170,18 +171,6 @@ pub(crate) fn plan(observed: &Observed, now: Timestamp) -> Plan {
     if claim.annotation(annotation::FATAL_ERROR) == Some("true") {
         return Plan::default();
     }
-    let request = match request {
-        Ok(request) => request,
-        Err(refusal) => {
-            let stopped = stopped(claim, refusal.reason(), &refusal.to_string());
-            // An image may be named where nobody watches.
-            let again = (refusal == Refusal::NoVddk).then_some(USERS_PAUSE);
-            return Plan {
-                actions: stopped,
-                again,
-            };
-        }
-    };
     let paused =
         checkpoint::stage(claim).filter(|stage| checkpoint::is_copied(claim, &stage.current));
     match (&observed.pod, ours) {
@@ -221,16 +210,31 @@ pub(super) fn is_left_over(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
 }
 
 /// No pod yet.
-fn begin(observed: &Observed, request: Request) -> Plan {
+fn begin(observed: &Observed, request: Result<Request, Refusal>) -> Plan {
     let claim = &observed.claim;
+    let refused = |refusal: Refusal| stopped(claim, refusal.reason(), &refusal.to_string());
     if claim.is_lost() {
         return stopped(claim, reason::CLAIM_LOST, "the claim has lost its volume").into();
     }
-    let waits = observed.binds_late && observed.honors_first_consumer && !request.immediately;
+    let waits =
+        observed.binds_late && observed.honors_first_consumer && !source::is_immediate(claim);
     if !claim.is_bound() && (!observed.binds_late || waits) {
-        // Whoever makes volumes does so without us, or when a consumer comes.
-        return Plan::default();
+        // Whoever makes volumes does so without us, or when a consumer comes; whether there is an image then is
+        // not known yet. What kept it from beginning may be over.
+        return match request {
+            Err(refusal) if refusal != Refusal::NoVddk => refused(refusal),
+            _ => mark(claim, silent(), BTreeMap::new()),
+        }
+        .into();
     }
+    let request = match request {
+        Ok(request) => request,
+        // An image may be named where nobody watches.
+        Err(refusal @ Refusal::NoVddk) => {
+            return Plan::from(refused(refusal)).and_look_after(USERS_PAUSE);
+        }
+        Err(refusal) => return refused(refusal).into(),
+    };
     if let Some(user) = observed.users.first() {
         return Plan::from(in_use(claim, user)).and_look_after(USERS_PAUSE);
     }
@@ -462,6 +466,17 @@ fn stopped(claim: &PersistentVolumeClaim, reason: &str, message: &str) -> Vec<Ac
         (annotation::RUNNING_MESSAGE, message),
     ];
     mark(claim, changes(wanted), BTreeMap::new())
+}
+
+/// Nothing is said of what runs.
+fn silent() -> Changes {
+    [
+        annotation::RUNNING,
+        annotation::RUNNING_REASON,
+        annotation::RUNNING_MESSAGE,
+    ]
+    .map(|name| (name.to_owned(), None))
+    .into()
 }
 
 fn changes<const N: usize>(wanted: [(&str, &str); N]) -> Changes {

@@ -30,8 +30,6 @@ pub(crate) struct Request {
     pub(crate) vddk_arguments: Option<String>,
     /// What it asks of its pod.
     pub(crate) own: Own,
-    /// Do not wait for somebody who uses the claim.
-    pub(crate) immediately: bool,
 }
 
 /// Why there is no pod for a claim that asks for one.
@@ -280,8 +278,12 @@ fn whole(
         vddk_image,
         vddk_arguments: owned(claim, annotation::VDDK_ARGS),
         own,
-        immediately: claim.annotation(annotation::BIND_IMMEDIATE).is_some(),
     }
+}
+
+/// Whether it does not wait for somebody who uses the claim.
+pub(super) fn is_immediate(claim: &PersistentVolumeClaim) -> bool {
+    claim.annotation(annotation::BIND_IMMEDIATE).is_some()
 }
 
 fn is_true(claim: &PersistentVolumeClaim, name: &str) -> bool {

@@ -7,7 +7,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use super::server::{Server, is_held, key, noted};
+use super::server::{Gates, Server, is_held, key, noted};
 use super::world::{Beginning, Kind, Step, Turn, World};
 
 /// Histories of each property, the same in each run: one that fails by chance tells whoever changed something
@@ -247,6 +247,24 @@ fn an_importer_goes_to_a_node_with_all_that_it_mounts() {
             assert_eq!(owner, pod.pointer("/metadata/uid"), "{life}");
         });
     }
+}
+
+/// Older servers do not know of gates, and webhooks may take them away.
+#[test]
+fn an_importer_that_nothing_holds_gets_what_it_mounts_too() {
+    runtime().block_on(async {
+        let mut world = World::new();
+        world.server.store().gates = Gates::Dropped;
+        world.step(Step::Claim(false));
+        world.housekeeping();
+        assert!(world.settle(true).await.is_some(), "no end of it");
+        let store = world.server.store();
+        let at = |kind: &str, name: &str| &store.objects[&key(kind, name)];
+        let pod = at("pods", "importer-a");
+        let copy = at("configmaps", "import-proxy-cm-a");
+        let owner = copy.pointer("/metadata/ownerReferences/0/uid");
+        assert_eq!(owner, pod.pointer("/metadata/uid"));
+    });
 }
 
 #[test]

@@ -34,6 +34,15 @@ const OF_NO_NAMESPACE: [&str; 6] = [
 /// Kinds whose status is written with the rest.
 const WHOLE: [&str; 2] = ["cdis", "cdiconfigs"];
 
+/// What becomes of the gates of new pods.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Gates {
+    #[default]
+    Kept,
+    /// As before Kubernetes 1.27.
+    Dropped,
+}
+
 /// Everything that the cluster knows, and what was seen of the controllers.
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -55,6 +64,7 @@ pub(super) struct Store {
     pub(super) stages: BTreeMap<String, Vec<String>>,
     /// As many importers may be at work.
     pub(super) most: Option<usize>,
+    pub(super) gates: Gates,
     /// What the controllers did and must not.
     pub(super) faults: Vec<String>,
     /// Somebody else looks after the cluster, and the controllers know.
@@ -359,7 +369,12 @@ impl Store {
                 object["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
                 object["status"] = json!({"phase": "Pending"});
             }
-            "pods" => object["status"] = json!({"phase": "Pending"}),
+            "pods" => {
+                object["status"] = json!({"phase": "Pending"});
+                if self.gates == Gates::Dropped {
+                    object["spec"]["schedulingGates"] = Value::Null;
+                }
+            }
             "storageprofiles" => object["status"] = json!({}),
             _ => {}
         }

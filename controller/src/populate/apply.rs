@@ -11,7 +11,7 @@ use crate::claim::{Claim as _, about, reference};
 use crate::context::Context;
 use crate::error::{Error, NOT_FOUND, Result, Trying as _, unless};
 use crate::event::{self, Note};
-use crate::write::{self, Marks};
+use crate::write;
 
 /// Does one thing about a claim.
 pub(super) async fn apply(context: &Context, observed: &Observed, action: Action) -> Result<()> {
@@ -38,10 +38,7 @@ pub(super) async fn apply(context: &Context, observed: &Observed, action: Action
             let Some(prime) = &observed.prime else {
                 return Ok(());
             };
-            let marks = Marks {
-                annotations,
-                ..Marks::default()
-            };
+            let marks = annotations.into();
             let outcome = write::mark(context, prime, &marks).await;
             outcome.trying("name the next checkpoint of", &about)
         }

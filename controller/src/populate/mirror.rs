@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use longshore_crds::names::annotation;
+use longshore_crds::names::{annotation, reason};
 
 use crate::checkpoint;
 use crate::claim::{Changes, Claim as _};
@@ -38,6 +38,10 @@ pub(super) fn pending(
             Some(stage) => {
                 copied = format!("checkpoint {stage} is copied");
                 &copied
+            }
+            None if prime.annotation(annotation::RUNNING_REASON) == Some(reason::AWAITING_VDDK) => {
+                let why = prime.annotation(annotation::RUNNING_MESSAGE);
+                why.unwrap_or_default()
             }
             None => "it is being filled",
         },

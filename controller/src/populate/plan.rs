@@ -264,12 +264,13 @@ fn begin(observed: &Observed, populator: Populator<'_>, now: Timestamp) -> Plan 
     }
     let name = object::prime(claim.uid());
     // Written even where it is there: who decided on an older claim is told so before there is a prime.
-    let named = Marks {
-        annotations: [(annotation::PRIME.to_owned(), Some(name))].into(),
-        ..Marks::default()
-    };
+    let named = Changes::from([(annotation::PRIME.to_owned(), Some(name))]);
     let prime = build::prime(claim, source, observed.preallocates);
-    vec![Action::Mark(named), Action::CreatePrime(Box::new(prime))].into()
+    vec![
+        Action::Mark(named.into()),
+        Action::CreatePrime(Box::new(prime)),
+    ]
+    .into()
 }
 
 /// Hands on what is said of the prime, and its volume once it is filled.

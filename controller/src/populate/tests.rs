@@ -393,6 +393,17 @@ fn a_source_that_may_be_on_its_way_is_not_missed_at_once() {
     let plan = planned(&observed);
     assert_eq!(plan.actions, []);
     assert!(plan.again.is_some(), "nobody looks again");
+    let awaits = json!({annotation::RUNNING_REASON: reason::AWAITING_VDDK,
+        annotation::RUNNING_MESSAGE: "waiting for v2v-vmware configmap"});
+    let plan_of_vddk = planned(&seen(
+        claim("Pending", &json!({})),
+        Some(prime("Bound", &awaits)),
+    ));
+    let waits = written(&plan_of_vddk.actions);
+    assert_eq!(
+        value(&waits, annotation::BOUND_MESSAGE),
+        Some("target PVC disk Pending and [prime-claim-1] : waiting for v2v-vmware configmap")
+    );
 }
 
 #[test]

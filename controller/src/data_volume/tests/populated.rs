@@ -363,3 +363,39 @@ fn a_spec_that_was_changed_before_its_source_was_made_is_the_one_that_counts() {
     });
     assert!(noted, "{plan:?}");
 }
+
+#[test]
+fn a_missing_library_is_part_of_what_the_populator_says() {
+    let says = "target PVC disk Pending and [prime-claim-1] : waiting for v2v-vmware configmap";
+    let asks = json!({
+        annotation::RUNNING: "false", annotation::RUNNING_REASON: reason::AWAITING_VDDK,
+        annotation::RUNNING_MESSAGE: "waiting for v2v-vmware configmap",
+        annotation::BOUND_MESSAGE: says,
+    });
+    let observed = with_source(claim_of("Pending", &asks), there());
+    let status = plan(&observed, NOW).status.unwrap();
+    assert_eq!(status.phase.as_deref(), Some("ImportScheduled"));
+    let pending = reason::PENDING;
+    assert_eq!(condition(&status, "Bound"), ("False", pending, says));
+    assert_eq!(condition(&status, "Running"), ("False", "", ""));
+}
+
+#[test]
+fn a_failure_is_told_while_the_claim_has_no_volume_yet() {
+    for phase in ["Running", "Pending"] {
+        let mut asks = pod(phase, reason::ERROR);
+        asks[annotation::RUNNING_MESSAGE] = json!("answered 404");
+        let observed = with_source(claim_of("Pending", &asks), there());
+        let plan = plan(&observed, NOW);
+        let told = format!("{:?}", notes(&plan));
+        let warned = told.contains("Warning") && told.contains("answered 404");
+        assert!(warned, "{phase}: {told}");
+    }
+    // Before a populator has begun there is nothing that could have failed.
+    let stuck = json!({annotation::RUNNING: "false", annotation::RUNNING_REASON: "NoCSIDriver",
+        annotation::RUNNING_MESSAGE: "there is none"});
+    let observed = with_source(claim_of("Pending", &stuck), there());
+    let plan = plan(&observed, NOW);
+    let told = format!("{:?}", notes(&plan));
+    assert!(!told.contains("there is none"), "{told}");
+}

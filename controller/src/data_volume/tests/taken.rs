@@ -1,7 +1,9 @@
 //! Claims that come filled: taken over, restored, or on a volume that somebody made for them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::PersistentVolume;
-use longshore_crds::names::{annotation, reason};
+use longshore_crds::names::{annotation, label, reason};
 use serde_json::{Value, json};
 
 use super::super::observe::{Asked, asked};
@@ -9,6 +11,7 @@ use super::super::plan::{Action, Observed, plan};
 use super::super::statics;
 use super::{NOW, claim, condition, created, http, notes, pvc, seen, volume, volume_of};
 use crate::claim::{Changes, Claim as _};
+use crate::write::Marks;
 
 fn waiting(name: &str, change: &Value) -> PersistentVolume {
     let mut volume = json!({
@@ -140,9 +143,12 @@ fn a_claim_that_is_being_filled_is_not_adopted_before_it_is() {
     ] {
         let mut claim = claim("Bound", &marks);
         claim.metadata.owner_references = None;
+        let label = format!("{}default-preference", label::OF_INSTANCETYPE);
+        let labels = BTreeMap::from([(label, "fedora".to_owned())]);
+        claim.metadata.labels = Some(labels.clone());
         let mut allow = allow.clone();
         if taken {
-            // What it knows it knows before the claim is its own.
+            // What it knows it knows before the claim is its own, and what the image said too.
             let first = plan(&seen(volume(&allow), Some(claim.clone())), NOW);
             let filled = (
                 annotation::FILLED_CLAIM.to_owned(),
@@ -150,7 +156,10 @@ fn a_claim_that_is_being_filled_is_not_adopted_before_it_is() {
             );
             assert_eq!(
                 first.actions,
-                [Action::MarkVolume(Changes::from([filled]).into())]
+                [Action::MarkVolume(Marks {
+                    annotations: Changes::from([filled]),
+                    labels,
+                })]
             );
             allow[annotation::FILLED_CLAIM] = json!(claim.uid());
         }

@@ -516,3 +516,47 @@ fn sources_that_lack_something_are_refused_before_there_is_a_pod() {
         assert!(message.contains(names), "{message}");
     }
 }
+
+#[test]
+fn a_missing_image_is_told_when_a_pod_would_be_made_and_not_before() {
+    let vddk = json!({annotation::IMPORT_SOURCE: "vddk"});
+    let mut told = vddk.clone();
+    for name in [annotation::RUNNING_REASON, annotation::RUNNING_MESSAGE] {
+        told[name] = json!(reason::AWAITING_VDDK);
+    }
+    // Who waits for a consumer says so, whatever was said before.
+    assert_eq!(plan(&seen(claim("Pending", &vddk), None)), []);
+    let changes = written(&plan(&seen(claim("Pending", &told), None)));
+    assert_eq!(changes.get(annotation::RUNNING_REASON), Some(&None));
+    assert_eq!(changes.get(annotation::RUNNING_MESSAGE), Some(&None));
+    let first = planned(&seen(claim("Bound", &vddk), None));
+    let why = written(&first.actions);
+    assert_eq!(
+        value(&why, annotation::RUNNING_REASON),
+        Some(reason::AWAITING_VDDK)
+    );
+    assert!(first.again.is_some(), "nobody watches where it is named");
+    // What no consumer mends is told at once.
+    let odd = json!({annotation::CHECKPOINT: "snap-1"});
+    let why = written(&plan(&seen(claim("Pending", &odd), None)));
+    assert_eq!(
+        value(&why, annotation::RUNNING_REASON),
+        Some(reason::UNSUPPORTED_SOURCE)
+    );
+}
+
+#[test]
+fn a_pod_at_work_is_followed_whatever_would_be_refused_now() {
+    let begun = |source: &str, content: &str| {
+        let asks = json!({
+            annotation::IMPORT_SOURCE: source, annotation::CONTENT_TYPE: content,
+            annotation::IMPORT_POD: "importer-disk",
+        });
+        claim("Bound", &asks)
+    };
+    for asks in [begun("vddk", "kubevirt"), begun("none", "archive")] {
+        let done = importer(&json!({"phase": "Succeeded"}));
+        let changes = written(&plan(&seen(asks, Some(done))));
+        assert_eq!(value(&changes, annotation::POD_PHASE), Some("Succeeded"));
+    }
+}
