@@ -15,8 +15,8 @@ use crate::{Error, SourceOptions};
 
 /// Papers are small. So is what is said instead.
 const MOST: usize = 64 << 10;
-/// A service of this machine answers at once, or is not there.
-const NEARBY: Duration = Duration::from_secs(1);
+/// A service of this machine answers at once, or is not there; the machine may be busy.
+const NEARBY: Duration = Duration::from_secs(3);
 
 /// One request, as often as it takes to send it.
 #[derive(Clone)]
