@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use longshore_csi::host;
 use longshore_tests::data;
+use longshore_tests::device;
 use longshore_tests::node::{attached_in, folder_of};
 use longshore_tests::program::said;
 use serde_json::Value;
@@ -38,7 +39,7 @@ pub(crate) fn look(node: &Node, claim: &Value, disks: &[&[u8]]) -> Result<Found>
         let at = data::quick_dir();
         tool("mount", &["-o", "loop,ro,nouuid"], &[&image, at.path()])?;
         let found = in_folder(at.path(), disks);
-        tool("umount", &[], &[at.path()])?;
+        device::unmount(at.path());
         return found;
     }
     let folder = folder_of(&volume).context("a volume of a strange kind")?;

@@ -115,7 +115,7 @@ fn signals_end_a_copy_that_waits_and_clean_up() {
 
 #[test]
 fn a_signal_ends_an_import_whose_server_is_silent() {
-    let rig = Rig::new();
+    let rig = Rig::quick();
     let page = Page::of(vec![1; 4 * MIB]).fault(Fault::Stall(MIB as u64));
     let server = Server::start([("/disk", page)]);
     let child = rig

@@ -4,11 +4,12 @@ mod decisions;
 mod digests;
 mod targets;
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use longshore_tests::data::{self, packed};
 use longshore_tests::eventually;
-use longshore_tests::http::{Length, Page, Ranges, Server};
+use longshore_tests::http::{Length, Page, Ranges, Rate, Server};
+use longshore_tests::journal::Steps;
 use longshore_tests::program::{have, said, silent};
 
 use crate::rig::{MIB, Rig};
@@ -20,34 +21,33 @@ const COST: u64 = 12 << 20;
 /// A line slow enough that an import is seen at work; a twentieth of it comes at once.
 const SLOW: u64 = 16 << 20;
 
-/// Looks for steps in a journal, which begins with records that are none.
-struct Steps(usize);
-
-impl Steps {
-    fn after(journal: &[u8]) -> Self {
-        Self(journal.len())
-    }
-
-    fn one_more(&mut self, journal: &[u8]) -> bool {
-        if self.0 == 0 {
-            self.0 = journal.len();
-        }
-        self.0 > 0 && journal.len() > self.0
-    }
-}
+/// What comes quickly of a run that is killed: enough for a step of the journal, and little of a disk.
+const DOSE: u64 = 3 << 20;
 
 /// An import to `out.raw` with a journal written every MiB.
 struct Import<'a> {
     rig: &'a Rig,
     url: String,
+    rate: Option<Rate>,
+    dose: u64,
     words: Vec<&'a str>,
 }
 
 impl<'a> Import<'a> {
-    fn of(rig: &'a Rig, url: String) -> Self {
+    /// Of what `server` has at `path`.
+    fn of(rig: &'a Rig, server: &Server, path: &str) -> Self {
+        Self {
+            rate: server.rate(path),
+            ..Self::local(rig, &server.url(path))
+        }
+    }
+
+    fn local(rig: &'a Rig, path: &str) -> Self {
         Self {
             rig,
-            url,
+            url: path.to_owned(),
+            rate: None,
+            dose: DOSE,
             words: Vec::new(),
         }
     }
@@ -69,23 +69,48 @@ impl<'a> Import<'a> {
         std::fs::read(self.rig.path(".out.raw.longshore-journal")).unwrap_or_default()
     }
 
-    /// Runs it until more was written down, and kills it then. False if it was done before.
-    fn killed(&self) -> bool {
-        let mut steps = Steps::after(&self.journal());
-        let mut child = silent(&mut self.command());
+    /// How much of the source comes quickly from now on; the rest drips.
+    fn doles(&self, bytes: u64) {
+        if let Some(rate) = &self.rate {
+            rate.dose(bytes);
+        }
+    }
+
+    /// Waits until a run of it has written more down. False if it was done before.
+    fn steps(&self, run: &mut Child) -> bool {
+        let mut steps = Steps::from(1);
         let ended = eventually("a step of the journal", || {
-            if let Some(status) = child.try_wait().unwrap() {
+            if let Some(status) = run.try_wait().unwrap() {
                 return Some(Some(status));
             }
-            steps.one_more(&self.journal()).then_some(None)
+            steps.one_more(self.journal().len()).then_some(None)
         });
         if let Some(status) = ended {
             assert!(status.success(), "{status}");
-            return false;
         }
+        ended.is_none()
+    }
+
+    /// Runs it until more was written down, and kills it then. False if it was done before.
+    fn killed(&self) -> bool {
+        self.killed_within(self.dose)
+    }
+
+    /// The same where so many bytes come quickly.
+    fn killed_within(&self, dose: u64) -> bool {
+        self.doles(dose);
+        let mut child = silent(&mut self.command());
+        let is_at_work = self.steps(&mut child);
         child.kill().unwrap();
+        let status = child.wait().unwrap();
+        self.doles(u64::MAX);
         // On a busy machine it may have come to its end meanwhile.
-        !child.wait().unwrap().success()
+        is_at_work && !status.success()
+    }
+
+    /// Kills two runs of what has to be read from its start each time.
+    fn killed_twice(&self) -> bool {
+        self.killed() && self.killed_within(2 * self.dose)
     }
 
     /// Runs it to its end, which must be this one.
@@ -132,9 +157,18 @@ fn disk(len: usize) -> Vec<u8> {
 }
 
 /// Kills an import of `page` `kills` times, and lets it end. The bytes that the server sent.
-fn with_kills(rig: &Rig, page: Page, name: &str, kills: usize, bytes: &[u8]) -> (usize, u64) {
+fn with_kills(
+    rig: &Rig,
+    page: Page,
+    name: &str,
+    (kills, dose): (usize, u64),
+    bytes: &[u8],
+) -> (usize, u64) {
     let server = Server::start([(name, page.throttle_all(SLOW))]);
-    let import = Import::of(rig, server.url(name));
+    let import = Import {
+        dose,
+        ..Import::of(rig, &server, name)
+    };
     let mut killed = 0;
     while killed < kills && import.killed() {
         killed += 1;
@@ -152,7 +186,7 @@ fn with_kills(rig: &Rig, page: Page, name: &str, kills: usize, bytes: &[u8]) -> 
 fn twenty_kills_cost_twenty_small_parts_of_a_raw_disk() {
     let rig = Rig::quick();
     let bytes = disk(32 * MIB);
-    let (killed, sent) = with_kills(&rig, Page::of(bytes.clone()), "/disk", 20, &bytes);
+    let (killed, sent) = with_kills(&rig, Page::of(bytes.clone()), "/disk", (20, DOSE), &bytes);
     eprintln!("{killed} kills, {sent} of {} bytes sent", bytes.len());
     assert!(killed >= 10, "{killed}");
     let most = bytes.len() as u64 + killed as u64 * COST;
@@ -175,11 +209,12 @@ fn kills_cost_small_parts_of_images_with_tables() {
         let rig = Rig::quick();
         let image = image(&bytes, options);
         let len = image.len() as u64;
-        let (killed, sent) = with_kills(&rig, Page::of(image), "/disk", 4, &bytes);
-        eprintln!("{options}: {killed} kills, {sent} of {len} bytes sent");
-        assert!(killed >= 2, "{options}: {killed}");
         // The tables of a VHDX are a few MiB, and each run looks at them.
         let tables = if options == "-O vhdx" { len / 2 } else { 0 };
+        let each = (4, DOSE + tables);
+        let (killed, sent) = with_kills(&rig, Page::of(image), "/disk", each, &bytes);
+        eprintln!("{options}: {killed} kills, {sent} of {len} bytes sent");
+        assert!(killed >= 2, "{options}: {killed}");
         let most = len + killed as u64 * (COST + tables);
         assert!(
             sent <= most,
@@ -198,8 +233,8 @@ fn what_only_streams_is_read_again_and_not_written_again() {
             .ranges(ranges)
             .length(Length::Chunked);
         let server = Server::start([("/disk", page.throttle_all(SLOW))]);
-        let import = Import::of(&rig, server.url("/disk"));
-        assert!(import.killed() && import.killed());
+        let import = Import::of(&rig, &server, "/disk");
+        assert!(import.killed_twice());
         let event = import.makes(&bytes);
         let there = resumed(&event);
         assert!(there > 0, "{event}");
@@ -225,7 +260,7 @@ fn a_compressed_disk_survives_kills() {
         let rig = &rig;
         let packed = packed(&format!("{tool} -1"), &bytes);
         let name = format!("/disk.raw.{suffix}");
-        let (killed, _) = with_kills(rig, Page::of(packed), &name, 3, &bytes);
+        let (killed, _) = with_kills(rig, Page::of(packed), &name, (3, 2 * DOSE), &bytes);
         assert!(killed > 0, "{tool}");
         std::fs::remove_file(rig.path("out.raw")).unwrap();
     }
@@ -240,7 +275,7 @@ fn a_stream_of_grains_survives_kills() {
     let bytes = disk(32 * MIB);
     let image = image(&bytes, "-O vmdk -o subformat=streamOptimized");
     let len = image.len() as u64;
-    let (killed, sent) = with_kills(&rig, Page::of(image), "/disk.vmdk", 4, &bytes);
+    let (killed, sent) = with_kills(&rig, Page::of(image), "/disk.vmdk", (4, DOSE), &bytes);
     eprintln!("{killed} kills, {sent} of {len} bytes sent");
     assert!(killed > 0, "{killed}");
 }
@@ -249,7 +284,7 @@ fn a_stream_of_grains_survives_kills() {
 fn a_local_file_goes_on_too() {
     let rig = Rig::quick();
     let bytes = rig.image("in.raw", 256 * MIB);
-    let import = Import::of(&rig, "in.raw".to_owned()).with(&["--threads", "1"]);
+    let import = Import::local(&rig, "in.raw").with(&["--threads", "1"]);
     // It is quick: whether the kill comes in time is not for us to say.
     let killed = import.killed();
     let event = if killed {

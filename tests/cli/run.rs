@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
 use longshore_tests::eventually;
-use longshore_tests::http::{Page, Server};
+use longshore_tests::http::{Page, Rate, Server};
+use longshore_tests::journal::Steps;
 use longshore_tests::program::{have, said, signal, silent};
 
 use crate::rig::{MIB, Rig, error_of};
@@ -213,7 +214,8 @@ fn what_cannot_be_imported_ends_as_import_does() {
 #[test]
 fn a_kill_while_importing_or_running_is_continued_by_the_next_run() {
     let Some(bench) = Bench::new() else { return };
-    let slow = Page::of(bench.disk.clone()).throttle(MIB as u64);
+    let rate = Rate::of_all(MIB as u64);
+    let slow = Page::of(bench.disk.clone()).throttle_by(&rate);
     bench.server.set("/disk", slow);
     let disks = bench.rig.path("state/disks");
     let moments: [(&str, PathBuf); 4] = [
@@ -224,10 +226,13 @@ fn a_kill_while_importing_or_running_is_continued_by_the_next_run() {
     ];
     for (what, path) in moments {
         let _ = std::fs::remove_dir_all(bench.rig.path("state"));
+        let goes_away = path.ends_with(".root.img.partial");
+        rate.dose(if goes_away { MIB as u64 } else { u64::MAX });
         let mut child = silent(&mut bench.rig.command(&Bench::RUN));
         eventually(what, || path.exists().then_some(()));
         child.kill().unwrap();
         child.wait().unwrap();
+        rate.dose(u64::MAX);
         bench.boots(&[]);
         bench.has_the_disk();
     }
@@ -238,19 +243,20 @@ fn an_import_that_was_killed_is_gone_on_with() {
     let Some(bench) = Bench::new() else { return };
     let bytes = bootable(16 * MIB);
     let page = Page::of(bytes.clone());
-    let slow = page.clone().throttle_all(3 * MIB as u64);
-    bench.server.set("/disk", slow);
+    let rate = Rate::of_all(3 * MIB as u64);
+    rate.dose(6 * MIB as u64);
+    bench.server.set("/disk", page.clone().throttle_by(&rate));
     let manifest = MANIFEST.replace("URL", &bench.server.url("/disk"));
     let manifest = manifest.replace("storage: 4Mi", "storage: 16Mi");
     bench.rig.write("vm.yaml", manifest.as_bytes());
     let mut child = silent(&mut bench.rig.command(&Bench::RUN));
     let journal = bench.rig.path("state/disks/.root.img.longshore-journal");
-    let mut begun = 0;
+    let mut steps = Steps::from(1);
     eventually("a step of the journal", || {
-        assert!(child.try_wait().unwrap().is_none(), "it has ended");
-        let now = std::fs::metadata(&journal).map_or(0, |meta| meta.len());
-        begun = if begun == 0 { now } else { begun };
-        (begun > 0 && now > begun).then_some(())
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "it has ended: {ended:?}");
+        let len = std::fs::metadata(&journal).map_or(0, |meta| meta.len());
+        steps.one_more(usize::try_from(len).unwrap()).then_some(())
     });
     child.kill().unwrap();
     child.wait().unwrap();
@@ -269,7 +275,7 @@ fn an_import_that_was_killed_is_gone_on_with() {
 #[test]
 fn one_run_at_a_time_uses_a_state_directory_and_a_signal_ends_it() {
     let Some(bench) = Bench::new() else { return };
-    let slow = Page::of(bench.disk.clone()).throttle_all(256 << 10);
+    let slow = Page::of(bench.disk.clone()).throttle_all(64 << 10);
     bench.server.set("/disk", slow);
     let child = bench
         .rig
@@ -292,7 +298,7 @@ fn one_run_at_a_time_uses_a_state_directory_and_a_signal_ends_it() {
 #[test]
 fn the_time_limit_counts_imports_too() {
     let Some(bench) = Bench::new() else { return };
-    let slow = Page::of(bench.disk.clone()).throttle_all(256 << 10);
+    let slow = Page::of(bench.disk.clone()).throttle_all(64 << 10);
     bench.server.set("/disk", slow);
     let mut args = Bench::RUN;
     args[8] = "1";

@@ -38,7 +38,7 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(longshore_tests::data::quick_dir())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -55,7 +55,7 @@ fn many_requests_are_under_way_at_the_same_time() {
     // The delay keeps requests with the server until others have come.
     let args = ["--filter=log", "--filter=delay", "file"];
     let mut args = args.to_vec();
-    args.extend([disk.to_str().unwrap(), "rdelay=20ms", &log_arg]);
+    args.extend([disk.to_str().unwrap(), "rdelay=200ms", &log_arg]);
     let server = Server::nbdkit(&args);
     imports(&server.url(), &options(), &disk);
     drop(server);
@@ -139,7 +139,7 @@ fn a_server_that_does_not_answer_is_given_up() {
     let path = disk.to_str().unwrap();
     let server = Server::nbdkit(&["--filter=delay", "file", path, "rdelay=100"]);
     let impatient = SourceOptions {
-        stall_timeout: Duration::from_millis(300),
+        stall_timeout: Duration::from_secs(5),
         // The first attempt tells: nbdkit 1.32 may abort when its client has left it.
         retries: 0,
         ..options()

@@ -10,7 +10,7 @@ use longshore_importer::{
     BasicAuth, ChangedBlocks, Changes, NbdError, SourceOptions, VddkDisk, VddkError, vddk_source,
 };
 use longshore_tests::eventually;
-use longshore_tests::program::{have, longshore, said};
+use longshore_tests::program::{fed, have, longshore, said};
 use longshore_tests::vsphere::{PASSWORD, USER};
 
 use super::{MIB, Place, chain, import_to, options, same};
@@ -49,6 +49,17 @@ if test -n "$snapshot" -a -e "$here/states/$snapshot"; then served=$here/states/
 exec nbdkit $args $FILTER file "$served" $MORE
 "#;
 
+/// Makes a script that can be started. Somebody else writes it: a program that another test starts meanwhile would
+/// have the file open for writing for a moment, if we had, and then nobody can start it.
+fn program_at(path: &Path, script: &str) {
+    let mut write = Command::new("sh");
+    write
+        .args(["-ec", "cat > \"$0\"; chmod 755 \"$0\""])
+        .arg(path);
+    let output = fed(&mut write, script.as_bytes());
+    assert!(output.status.success(), "{}", said(&output));
+}
+
 pub(super) struct Stand {
     pub(super) place: Place,
     pub(super) disk: VddkDisk,
@@ -60,8 +71,7 @@ impl Stand {
         let place = Place::new();
         place.disk("web.vmdk", seed);
         let nbdkit = place.path("nbdkit");
-        std::fs::write(&nbdkit, STAND_IN).unwrap();
-        std::fs::set_permissions(&nbdkit, PermissionsExt::from_mode(0o755)).unwrap();
+        program_at(&nbdkit, STAND_IN);
         let how = format!("FILTER='{filter}'\nMORE='{more}'\n");
         std::fs::write(place.path("how"), how).unwrap();
         let library = place.path("vddk/lib64");
@@ -100,8 +110,7 @@ impl Stand {
             self.place.path("").display()
         );
         let shim = self.place.path("bin/nbdkit");
-        std::fs::write(&shim, script).unwrap();
-        std::fs::set_permissions(&shim, PermissionsExt::from_mode(0o755)).unwrap();
+        program_at(&shim, &script);
         let path = std::env::var("PATH").unwrap();
         format!("{}:{path}", self.place.path("bin").display())
     }
@@ -374,7 +383,7 @@ fn an_nbdkit_that_never_listens_is_ended() {
         "echo $$ > \"$here/running\"\nexec sleep 1000\n",
     )
     .unwrap();
-    stand.disk.start = Duration::from_millis(300);
+    stand.disk.start = Duration::from_secs(5);
     let error = stand.refused(&options());
     assert!(matches!(error, VddkError::Slow { .. }), "{error}");
     stand.is_gone();

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::eventually;
 use crate::program::{have, said};
 
 /// Where there is no right to mount and make devices, a skip that names itself.
@@ -14,6 +15,14 @@ pub fn is_root() -> bool {
         eprintln!("skipped: this takes root");
     }
     root
+}
+
+/// Takes a mount away. A program that another test starts at that moment has our files open until it is itself.
+pub fn unmount(at: &Path) {
+    eventually("the end of a mount", || {
+        let output = Command::new("umount").arg(at).output().unwrap();
+        output.status.success().then_some(())
+    });
 }
 
 /// A loop device over a file, detached when dropped.

@@ -18,7 +18,7 @@ pub use self::tls::Authority;
 use self::wire::Port;
 
 /// How long [`Server::wait_until`] waits before the test fails.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_mins(3);
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -143,12 +143,17 @@ impl Server {
             .insert(path.to_owned(), page);
     }
 
+    /// How fast what is at a path comes, if it is slowed down.
+    pub fn rate(&self, path: &str) -> Option<Rate> {
+        self.state.pages.lock().unwrap().get(path)?.throttle.clone()
+    }
+
     /// What happened so far.
     pub fn log(&self) -> Log {
         self.state.log.lock().unwrap().clone()
     }
 
-    /// Waits until the log is as `wanted`; panics after half a minute.
+    /// Waits until the log is as `wanted`; panics after three minutes.
     pub fn wait_until(&self, wanted: impl Fn(&Log) -> bool) -> Log {
         let until = Instant::now() + DEADLINE;
         let mut log: MutexGuard<'_, Log> = self.state.log.lock().unwrap();

@@ -18,6 +18,7 @@ pub mod device;
 pub mod gate;
 pub mod http;
 pub mod imageio;
+pub mod journal;
 pub mod nbd;
 pub mod node;
 pub mod program;

@@ -280,21 +280,16 @@ fn size_makes_the_disk_larger_and_must_not_make_it_smaller() {
 }
 
 #[test]
-fn an_empty_disk_of_8_tib_takes_a_moment_and_a_few_kib() {
+fn an_empty_disk_of_8_tib_takes_a_few_kib() {
     if !have("qemu-img") {
         return;
     }
     let bench = Bench::new();
     bench.qemu_img("create -q -f qcow2 in.qcow2 8T");
-    // Brought up to date before the clock starts.
-    longshore();
-    let started = std::time::Instant::now();
     works(
         &convert(&bench, "-O qcow2 -c in.qcow2 out.qcow2", None),
         "8T",
     );
-    let took = started.elapsed();
-    assert!(took.as_secs() < 10, "{took:?}");
     assert!(std::fs::metadata(bench.path("out.qcow2")).unwrap().len() < 1 << 20);
     bench.qemu_img("check -q out.qcow2");
     bench.qemu_img("compare -q in.qcow2 out.qcow2");

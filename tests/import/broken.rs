@@ -24,6 +24,14 @@ fn impatient() -> SourceOptions {
     }
 }
 
+/// Those who give up a server that is silent for so many seconds, which no busy machine makes of another one.
+fn silent_for(seconds: u64) -> SourceOptions {
+    SourceOptions {
+        stall_timeout: Duration::from_secs(seconds),
+        ..options()
+    }
+}
+
 #[test]
 fn a_cut_connection_is_resumed_where_it_was_cut() {
     let expected = disk(2_000_000, 1);
@@ -140,7 +148,7 @@ fn a_silent_server_is_asked_again() {
         .fault(Fault::Stall(200_000))
         .fault(Fault::StallAtOnce);
     let (server, url) = serving("/disk.raw", page);
-    Import::of(open(&url, &impatient()).as_mut()).made(&expected);
+    Import::of(open(&url, &silent_for(3)).as_mut()).made(&expected);
     let log = server.wait_until(|log| log.gone == 3);
     assert_eq!(log.requests.len(), 4);
 }
@@ -314,9 +322,11 @@ fn opening_can_be_stopped_while_it_waits_for_the_server() {
 #[test]
 fn a_slow_line_is_not_a_silent_one() {
     let expected = disk(200_000, 3);
-    let page = Page::of(expected.clone()).throttle(150_000);
+    let page = Page::of(expected.clone()).throttle(25_000);
     let (server, url) = serving("/disk.raw", page);
-    Import::of(open(&url, &impatient()).as_mut()).made(&expected);
+    // The whole takes longer, and no piece of it does.
+    let patient = silent_for(5);
+    Import::of(open(&url, &patient).as_mut()).made(&expected);
     assert_eq!(server.log().requests.len(), 1);
 }
 

@@ -40,6 +40,13 @@ fn options() -> SourceOptions {
     }
 }
 
+fn one_connection(options: SourceOptions) -> SourceOptions {
+    SourceOptions {
+        connections: 1,
+        ..options
+    }
+}
+
 /// The source, which must open.
 fn open(url: &str, options: &SourceOptions) -> Box<dyn Source> {
     source_from(url, options).unwrap_or_else(|e| panic!("{url}: {e}: {:?}", e.source()))
@@ -68,6 +75,11 @@ impl Import {
 
     fn from_url(url: &str) -> Self {
         Self::of(open(url, &options()).as_mut())
+    }
+
+    /// The same over one connection: several, which a busy machine asks for, have more under way than is needed.
+    fn over_one_connection(url: &str) -> Self {
+        Self::of(open(url, &one_connection(options())).as_mut())
     }
 
     fn target(&self) -> PathBuf {

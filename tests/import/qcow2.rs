@@ -93,7 +93,7 @@ fn tables_at_the_end_are_fetched_beside_the_stream_where_ranges_work() {
         "/disk.qcow2",
         Page::file(&grown).fault(Fault::Cut(3_000_000)),
     );
-    let import = Import::from_url(&url);
+    let import = Import::over_one_connection(&url);
     let report = import.outcome.as_ref().unwrap();
     assert_eq!((report.passes, report.bytes_spilled), (1, 0));
     assert_same(&import.target(), &images.path("grown.raw"));
@@ -171,7 +171,7 @@ fn a_giant_with_little_in_it_moves_little() {
     }
     let len = std::fs::metadata(&giant).unwrap().len();
     let (server, url) = serving("/giant.qcow2", Page::file(&giant));
-    let import = Import::from_url(&url);
+    let import = Import::over_one_connection(&url);
     let report = import.outcome.as_ref().unwrap();
     assert_eq!(report.virtual_size, 8 << 40);
     let sent = server.log().sent;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use longshore_tests::data;
+use longshore_tests::device::unmount;
 use longshore_tests::eventually;
 use longshore_tests::http::Page;
 use longshore_tests::node::attached_in;
@@ -52,7 +53,7 @@ impl Case {
             .arg(&image)
             .arg(&folder));
         let looked = std::panic::catch_unwind(move || look(&folder));
-        run(Command::new("umount").arg(at.path()));
+        unmount(at.path());
         looked.unwrap();
     }
 }

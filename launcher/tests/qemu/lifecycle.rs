@@ -85,11 +85,6 @@ fn a_guest_obeys_the_power_button() {
         .start();
         vm.console().expect("ready\r\n");
         assert_eq!(vm.ask(Request::Stop), Disposition::Queued);
-        assert_eq!(vm.ask(Request::Stop), Disposition::AlreadySo);
-        assert_eq!(
-            vm.ask(Request::Reset),
-            Disposition::Denied(Denied::Stopping)
-        );
         let ended = vm.join();
         assert_eq!(
             ended.outcome.end,
@@ -124,6 +119,23 @@ fn a_guest_that_ignores_the_button_is_ended_after_its_grace_period() {
         == Notice::Ending {
             cause: EndCause::GraceOver
         }));
+}
+
+#[test]
+fn a_guest_that_is_asked_to_stop_is_not_asked_for_anything_else() {
+    if !has(QEMU) {
+        return;
+    }
+    let vm = Setup::new(guests::stubborn()).start();
+    vm.console().expect("ready\r\n");
+    assert_eq!(vm.ask(Request::Stop), Disposition::Queued);
+    assert_eq!(vm.ask(Request::Stop), Disposition::AlreadySo);
+    assert_eq!(
+        vm.ask(Request::Reset),
+        Disposition::Denied(Denied::Stopping)
+    );
+    assert_eq!(vm.ask(Request::Kill), Disposition::Queued);
+    assert_eq!(vm.join().outcome.end, End::Killed);
 }
 
 #[test]
@@ -174,7 +186,8 @@ fn triple_faults_are_told_and_a_loop_of_them_ends() {
             "{accelerator}: {end:?}"
         );
         assert_eq!(ended.outcome.exit_code(), 1);
-        assert_eq!(ended.log.matches("falling").count(), 5);
+        // It may have begun once more before it was ended.
+        assert!(ended.log.matches("falling").count() >= 5);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The monitor client against the real QEMU.
 
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ impl Bare {
             .current_dir(dir.path())
             .spawn()
             .unwrap();
-        eventually("the monitor's socket", || {
-            dir.path().join("qmp.sock").exists().then_some(())
+        // The file is there a moment before anybody listens.
+        eventually("the monitor", || {
+            UnixStream::connect(dir.path().join("qmp.sock")).ok()
         });
         Self { child, dir }
     }

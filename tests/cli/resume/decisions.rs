@@ -7,14 +7,14 @@ use longshore_tests::eventually;
 use longshore_tests::http::{Fault, Page, Server};
 use longshore_tests::program::{said, signal, silent};
 
-use super::{Import, SLOW, Steps, disk, last_event, resumed};
+use super::{DOSE, Import, SLOW, disk, last_event, resumed};
 use crate::rig::{MIB, Rig};
 
 /// A rig in which an import of `/disk` was killed.
 fn begun(page: Page) -> (Rig, Server) {
     let rig = Rig::quick();
     let server = Server::start([("/disk", page.throttle_all(SLOW))]);
-    assert!(Import::of(&rig, server.url("/disk")).killed());
+    assert!(Import::of(&rig, &server, "/disk").killed());
     (rig, server)
 }
 
@@ -74,7 +74,7 @@ fn whatever_differs_is_named_and_the_import_starts_over() {
         let (rig, server) = begun(page(&old));
         server.set("/disk", next.clone());
         server.set("/other", next);
-        let import = Import::of(&rig, server.url(path)).with(words);
+        let import = Import::of(&rig, &server, path).with(words);
         let output = import.ends(0);
         import.made(expected);
         let said = said(&output);
@@ -97,7 +97,7 @@ fn a_source_that_has_no_name_for_its_state_starts_over() {
         .etag(None)
         .fault(Fault::Stall(6 << 20));
     let server = Server::start([("/disk", page)]);
-    let import = Import::of(&rig, server.url("/disk"));
+    let import = Import::of(&rig, &server, "/disk");
     let mut child = silent(&mut import.command());
     server.wait_until(|log| log.sent >= 6 << 20);
     child.kill().unwrap();
@@ -110,7 +110,7 @@ fn a_source_that_has_no_name_for_its_state_starts_over() {
 fn a_journal_that_is_cut_or_garbage_is_never_worse_than_none() {
     let bytes = disk(12 * MIB);
     let (rig, server) = begun(Page::of(bytes.clone()));
-    let import = Import::of(&rig, server.url("/disk"));
+    let import = Import::of(&rig, &server, "/disk");
     server.set("/disk", Page::of(bytes.clone()));
     let (journal, partial) = (import.journal(), rig.read(".out.raw.partial"));
     let path = rig.path(".out.raw.longshore-journal");
@@ -138,7 +138,7 @@ fn a_journal_that_is_cut_or_garbage_is_never_worse_than_none() {
 fn a_torn_tail_costs_what_it_told_of() {
     let bytes = disk(12 * MIB);
     let (rig, server) = begun(Page::of(bytes.clone()));
-    let import = Import::of(&rig, server.url("/disk"));
+    let import = Import::of(&rig, &server, "/disk");
     assert!(import.killed());
     let path = rig.path(".out.raw.longshore-journal");
     let mut journal = import.journal();
@@ -154,7 +154,7 @@ fn a_torn_tail_costs_what_it_told_of() {
 fn a_partial_file_that_was_put_there_since_is_not_believed() {
     let bytes = disk(12 * MIB);
     let (rig, server) = begun(Page::of(bytes.clone()));
-    let import = Import::of(&rig, server.url("/disk"));
+    let import = Import::of(&rig, &server, "/disk");
     let len = rig.read(".out.raw.partial").len();
     std::fs::remove_file(rig.path(".out.raw.partial")).unwrap();
     rig.write(".out.raw.partial", &vec![0xee; len]);
@@ -184,7 +184,7 @@ fn a_copy_without_a_journal_ends_what_there_was_of_one() {
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    let event = Import::of(&rig, server.url("/disk")).makes(&bytes);
+    let event = Import::of(&rig, &server, "/disk").makes(&bytes);
     assert_eq!(resumed(&event), 0, "{event}");
 }
 
@@ -192,21 +192,20 @@ fn a_copy_without_a_journal_ends_what_there_was_of_one() {
 fn a_signal_keeps_what_is_done_and_says_how_to_go_on() {
     let bytes = disk(8 * MIB);
     let rig = Rig::quick();
-    let page = Page::of(bytes.clone()).fault(Fault::Stall(6 << 20));
+    let page = Page::of(bytes.clone()).throttle_all(SLOW);
     let server = Server::start([("/disk", page)]);
-    let import = Import::of(&rig, server.url("/disk"));
-    let child = import
+    let import = Import::of(&rig, &server, "/disk");
+    import.doles(DOSE);
+    let mut child = import
         .command()
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut steps = Steps::after(&[]);
-    eventually("a step of the journal", || {
-        steps.one_more(&import.journal()).then_some(())
-    });
+    assert!(import.steps(&mut child));
     signal(&child, "TERM");
     let output = child.wait_with_output().unwrap();
+    import.doles(u64::MAX);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(
         said(&output).contains("next: run the same command again"),
@@ -240,7 +239,7 @@ fn a_server_that_fails_is_gone_on_with_and_one_that_changes_is_not() {
     let cut = Page::of(bytes.clone()).fault(Fault::Cut(6 << 20));
     let rig = Rig::quick();
     let server = Server::start([("/disk", cut.clone().faults(&Fault::Status(403), 50))]);
-    let import = Import::of(&rig, server.url("/disk"));
+    let import = Import::of(&rig, &server, "/disk");
     let event = last_event(&import.ends(1));
     assert_eq!(event["resumable"], true, "{event}");
     server.set("/disk", Page::of(bytes.clone()));
@@ -261,7 +260,7 @@ fn an_image_that_is_refused_leaves_nothing() {
     let last = bytes.len() - 6;
     bytes[last] ^= 1;
     let server = Server::start([("/disk.gz", Page::of(bytes))]);
-    let import = Import::of(&rig, server.url("/disk.gz"));
+    let import = Import::of(&rig, &server, "/disk.gz");
     let event = last_event(&import.ends(3));
     assert_eq!(event["resumable"], false, "{event}");
     assert_eq!(rig.names(), Vec::<String>::new());
@@ -271,7 +270,7 @@ fn an_image_that_is_refused_leaves_nothing() {
 fn a_partial_file_that_somebody_cut_is_not_believed() {
     let bytes = disk(12 * MIB);
     let (rig, server) = begun(Page::of(bytes.clone()));
-    let import = Import::of(&rig, server.url("/disk"));
+    let import = Import::of(&rig, &server, "/disk");
     let mut cut = std::fs::File::options();
     let partial = cut.write(true).open(rig.path(".out.raw.partial")).unwrap();
     partial.set_len(4096).unwrap();
@@ -289,17 +288,15 @@ fn a_partial_file_that_somebody_cut_is_not_believed() {
 fn of_two_imports_to_one_target_the_second_is_refused() {
     let bytes = disk(12 * MIB);
     let rig = Rig::quick();
-    let page = Page::of(bytes.clone()).fault(Fault::Stall(6 << 20));
+    let page = Page::of(bytes.clone()).throttle_all(SLOW);
     let server = Server::start([("/disk", page)]);
-    let import = Import::of(&rig, server.url("/disk"));
+    let import = Import::of(&rig, &server, "/disk");
+    import.doles(DOSE);
     let first = import.command().stdout(Stdio::null()).spawn();
     let mut first = first.unwrap();
-    let mut steps = Steps::after(&[]);
-    eventually("a step of the journal", || {
-        steps.one_more(&import.journal()).then_some(())
-    });
+    assert!(import.steps(&mut first));
     for words in [&[][..], &["--no-resume"]] {
-        let second = Import::of(&rig, server.url("/disk")).with(words);
+        let second = Import::of(&rig, &server, "/disk").with(words);
         let mut command = second.command();
         if words == ["--no-resume"] {
             // It goes without the journal's other options.
@@ -312,6 +309,7 @@ fn of_two_imports_to_one_target_the_second_is_refused() {
     }
     first.kill().unwrap();
     first.wait().unwrap();
+    import.doles(u64::MAX);
     let event = import.makes(&bytes);
     assert!(resumed(&event) > 0, "{event}");
 }
@@ -326,13 +324,13 @@ fn what_is_read_again_is_said() {
         ("/disk", Page::of(bytes.clone()), false),
     ] {
         let server = Server::start([(name, page.throttle_all(SLOW))]);
-        let import = Import::of(&rig, server.url(name));
-        assert!(import.killed() && import.killed());
+        let import = Import::of(&rig, &server, name);
+        assert!(import.killed_twice());
         let output = import.ends(0);
         import.made(&bytes);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains(&format!("\"rereads\":{again}")), "{text}");
-        assert!(import.killed() && import.killed());
+        assert!(import.killed_twice());
         let url = server.url(name);
         let output = rig.ends(&["import", "--journal-step", "1Mi", &url, "out.raw"], 0);
         let says = if again {

@@ -14,7 +14,7 @@ fn a_digest_goes_on_where_it_was() {
         let rig = Rig::quick();
         let sum = digest(algorithm, &bytes);
         let server = Server::start([("/disk", Page::of(bytes.clone()).throttle_all(SLOW))]);
-        let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
+        let import = Import::of(&rig, &server, "/disk").with(&["--checksum", &sum]);
         let mut kills = 0;
         while kills < 4 && import.killed() {
             kills += 1;
@@ -46,8 +46,8 @@ fn a_digest_of_a_stream_that_is_read_again_is_that_of_all_of_it() {
         let sum = digest("sha256", content);
         let page = Page::of(content.clone()).ranges(ranges);
         let server = Server::start([("/disk", page.throttle_all(SLOW))]);
-        let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
-        assert!(import.killed() && import.killed());
+        let import = Import::of(&rig, &server, "/disk").with(&["--checksum", &sum]);
+        assert!(import.killed_twice());
         assert!(resumed(&import.makes(&bytes)) > 0);
         std::fs::remove_file(rig.path("out.raw")).unwrap();
     }
@@ -59,7 +59,7 @@ fn a_wrong_digest_leaves_nothing_however_often_it_was_gone_on_with() {
     let rig = Rig::quick();
     let sum = format!("sha256:{:064}", 0);
     let server = Server::start([("/disk", Page::of(bytes).throttle_all(SLOW))]);
-    let import = Import::of(&rig, server.url("/disk")).with(&["--checksum", &sum]);
+    let import = Import::of(&rig, &server, "/disk").with(&["--checksum", &sum]);
     assert!(import.killed() && import.killed());
     let output = import.ends(1);
     assert!(
@@ -105,7 +105,7 @@ fn bytes_of_a_run_that_was_cut_short_do_not_hide_behind_the_digest_of_others() {
             .fault(Fault::Cut(6 << 20))
             .faults(&Fault::Status(403), 50);
         let server = Server::start([(name, cut)]);
-        let import = Import::of(&rig, server.url(name)).with(&["--checksum", &sum]);
+        let import = Import::of(&rig, &server, name).with(&["--checksum", &sum]);
         import.ends(1);
         server.set(name, page(good_content));
         // It either notices, or has fetched again whatever it can't vouch for.

@@ -6,9 +6,10 @@ use std::process::Command;
 use longshore_tests::device::Loop;
 use longshore_tests::eventually;
 use longshore_tests::http::{Fault, Page, Server};
+use longshore_tests::journal::Steps;
 use longshore_tests::program::{run, said, silent};
 
-use super::{SLOW, Steps, disk, last_event, resumed};
+use super::{DOSE, SLOW, disk, last_event, resumed};
 use crate::mount::Mount;
 use crate::rig::{MIB, Rig};
 
@@ -48,18 +49,20 @@ fn a_device_goes_on_and_only_if_it_is_as_it_was_left() {
         &url,
         device.name(),
     ];
+    let rate = server.rate("/disk").unwrap();
     let kill = || {
-        // The first step has the first MiB of the disk in it, and may be seen half-written.
-        let before = journal(&rig).len();
-        let first = if before == 0 { MIB } else { 0 };
-        let mut steps = Steps::after(&journal(&rig));
+        rate.dose(DOSE);
+        // The first step has the first MiB of the disk in it.
+        let mut steps = Steps::from(MIB);
         let mut child = silent(&mut rig.command(&words));
         eventually("a step of the journal", || {
-            let now = journal(&rig);
-            (steps.one_more(&now) && now.len() > steps.0 + first + first / MIB * 45).then_some(())
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "it has ended: {ended:?}");
+            steps.one_more(journal(&rig).len()).then_some(())
         });
         child.kill().unwrap();
         child.wait().unwrap();
+        rate.dose(u64::MAX);
     };
     let made = |from_there: bool| {
         let output = rig.ends(&words, 0);

@@ -95,7 +95,7 @@ pub enum Fault {
 }
 
 /// What is left of a line once its dose is used up, in bytes a second.
-const DRIP: u64 = 64 << 10;
+const DRIP: u64 = 512 << 10;
 
 /// How many bytes a second each connection gets at most, or all of them together.
 #[derive(Debug, Clone)]

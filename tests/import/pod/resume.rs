@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use longshore_tests::data::disk;
-use longshore_tests::device::{Loop, is_root};
+use longshore_tests::device::{Loop, is_root, unmount};
 use longshore_tests::eventually;
 use longshore_tests::http::{Page, Rate, Server};
+use longshore_tests::journal::Steps;
 use longshore_tests::program::{have, run, said, silent};
 
 use super::Pod;
@@ -21,8 +22,6 @@ const SLOW: u64 = 8 << 20;
 const DOSE: u64 = 8 << 20;
 /// What a kill costs at the most: what had come and was not written down.
 const COST: u64 = 12 << 20;
-/// What two steps are longer than in a journal.
-const STEPS: u64 = 60;
 
 /// An importer that writes its journal at every MiB.
 fn pod(url: &str) -> Pod {
@@ -33,7 +32,7 @@ fn pod(url: &str) -> Pod {
 }
 
 /// How long the journal in `directory` is.
-fn journal(directory: &Path) -> u64 {
+fn journal(directory: &Path) -> usize {
     let Ok(names) = directory.read_dir() else {
         return 0;
     };
@@ -41,6 +40,7 @@ fn journal(directory: &Path) -> u64 {
     let journals = paths.filter(|path| path.extension().is_some_and(|e| e == "longshore-journal"));
     journals
         .map(|path| path.metadata().map_or(0, |meta| meta.size()))
+        .map(|len| usize::try_from(len).unwrap())
         .sum()
 }
 
@@ -59,21 +59,16 @@ impl Source {
         (Self { server, rate }, pod(&url))
     }
 
-    /// Runs the importer until its journal in `directory` has this many more bytes than it begins with, and
-    /// kills it. Later ones get what is left as fast as may be.
-    fn killed(&self, pod: &Pod, directory: &Path, more: u64) {
+    /// Runs the importer until its journal in `directory`, whose beginning is as long as `least`, has a step
+    /// more, and kills it. Later ones get what is left as fast as may be.
+    fn killed(&self, pod: &Pod, directory: &Path, least: usize) {
         self.rate.dose(DOSE);
         let mut child = silent(&mut pod.command());
-        let mut begun = u64::MAX;
+        let mut steps = Steps::from(least);
         eventually("a longer journal", || {
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "it has ended: {ended:?}");
-            let now = journal(directory);
-            // What an earlier run wrote is summed up at first.
-            if now > 0 {
-                begun = begun.min(now);
-            }
-            (now > begun.saturating_add(more)).then_some(())
+            steps.one_more(journal(directory)).then_some(())
         });
         child.kill().unwrap();
         child.wait().unwrap();
@@ -87,8 +82,8 @@ fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
     let (source, pod) = Source::of(&bytes);
     std::fs::create_dir(pod.path("data/lost+found")).unwrap();
     let data = pod.path("data");
-    source.killed(&pod, &data, STEPS);
-    source.killed(&pod, &data, STEPS);
+    source.killed(&pod, &data, 1);
+    source.killed(&pod, &data, 1);
     assert!(!pod.disk().exists());
     let ended = pod.run();
     let end = ended.complete();
@@ -112,7 +107,7 @@ fn a_pod_in_the_place_of_one_that_was_killed_goes_on() {
 fn what_was_done_for_another_claim_is_not_gone_on_with() {
     let bytes = disk(DISK, 5);
     let (source, pod) = Source::of(&bytes);
-    source.killed(&pod, &pod.path("data"), STEPS);
+    source.killed(&pod, &pod.path("data"), 1);
     let pod = pod.set("IMPORTER_CLAIM_UID", "another");
     let ended = pod.run();
     assert_eq!(ended.complete().bytes_resumed, Some(0));
@@ -151,8 +146,8 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
         return;
     }
     let number = data.metadata().unwrap().dev();
-    source.killed(&pod, &data, STEPS);
-    run(Command::new("umount").arg(&data));
+    source.killed(&pod, &data, 1);
+    unmount(&data);
     // The number is taken until the filesystem is mounted again.
     std::fs::write(pod.path("in the way"), vec![0; MIB]).unwrap();
     drop(first);
@@ -163,7 +158,7 @@ fn a_volume_that_is_mounted_elsewhere_is_gone_on_with() {
     let ended = pod.run();
     let names = pod.volume();
     let made = std::fs::read(pod.disk()).unwrap();
-    run(Command::new("umount").arg(&data));
+    unmount(&data);
     let there = ended.complete().bytes_resumed.unwrap();
     // Others may have taken and given back loop devices meanwhile.
     eprintln!("another device: {moved}, {there} bytes were there");
@@ -186,7 +181,7 @@ fn a_container_that_is_started_again_goes_on_with_a_block_volume() {
         .set("LONGSHORE_BLOCK_DEVICE", device.name())
         .set("IMPORTER_JOURNAL_DIR", journals.to_str().unwrap());
     // The first step has the first MiB of the disk with it.
-    source.killed(&pod, &journals, MIB as u64 + STEPS);
+    source.killed(&pod, &journals, MIB);
     let ended = pod.run();
     let end = ended.complete();
     let there = end.bytes_resumed.unwrap();
@@ -196,7 +191,7 @@ fn a_container_that_is_started_again_goes_on_with_a_block_volume() {
     assert!(std::fs::read(device.path()).unwrap()[..DISK] == bytes);
     assert_eq!(journals.read_dir().unwrap().count(), 0);
     // A pod in its place has another such directory, and starts over.
-    source.killed(&pod, &journals, MIB as u64 + STEPS);
+    source.killed(&pod, &journals, MIB);
     std::fs::remove_dir_all(&journals).unwrap();
     std::fs::create_dir(&journals).unwrap();
     assert_eq!(pod.run().complete().bytes_resumed, Some(0));

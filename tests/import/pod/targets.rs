@@ -4,7 +4,7 @@ use std::fs::File;
 use std::process::Command;
 
 use longshore_tests::data::disk;
-use longshore_tests::device::{Loop, is_root};
+use longshore_tests::device::{Loop, is_root, unmount};
 use longshore_tests::http::Page;
 use longshore_tests::program::{have, importer, run, said};
 
@@ -165,7 +165,7 @@ fn a_volume_that_is_full_is_said_to_be() {
         .set("IMPORTER_CONTENTTYPE", "archive");
     let ended = pod.run();
     let left = pod.volume();
-    run(Command::new("umount").arg(&data));
+    unmount(&data);
     let message = ended.failed(1, "NoSpace");
     assert!(message.contains("No space left on device"), "{message}");
     assert_eq!(left, ["lost+found"]);
