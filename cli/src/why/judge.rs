@@ -302,33 +302,45 @@ fn is_neutral(reason: &str) -> bool {
     neutral.contains(&reason)
 }
 
-/// What the controller says, of the volume or of a claim without one.
+/// What the controller says, of the volume and of the claims.
 fn conditions(observed: &Observed) -> Vec<Cause> {
-    if let Some(volume) = observed.volume.there() {
-        let about = format!(
-            "DataVolume {}/{}",
-            observed.namespace,
-            volume.meta.name.as_deref().unwrap_or_default()
-        );
-        // Where both say the same, the second is the more general one.
-        let kinds = ["Running", "Bound"].into_iter();
-        return kinds
-            .filter_map(|kind| Some((kind, volume.condition(kind)?)))
-            .filter(|(_, condition)| condition.status != "True")
-            .map(|(kind, condition)| Cause {
-                about: about.clone(),
-                reason: condition.reason.clone(),
-                message: condition.message.clone(),
-                advice: advice(kind, &condition.reason),
-                since: condition
-                    .last_heartbeat_time
-                    .as_ref()
-                    .or(condition.last_transition_time.as_ref())
-                    .and_then(|time| time.parse().ok()),
-                next: Some(next(&condition.reason, observed)),
-            })
-            .collect();
-    }
+    let mut said = of_volume(observed);
+    // Of a volume a word may be missing that its claim has.
+    let is_new = |cause: &Cause| observed.volume.there().is_none() || !is_neutral(&cause.reason);
+    said.extend(of_claims(observed).into_iter().filter(is_new));
+    said
+}
+
+fn of_volume(observed: &Observed) -> Vec<Cause> {
+    let Some(volume) = observed.volume.there() else {
+        return Vec::new();
+    };
+    let about = format!(
+        "DataVolume {}/{}",
+        observed.namespace,
+        volume.meta.name.as_deref().unwrap_or_default()
+    );
+    // Where both say the same, the second is the more general one.
+    let kinds = ["Running", "Bound"].into_iter();
+    kinds
+        .filter_map(|kind| Some((kind, volume.condition(kind)?)))
+        .filter(|(_, condition)| condition.status != "True")
+        .map(|(kind, condition)| Cause {
+            about: about.clone(),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            advice: advice(kind, &condition.reason),
+            since: condition
+                .last_heartbeat_time
+                .as_ref()
+                .or(condition.last_transition_time.as_ref())
+                .and_then(|time| time.parse().ok()),
+            next: Some(next(&condition.reason, observed)),
+        })
+        .collect()
+}
+
+fn of_claims(observed: &Observed) -> Vec<Cause> {
     let claims = [observed.prime.there(), observed.claim.there()];
     let found = claims.into_iter().flatten().filter_map(|claim| {
         let text = |name| annotation(&claim.metadata, name).unwrap_or_default();

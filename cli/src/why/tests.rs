@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use longshore_crds::Condition;
+use longshore_crds::names::{annotation as names, reason};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -409,6 +410,33 @@ fn a_claim_that_goes_tells_who_uses_it() {
         "ErrResourceMarkedForDeletion",
         "use it: vm",
         "get pods",
+    );
+}
+
+/// As upstream's clients expect it, such a volume says only that it is pending.
+#[test]
+fn what_a_volume_has_no_word_for_its_claim_has() {
+    let message = "waiting for v2v-vmware configmap";
+    let says = format!("target PVC disk Pending and [prime-1] : {message}");
+    let conditions = json!([
+        {"type": "Running", "status": "False", "reason": "", "message": ""},
+        {"type": "Bound", "status": "False", "reason": "Pending", "message": says},
+    ]);
+    let awaits = json!({
+        names::RUNNING: "false", names::RUNNING_REASON: reason::AWAITING_VDDK,
+        names::RUNNING_MESSAGE: message,
+    });
+    let observed = Observed {
+        volume: Seen::There(volume("ImportScheduled", &conditions)),
+        claim: there(claim("Bound", &awaits)),
+        ..usual()
+    };
+    expect(
+        "no library",
+        &observed,
+        reason::AWAITING_VDDK,
+        message,
+        "edit dv disk",
     );
 }
 
