@@ -131,6 +131,12 @@ pub(crate) fn plan(observed: &Observed, now: &str) -> Plan {
     if running.is_some_and(|it| external::REASONS.contains(&it.reason.as_str())) {
         plan.again = Some(WAITING_PAUSE);
     }
+    if volume.status.phase.as_deref() == Some("Succeeded") {
+        // Nobody shall take the claim that is made anew for the one that was filled: the status comes first, and
+        // brings the next round about.
+        let makes = |it: &Action| matches!(it, Action::CreateClaim(_) | Action::CreateSource(_));
+        plan.actions.retain(|action| !makes(action));
+    }
     if next != volume.status {
         plan.actions
             .extend(notes(volume, &next).into_iter().map(Action::Tell));

@@ -750,3 +750,14 @@ fn every_source_becomes_the_annotations_that_ask_for_it() {
     );
     assert_eq!(claim["spec"]["dataSource"]["kind"], "K");
 }
+
+#[test]
+fn a_claim_is_made_anew_once_its_volume_no_longer_says_that_it_is_filled() {
+    let mut done = volume(&json!({annotation::FILLED_CLAIM: "claim-0"}));
+    done.status.phase = Some("Succeeded".to_owned());
+    let first = plan(&seen(done.clone(), None), NOW);
+    assert!(created(&first).is_none(), "{first:?}");
+    done.status = first.status.unwrap();
+    assert_eq!(done.status.phase.as_deref(), Some("Pending"));
+    assert!(created(&plan(&seen(done, None), NOW)).is_some());
+}
